@@ -118,9 +118,7 @@ class Template(ABC):
         return task.least_macs
 
     def promises(self, task: Task) -> bool:
-        """Return whether the usual schedule for a task it takes is estimated to be clearly faster than a direct kernel; asked if nothing is
-        measured.
-        """
+        """Return whether a task's usual schedule is estimated to be clearly faster than a direct kernel; asked if nothing is measured."""
         return False
 
     def faster_in_floats(self, task: Task) -> bool:

@@ -6,39 +6,14 @@ import importlib
 import sys
 from pathlib import Path
 
-#: Each study's module below `studies`; its last part is the study's name.
-MODULES = (
-    "peers.bench_peers",
-    "formats.export_models",
-    "start_up.start_up",
-    "networks.compare_networks",
-    "networks.survey_networks",
-    "networks.zoo",
-    "networks.detectors",
-    "networks.pruned",
-    "errors.half_errors",
-    "errors.int8_losses",
-    "errors.float32_layers",
-    "errors.photographs",
-    "errors.rendered_text",
-    "errors.compare_quantisation",
-    "kernels.ablation",
-    "kernels.compare_search",
-    "kernels.count_cycles",
-    "checks.network_digests",
-    "checks.simulate_gate",
-    "checks.simulate_history",
-    "checks.verify_in_python",
-)
-QUOTE = '"'
-STUDIES = {module.rpartition(".")[2]: f"studies.{module}" for module in MODULES}
+ROOT = Path(__file__).resolve().parents[1]
+#: Each study's file, by its name: those with a `main` that `harness.study` makes.
+STUDIES = {path.stem: path for path in sorted(ROOT.glob("studies/*/*.py")) if "\n@study(" in path.read_text(encoding="utf-8")}
 
 
 def listing() -> str:
     """Return each study with the first sentence about it."""
-    root = Path(__file__).resolve().parents[1]
-    sentences = {name: (root / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8") for name, module in STUDIES.items()}
-    lines = [f"  {name:<22}{text.splitlines()[0].strip(QUOTE)}" for name, text in sentences.items()]
+    lines = [f"  {name:<22}{path.read_text(encoding='utf-8').splitlines()[0].strip(chr(34))}" for name, path in STUDIES.items()]
     return "\n".join(["usage: ./studies/run NAME …, --help for its options", "", *lines])
 
 
@@ -52,8 +27,8 @@ def main() -> int:
         print(f"studies: error: there is no study {name!r}.\nRun ./studies/run for their names.", file=sys.stderr)
         return 1
     sys.argv = [name, *arguments]
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    return int(importlib.import_module(STUDIES[name]).main() or 0)
+    sys.path[0] = str(ROOT)
+    return int(importlib.import_module(f"studies.{STUDIES[name].parent.name}.{name}").main())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.precision import INT8
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.model import Model
+from tvmmobile.networks.own.files import own_file
+from tvmmobile.networks.own.loading import load_own
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.prepared import prepared
@@ -38,6 +40,14 @@ class QuantisedModel:
     def layers(self) -> int:
         """Layers in int8."""
         return len(self.integers.steps)
+
+
+def imported_file(file: Path, size: tuple[int, int] | None = None) -> tuple[Model, Imported]:
+    """Return the network in a file, with an input of this height and width where the file leaves them open."""
+    own = own_file(str(file))
+    assert own is not None
+    imported = load_own(own, size, None, 0)
+    return Model(imported.spec, own=own), imported
 
 
 def quantised(model: Model, data: CalibrationData, limit: str = "", imported: Imported | None = None) -> QuantisedModel:

@@ -217,13 +217,13 @@ def test_the_pass_runs_in_the_pipeline(printed: Callable[[str], str], tmp_path: 
     code = f"""
 import torch
 from pathlib import Path
-from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.pipeline import compose
 from tvmmobile.networks.frontend import import_torch
 network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.ReLU()).eval()
 module = import_torch(network, (1, 3, 8, 8))
 (dumps := Path({str(tmp_path)!r})).mkdir(exist_ok=True)
 print(module.script().count("relax.op.nn.relu") + module.script().count("R.nn.relu"))
-prepare(module, lambda layer: False, dumps)
+compose(module, lambda layer: False, dumps)
 """
     words = printed(code).split()
     [dumped] = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*_single_relu.py")]

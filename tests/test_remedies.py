@@ -87,8 +87,8 @@ KEYWORDS_BY_CALL = [
     ("choose", "--dtype", "dtypes"),
     ("choose", "--device", "devices"),
     ("evaluate", "--model", "model"),
-    ("regress", "--dir", "baselines"),
-    ("save_baselines", "--dir", "directory"),
+    ("regress", "--baselines", "baselines"),
+    ("save_baselines", "--baselines", "baselines"),
     ("add_device", "--clock", "clock_ghz"),
 ]
 
@@ -107,7 +107,7 @@ MODULES_BY_CALL = [
     ("evaluate", "accuracy/original.py"),
     ("deploy", "pipeline/deploy.py"),
     ("tune_together", "pipeline/tune_together.py"),
-    ("add_device", "devices/board/manage.py"),
+    ("add_device", "pipeline/registration.py"),
     ("find_device", "devices/registry.py"),
     ("validate_device", "pipeline/validation/validate.py"),
     ("write_wheel", "packaging/wheel.py"),

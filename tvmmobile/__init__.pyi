@@ -3,9 +3,6 @@ from tvmmobile.accuracy.evaluate import Evaluation as Evaluation
 from tvmmobile.accuracy.evaluate import evaluate as evaluate
 from tvmmobile.choosing.answer import NetworkChoice as NetworkChoice
 from tvmmobile.choosing.choose import choose as choose
-from tvmmobile.devices.board.manage import AddedDevice as AddedDevice
-from tvmmobile.devices.board.manage import add_device as add_device
-from tvmmobile.devices.board.manage import remove_device as remove_device
 from tvmmobile.devices.registry import device_names as device_names
 from tvmmobile.devices.registry import find_device as find_device
 from tvmmobile.gate.baselines import Baseline as Baseline
@@ -28,6 +25,9 @@ from tvmmobile.pipeline.listener import Listener as Listener
 from tvmmobile.pipeline.listener import TuningPlan as TuningPlan
 from tvmmobile.pipeline.load import load as load
 from tvmmobile.pipeline.load import variants as variants
+from tvmmobile.pipeline.registration import AddedDevice as AddedDevice
+from tvmmobile.pipeline.registration import add_device as add_device
+from tvmmobile.pipeline.registration import remove_device as remove_device
 from tvmmobile.pipeline.regression import Regression as Regression
 from tvmmobile.pipeline.regression import regress as regress
 from tvmmobile.pipeline.rescore import rescore_logs as rescore_logs

@@ -16,7 +16,8 @@ from tvmmobile.graph.layers import Array, Clamp, Conv2d, Dense, LayerParameters,
 from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.vectors import Vectors
 from tvmmobile.schedules.space import round_up
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest
 from tvmmobile.schedules.emit.vectors import ROUNDER, vector_of

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.schedules.emit.in_order_block import Multiplication, VectorPlace, multiply_in_order
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Taps
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.tiles import Taps
 
 #: Rows of the layer's kernel that are inside the image, the taps of each pixel along a row, and channels.
 ImageTile = tuple[range, Taps, int]

@@ -12,10 +12,11 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.precision import BFLOAT16
+from tvmmobile.schedules.emit.activations import Activation, Piece
 from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
 from tvmmobile.schedules.emit.in_order_order import K_STEPS, TileShape
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 
 

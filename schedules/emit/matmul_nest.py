@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, parts_of, share
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, parts_of, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.pairs import GROUP, JoinedTile, PairTile, join_pixels
 from tvmmobile.schedules.emit.small_weights import widened

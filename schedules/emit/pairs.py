@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.bfloats import bits_at, multiply_pairs
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
 
 #: Input channels that an instruction multiplies: half a vector.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,7 @@ class Clusters(SparseLists):
 
 
 def _clustered(pattern: Array, size: int) -> list[int]:
-    """Return groups in an order in which each `size` have many input channels in common: the best two are joined first, and so on; then
-    pairs are joined alike.
-    """
+    """Return groups in an order in which each `size` share many input channels: the best two are joined first, then pairs alike."""
     clusters = [[group] for group in range(pattern.shape[1])]
     while len(clusters[0]) < size:
         joined = np.stack([pattern[:, cluster].any(1) for cluster in clusters], 1).astype(np.float32)

@@ -99,9 +99,7 @@ class Vectors:
         return self._from(self.T.min(self._bits(x, self._integer), self._splat(self._pattern(bound), self._integer)))
 
     def at_least(self, x: Expr, bound: float) -> Expr:
-        """Return the larger of x and a negative bound, for what `bounded` is for: what lies below it has larger bits as an unsigned
-        integer, and nothing above it has.
-        """
+        """Return the larger of x and a negative bound, see `bounded`: as unsigned integers, only numbers below it have larger bits."""
         kind = f"u{self._integer}"
         return self._from(self.T.min(self._bits(x, kind), self._splat(self._pattern(bound), kind)))
 

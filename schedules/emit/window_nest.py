@@ -12,9 +12,11 @@ from typing import Any
 from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation, Piece, input_of
 from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_block import multiply_window
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Piece, Run, Taps, input_of, partition, vector_groups
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, vector_groups
+from tvmmobile.schedules.emit.tiles import Run, Taps, partition
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
 #: Layers whose output channels depend only on the input channel of the same number.

@@ -12,10 +12,12 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import input_of, output_of, pieces_of_group
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Run, input_of, output_of, partition, pieces_of_group, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
+from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 

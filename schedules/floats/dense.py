@@ -8,9 +8,10 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Dense, LayerParameters
 from tvmmobile.graph.precision import INT8
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.fixed_point import FixedNest, FixedTile
-from tvmmobile.schedules.emit.kernel import Activation, Kernel
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of

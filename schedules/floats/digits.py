@@ -11,9 +11,10 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import input_of, output_of
 from tvmmobile.schedules.emit.digits import VECTOR_BYTES, WORD, DigitNest, DigitTile
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
-from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import packed_elements, panels
 from tvmmobile.schedules.emit.small_weights import stored_constants
 from tvmmobile.schedules.floats.pointwise import pixels_of

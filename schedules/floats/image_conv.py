@@ -8,10 +8,12 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Epilogue, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.emit.image_plane import add_plane
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, partition
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.matmul import Panel, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 

@@ -10,8 +10,9 @@ from typing import Any
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block, shuffle_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import input_of, output_of
 from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constants
-from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
 from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest

@@ -11,7 +11,8 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Pool
 from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, VectorGroup, vector_groups
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, VectorGroup, vector_groups
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 

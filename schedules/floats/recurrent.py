@@ -14,8 +14,9 @@ from tvmmobile.graph.layers import Array, LayerParameters, Recurrent
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, states_of
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Ends, Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, good_tile, pack_panels, panels
 from tvmmobile.schedules.emit.vectors import Vectors
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste

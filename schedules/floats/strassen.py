@@ -9,11 +9,11 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.layouts import channel_block
-from tvmmobile.graph.machine import STRASSEN_CHANNELS
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import input_of, output_of
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
 from tvmmobile.schedules.emit.in_order_order import TileShape, inner_order
-from tvmmobile.schedules.emit.kernel import Kernel, input_of, output_of
+from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, tile_rows
 from tvmmobile.schedules.floats.strassen_nest import GROUPS, STEPS, emit_strassen
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
@@ -72,7 +72,7 @@ class Strassen(Template):
         if task.precision.chain:  # half precision has too few digits: with 512 channels, three times the direct product's error
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
-        if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < STRASSEN_CHANNELS:
+        if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < task.machine.strassen_channels:
             return None
         in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
         if any(extent % task.lanes for extent in (depth, channels, in_block, out_block)):

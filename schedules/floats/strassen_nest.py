@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
+from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Span, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, depth_blocks
 from tvmmobile.schedules.space import Knobs
 

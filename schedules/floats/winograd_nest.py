@@ -15,8 +15,9 @@ from math import gcd
 from typing import TypeVar
 
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.schedules.emit.activations import Activation, Piece, input_of, output_of
 from tvmmobile.schedules.emit.epilogue import Ends, Epilogue, Spot, spot_at
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, Span, input_of, output_of, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels

@@ -12,9 +12,10 @@ from tvmmobile.graph.tasks import Task, in_place
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot, constant_shapes
 from tvmmobile.schedules.emit.image_plane import add_plane
 from tvmmobile.schedules.emit.in_order_block import multiply_window
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, Taps, cut, share, taps_along
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, panels
 from tvmmobile.schedules.emit.pairs import group_of, tile_of
+from tvmmobile.schedules.emit.tiles import Taps, cut, taps_along
 from tvmmobile.schedules.emit.window_nest import window_products
 from tvmmobile.schedules.fused.chain_memory import arrange
 from tvmmobile.schedules.fused.chain_place import LoopPosition, Place
@@ -165,12 +166,7 @@ def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
 
 
 def _depthwise_tile(
-    place: Place,
-    windows: list[tuple[object, Expr, int]],
-    output: Buffer,
-    spots: list[Spot],
-    taps: tuple[Taps, Taps],
-    channel: Expr,
+    place: Place, windows: list[tuple[object, Expr, int]], output: Buffer, spots: list[Spot], taps: tuple[Taps, Taps], channel: Expr
 ) -> None:
     """Emit one tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps

@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tvmmobile.graph.layers import Conv2d
+from tvmmobile.schedules.emit.activations import Activation, input_of, output_of
 from tvmmobile.schedules.emit.epilogue import Epilogue, Spot
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Taps, cut, input_of, output_of, taps_along
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
+from tvmmobile.schedules.emit.tiles import Taps, cut, taps_along
 from tvmmobile.schedules.fused.chain_memory import ChainAxis, ChainStage, tile_for
 from tvmmobile.schedules.space import Knobs
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer
 from tvmmobile.schedules.emit.matmul import MatmulTile
 from tvmmobile.schedules.emit.window_nest import OutputPart
 from tvmmobile.schedules.fused.separable import (
@@ -22,9 +23,11 @@ from tvmmobile.schedules.fused.separable import (
     separable_layers,
 )
 from tvmmobile.schedules.integers.depthwise import LongDepthwise, LongNest, WindowKernel
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerTemplate, TileKnobs, constant_shapes
+from tvmmobile.schedules.integers.ends import IntegerEnds, constant_shapes
+from tvmmobile.schedules.integers.kernel import LANES
 from tvmmobile.schedules.integers.long import LongProduct, long_tile
 from tvmmobile.schedules.integers.steps import STEP
+from tvmmobile.schedules.integers.template import IntegerTemplate, TileKnobs
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import LAYERS, layers_of
 

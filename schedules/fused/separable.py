@@ -12,11 +12,13 @@ from typing import Any
 
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules.emit.activations import Activation, input_of, output_of
 from tvmmobile.schedules.emit.epilogue import Epilogue, constant_shapes
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Kernel, Run, cut, input_of, output_of, partition, share
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of
+from tvmmobile.schedules.emit.tiles import Run, cut, partition
 from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.pointwise import Pointwise
@@ -89,10 +91,7 @@ class Separable(Template):
             good = good_tile(task.machine, lanes, knobs["rows"], knobs["columns"], strip, second.out_channels)
             return good and depthwise.fits(depthwise_knobs(knobs))
 
-        usual = {
-            "strip": nearest(options["strip"], USUAL_PIXELS / width),
-            "parts": nearest(options["parts"], width / USUAL_PIXELS),
-        }
+        usual = {"strip": nearest(options["strip"], USUAL_PIXELS / width), "parts": nearest(options["parts"], width / USUAL_PIXELS)}
         tiles = {"dw_rows": min(2, usual["strip"]), "dw_columns": 4, "rows": 4, "columns": 4 * lanes, "n_block": 0, "order": 1}
         return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 

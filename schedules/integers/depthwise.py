@@ -20,19 +20,13 @@ import numpy as np
 from tvmmobile.graph.integers import MOST_TOGETHER, TAPS_TOGETHER, tap_triple_sums
 from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, WindowLayer
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, input_of, output_of, partition
+from tvmmobile.schedules.emit.activations import input_of, output_of
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
+from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
-from tvmmobile.schedules.integers.integer import (
-    HALF_VECTOR_BYTES,
-    LANES,
-    IntegerEnds,
-    IntegerKernel,
-    IntegerTemplate,
-    TileKnobs,
-    integer_body,
-    is_integer_layer,
-    pack_constants,
-)
+from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body, pack_constants
+from tvmmobile.schedules.integers.kernel import HALF_VECTOR_BYTES, LANES, IntegerKernel
+from tvmmobile.schedules.integers.template import IntegerTemplate, TileKnobs, is_integer_layer
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import layer_of
 

@@ -14,12 +14,16 @@ from typing import Any
 from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Run, Span, partition, share
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import MatmulTile, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.integers.integer import LANES, VECTOR_BYTES, IntegerEnds, IntegerKernel, TileKnobs, integer_body, is_integer_layer
+from tvmmobile.schedules.emit.tiles import Run, partition
+from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body
+from tvmmobile.schedules.integers.kernel import LANES, VECTOR_BYTES, IntegerKernel
 from tvmmobile.schedules.integers.long import LongMatrix, long_tile
 from tvmmobile.schedules.integers.product import WORD, DotKernel, DotTile, IntegerMatrix
+from tvmmobile.schedules.integers.template import TileKnobs, is_integer_layer
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
@@ -70,9 +74,7 @@ class _Shape:
 
 
 def is_image(layer: Conv2d) -> bool:
-    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in a row of its
-    input.
-    """
+    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in an input row."""
     row = layer.kernel[1] * layer.in_channels
     return layer.in_channels <= MAX_INPUT_CHANNELS and row <= MOST_VECTORS * VECTOR_BYTES and layer.width >= VECTOR_BYTES
 

@@ -109,9 +109,7 @@ def with_loads(
 
 
 def _place_loads(stream: Sequence[Cycles], early: Sequence[str]) -> list[Half]:
-    """Place the loads of inserted halves beside other instructions, each as late as possible, after those that are `early`; return the
-    loads that must come before.
-    """
+    """Place the loads of inserted halves as late as possible, after those that are `early`; return the loads that must come before."""
     begins = [0, *itertools.accumulate(cycles.length for cycles in stream)]
     first = 0
     for line in early:

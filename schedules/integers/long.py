@@ -16,9 +16,11 @@ import numpy as np
 from tvmmobile.graph.integers import MOST_TOGETHER
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, panels
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds
+from tvmmobile.schedules.integers.ends import IntegerEnds
+from tvmmobile.schedules.integers.kernel import LANES
 from tvmmobile.schedules.integers.product import IntegerMatrix, IntegerProduct, IntegerTile, matrix_of
 from tvmmobile.schedules.integers.steps import HALF, STEP, StepsLoop, transposed
 from tvmmobile.schedules.space import Knobs

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Expr, parts_of
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Expr, parts_of
 from tvmmobile.schedules.emit.matmul import MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.integers.ends import IntegerEnds
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.integer import IntegerEnds, is_integer_layer
 from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, joined_pair, pair_tile
+from tvmmobile.schedules.integers.template import is_integer_layer
 from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place
 from tvmmobile.schedules.space import Knobs
 

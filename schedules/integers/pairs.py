@@ -15,10 +15,12 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, parts_of
+from tvmmobile.schedules.emit.activations import Activation
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.pairs import lanes_of_pair
-from tvmmobile.schedules.integers.integer import LANES, IntegerEnds, IntegerKernel, constant_shapes, has_steps
+from tvmmobile.schedules.integers.ends import IntegerEnds, constant_shapes, has_steps
+from tvmmobile.schedules.integers.kernel import LANES, IntegerKernel
 from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
 
@@ -69,9 +71,7 @@ class PairEnds(IntegerEnds):
     """The ends of sums of which a vector has two pixels' of two channels."""
 
     def store_pair(self, sums: Sequence[Expr], targets: Sequence[Expr], channel: Expr, count: int) -> None:
-        """Store vectors of complete sums, from a channel on, of which `count` exist: where the first pixel's are stored, and the other's if
-        there is one.
-        """
+        """Store vectors of complete sums, from a channel on, of which `count` exist, at the place of one or each of two pixels."""
         kernel = self.kernel
         cuts = [(size, start + size * part) for size, parts, start in parts_of(len(sums), 8, 4, 2) for part in range(parts)]
         for size, first in cuts:

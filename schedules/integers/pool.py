@@ -7,15 +7,9 @@ from typing import Any
 from tvmmobile.graph.layers import Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of
-from tvmmobile.schedules.integers.integer import (
-    HALF_VECTOR_BYTES,
-    LANES,
-    VECTOR_BYTES,
-    IntegerChannels,
-    IntegerEnds,
-    IntegerKernel,
-    integer_body,
-)
+from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body
+from tvmmobile.schedules.integers.kernel import HALF_VECTOR_BYTES, LANES, VECTOR_BYTES, IntegerKernel
+from tvmmobile.schedules.integers.template import IntegerChannels
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
 

@@ -14,20 +14,15 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Conv2d, Dense, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Activation, Buffer, Expr, Piece, input_of
+from tvmmobile.schedules.emit.activations import Activation, Piece, input_of
+from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.floats.pointwise import pixels_of
 from tvmmobile.schedules.integers.blocks import Blocks
-from tvmmobile.schedules.integers.integer import (
-    LANES,
-    IntegerEnds,
-    IntegerKernel,
-    IntegerTemplate,
-    integer_body,
-    is_integer_layer,
-    pack_constants,
-)
+from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body, pack_constants
+from tvmmobile.schedules.integers.kernel import LANES, IntegerKernel
+from tvmmobile.schedules.integers.template import IntegerTemplate, is_integer_layer
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import PIECES
 

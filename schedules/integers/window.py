@@ -11,14 +11,17 @@ from dataclasses import replace
 
 from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Run, Span, partition
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.floats.winograd import Winograd
+from tvmmobile.schedules.integers.ends import IntegerEnds
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.integer import VECTOR_BYTES, IntegerEnds, is_integer_layer
+from tvmmobile.schedules.integers.kernel import VECTOR_BYTES
 from tvmmobile.schedules.integers.long import LongProduct
 from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_product
+from tvmmobile.schedules.integers.template import is_integer_layer
 from tvmmobile.schedules.space import Knobs, round_up, up_to
 
 #: Vectors that a pass of a loop copies.

@@ -9,9 +9,7 @@ shipped logs. Together with `./scripts/kernel_digests`, equal output means equal
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.harness import Options, option, study
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.network import Node, results_from, sources_of
 from tvmmobile.kernels.serial import TraceSchedule
@@ -28,9 +27,9 @@ from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import PlannedVariant, plan_variant
 from tvmmobile.pipeline.request import jobs_of
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.system.errors import ExitCode, UserError
+from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.logs.directories import LogDirs
 
 #: Devices and precisions that together reach every pass.
@@ -98,23 +97,18 @@ def digests(models: Iterable[Model], device: str, dtype: str) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in found)
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NETWORK", help="built-in families, or files (default: all families)")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="a folder whose .pt2, .onnx and .tflite files are read as well")
-    parser.add_argument("--dtype", choices=[dtype for _, dtype in SETTINGS], help="(default: all of them)")
-    given = parser.parse_args()
-    files = sorted(path for path in given.models.iterdir() if path.suffix in (".pt2", ".onnx", ".tflite")) if given.models else []
-    for network in (*(given.names or FAMILIES), *files):
+@study(
+    option("names", [], "built-in families, or files (default: all families)", nargs="*", metavar="NETWORK"),
+    option("--models", None, "a folder whose .pt2, .onnx and .tflite files are read as well", type=Path, metavar="DIR"),
+    option("--dtype", None, "(default: all of them)", choices=[dtype for _, dtype in SETTINGS]),
+)
+def main(options: Options) -> None:
+    """Print the digests."""
+    folder = options.models
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".pt2", ".onnx", ".tflite")) if folder else []
+    for network in (*(options.names or FAMILIES), *files):
         model = load(network, alpha=min(spec.alpha for spec in grid(network))) if network in FAMILIES else load(network)
         for device, dtype in SETTINGS:
-            if given.dtype in (None, dtype):
+            if options.dtype in (None, dtype):
                 for line in digests([model], device, dtype):
                     print(line, flush=True)
-    return ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,10 +19,7 @@ over a run, up or down, and a standard deviation of 1 % between runs.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import signal, stats
 
+from studies.harness import Options, option, study, write_json
 from tvmmobile.gate.statistics import Estimate, Pair, Verdict, combine, estimate_ratio, judge, settle
-from tvmmobile.system.files import write_text
+from tvmmobile.system.errors import UserError
 from tvmmobile.system.markdown import markdown_table
 
 MOST_FALSE_ALARMS, LEAST_CAUGHT, MOST_MISSED = 0.01, 0.95, 0.01
@@ -201,24 +199,19 @@ def runs_report(rows: Sequence[Mapping[str, float | str]]) -> str:
     return "\n".join([f"{comparisons} comparisons of a single variant a line, {SAMPLES} samples a side.", "", *table])
 
 
-def main() -> int:
+@study(
+    option("--comparisons", 1000, "of equal code, and as many of slowed code"),
+    option("--seed", 0, "of the simulated noise"),
+    option("--out", None, "write the counts there", type=Path, metavar="FILE.json"),
+)
+def main(options: Options) -> int:
     """Run the simulation; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comparisons", type=int, default=1000, help="of equal code, and as many of slowed code (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated noise (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the counts there")
-    options = parser.parse_args()
     if options.comparisons < 1 or options.seed < 0:
-        parser.error("--comparisons must be at least 1 and --seed at least 0")
+        raise UserError("--comparisons or --seed is too small.", "Give at least one comparison, and a seed of 0 or more.")
     equal, slowed = (counts(simulate(options.comparisons, options.seed, kind)) for kind in (False, True))
     runs = count_by_runs(options.comparisons, options.seed)
     print(report(equal, slowed), runs_report(runs), sep="\n\n")
-    if options.out:
-        write_text(options.out, json.dumps({"equal": equal, "slowed": slowed, "runs": runs}, indent=1) + "\n")
+    write_json(options.out, {"equal": equal, "slowed": slowed, "runs": runs})
     false_alarms, caught = (found["repeated"] / found["comparisons"] for found in (equal, slowed))
     missed = max(slowed["missed_at_once"], slowed["missed"]) / slowed["comparisons"]
     return 0 if false_alarms <= MOST_FALSE_ALARMS and caught >= LEAST_CAUGHT and missed <= MOST_MISSED else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

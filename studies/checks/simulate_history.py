@@ -12,16 +12,13 @@ Ends with 1 if steps of 3 % are close in less than 95 % of the cases, or more th
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from studies.harness import Options, option, study, write_json
 from tvmmobile.history.steps import Segmentation, find_steps
-from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 
 COMMITS, STEPS, SHORTEST, NOISE = 500, 30, 8, 0.01
@@ -70,15 +67,7 @@ def report(rows: Sequence[Mapping[str, float]], wrong: int) -> str:
         shares = [f"{row[name] / planted_:.1%}" for name in ("close", "exact", "in_range")]
         figures = (f"{row['invented'] / histories:.2f}", f"{row['good'] / histories:.0%}")
         lines.append((f"{row['size']:.0%}", f"{row['runs']:.0f}", *shares, *figures))
-    headings = (
-        "step",
-        "runs a commit",
-        "within one commit",
-        "at the commit",
-        "in the range given",
-        "invented",
-        "at most two missed",
-    )
+    headings = ("step", "runs a commit", "within one commit", "at the commit", "in the range given", "invented", "at most two missed")
     histories = int(rows[0]["histories"])
     extent = (
         f"{histories} histories a line, of {COMMITS} commits with {STEPS} steps at least {SHORTEST} commits apart, and {NOISE:.0%} noise."
@@ -86,21 +75,14 @@ def report(rows: Sequence[Mapping[str, float]], wrong: int) -> str:
     return "\n".join([extent, "", *markdown_table(headings, lines), "", f"Of {histories} histories without a step, {wrong} show one."])
 
 
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--histories", type=int, default=200, help="histories of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the counts as JSON")
-    given = parser.parse_args()
-    rows = [counts(given.histories, given.seed, runs, size) for size in SIZES for runs in RUNS]
-    wrong = alarms(given.histories, given.seed)
+@study(
+    option("--histories", 200, "histories of each kind"), option("--seed", 0), option("--out", None, "write the counts as JSON", type=Path)
+)
+def main(options: Options) -> int:
+    """Run the simulation; return the exit code."""
+    rows = [counts(options.histories, options.seed, runs, size) for size in SIZES for runs in RUNS]
+    wrong = alarms(options.histories, options.seed)
     print(report(rows, wrong))
-    if given.out:
-        write_text(given.out, json.dumps({"rows": rows, "alarms": wrong}, indent=1) + "\n")
+    write_json(options.out, {"rows": rows, "alarms": wrong})
     missed = any(row["close"] < LEAST_CLOSE * STEPS * row["histories"] for row in rows if row["size"] == TESTED)
-    return int(missed or wrong > MOST_ALARMS * given.histories)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return int(missed or wrong > MOST_ALARMS * options.histories)

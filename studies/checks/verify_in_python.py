@@ -9,18 +9,17 @@ fails or is off by more than its precision allows (float32: 1e-4 of its output's
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from studies.harness import Options, option, study
 from tvmmobile.running.library import Library, find_libraries
 from tvmmobile.system.doctor import require
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.virtual.board import load_board
@@ -63,12 +62,10 @@ def _text(output: str | bytes | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("libraries", nargs="+", type=Path, metavar="LIBRARY", help="compiled libraries, or directories of them")
-    libraries = find_libraries(parser.parse_args().libraries)
+@study(option("libraries", None, "compiled libraries, or directories of them", nargs="+", type=Path, metavar="LIBRARY"))
+def main(options: Options) -> int:
+    """Check the libraries; return the exit code."""
+    libraries = find_libraries(options.libraries)
     for library in libraries:
         if library.is_c:
             raise UserError(f"{library.path} is a C library.", "Compile one for TVM's virtual machine: tvmmobile compile --format vm")
@@ -81,7 +78,3 @@ def main() -> int:
         verdict = f"error {result:.2g} of the output's largest magnitude" if isinstance(result, float) else result
         print(f"{'ok   ' if good else 'WRONG'} {path.name}: {verdict}")
     return ExitCode.DISAGREES if wrong else ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,8 +11,6 @@ own, log-uniform over 2^±3, and multiplies what reads it: in float32 the networ
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,18 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from studies.harness import ROOT
+from studies.errors.losses import answer_loss
+from studies.harness import ROOT, Options, option, study, write_json
 from studies.trained.digits import digits
 from tvmmobile.system.entry_points import progress
 from tvmmobile.system.markdown import markdown_table
 
 sys.path[:0] = [str(ROOT / "tests/support")]  # the trained network is the tests'
 
-from tvmmobile.accuracy.significance import top1_loss  # noqa: E402
 from tvmmobile.quantisation.calibration import Method, quantise  # noqa: E402
 from tvmmobile.quantisation.flow import Flow  # noqa: E402
 from tvmmobile.quantisation.histogram import RANGES  # noqa: E402
-from tvmmobile.system.files import write_text  # noqa: E402
 
 CALIBRATION, CALIBRATION_SEED, TEST_SEED, RESCALE_SEED = 256, 2, 1, 0
 _BATCH = 100
@@ -65,11 +62,9 @@ def figures(images: int) -> dict[str, Any]:
         progress(f"{name}: float32 differs by {np.abs(outputs(given) - exact).max():.2g}")
         for method in methods():
             found = outputs(quantise(given, data, method))
-            lost = top1_loss(list(exact.argmax(1) == labels), list(found.argmax(1) == labels))
-            assert lost is not None
+            loss = answer_loss(labels, exact.argmax(1), found.argmax(1))
             row = {"network": name, "ranges": method.ranges, "equalised": method.equalise, "corrected": method.correct}
-            row |= {"per_channel": method.per_channel, "top1": 100 * float((found.argmax(1) == labels).mean()), "lost": lost.points}
-            row |= {"interval": lost.margin, "same": 100 * float((found.argmax(1) == exact.argmax(1)).mean())}
+            row |= {"per_channel": method.per_channel, "top1": loss.right, "lost": loss.lost, "interval": loss.margin, "same": loss.same}
             rows.append(row | {"signal_to_noise_db": decibels(found, exact)})
             progress(str(rows[-1]))
     top1 = 100 * float((exact.argmax(1) == labels).mean())
@@ -93,18 +88,12 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(markdown_table(headings, lines, texts=4))
 
 
-def main() -> int:
+@study(
+    option("--images", 5000, "digits to test on", metavar="N"),
+    option("--out", None, "write the figures as JSON", type=Path, metavar="FILE"),
+)
+def main(options: Options) -> None:
     """Compute the figures, print the table and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000, metavar="N", help="digits to test on (default 5000)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
-    options = parser.parse_args()
     found = figures(options.images)
     print(table(found))
-    if options.out is not None:
-        write_text(options.out, json.dumps(found, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write_json(options.out, found)

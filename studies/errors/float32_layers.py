@@ -10,10 +10,8 @@ built from the shipped logs, without tuning, and timed on the virtual board.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.harness import RESULTS, ROOT, Entry, completed
+from studies.harness import RESULTS, ROOT, Entry, Options, Wanted, completed, option, study
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, Gating, Rounding
 from tvmmobile.graph.network import INPUT
@@ -41,7 +39,7 @@ from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import Limit, Mixed, Pricing, decibels_below, quantise_within
 from tvmmobile.results.report.wording import latency_ms
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.markdown import markdown_table
 
@@ -219,56 +217,26 @@ def page(entries: Sequence[Entry]) -> str:
         name, *size = entry["network"].split(":")
         for rule in ("noisiest", "programme"):
             one = entry[rule]
-            ours = rule == "programme"
-            rows.append(
-                [
-                    f"{name} {'-'.join(size)}".strip() if not ours else "",
-                    entry["limit"] if not ours else "",
-                    rule,
-                    str(len(one["kept"])),
-                    latency_ms(one["timed_us"]),
-                    latency_ms(one["predicted_us"]),
-                    latency_ms(one["bound_us"]) if ours else "",
-                    latency_ms(one["repriced_us"]) if "repriced_us" in one else "",
-                    f"{one['db']:.1f}",
-                    f"{one['predicted_db']:.1f}" if ours else "",
-                ]
-            )
-    heads = (
-        "network",
-        "limit",
-        "rule",
-        "layers",
-        "timed, ms",
-        "predicted, ms",
-        "bound, ms",
-        "priced again, ms",
-        "noise, dB",
-        "predicted, dB",
-    )
-    return "\n".join([INTRODUCTION, *markdown_table(heads, rows, texts=3), ""])
+            called = [f"{name} {'-'.join(size)}".strip(), entry["limit"]] if rule == "noisiest" else ["", ""]
+            times = [latency_ms(one[f"{kind}_us"]) if f"{kind}_us" in one else "" for kind in ("timed", "predicted", "bound", "repriced")]
+            noises = [f"{one[kind]:.1f}" if kind in one else "" for kind in ("db", "predicted_db")]
+            rows.append([*called, rule, str(len(one["kept"])), *times, *noises])
+    heads = ["network", "limit", "rule", "layers", "timed, ms", "predicted, ms", "bound, ms", "priced again, ms", "noise, dB"]
+    return "\n".join([INTRODUCTION, *markdown_table([*heads, "predicted, dB"], rows, texts=3), ""])
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--networks", nargs="+", default=list(NETWORKS), metavar="NAME:ALPHA:SIDE|FILE.pt2", help=f"(default: {' '.join(NETWORKS)})"
-    )
-    parser.add_argument("--device", default="pi5-virtual", help="(default: pi5-virtual)")
-    parser.add_argument("--above", type=float, default=3.0, metavar="DB", help="limit above the noise of int8 alone (default: 3)")
-    parser.add_argument("--images", type=int, default=4, help="calibration inputs (default: 4)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "float32-layers.json", metavar="FILE", help="(default: studies/results/…)")
-    arguments = parser.parse_args()
-    wanted: dict[tuple[str, ...], Callable[[], Entry]] = {
-        (title_of(network), arguments.device): partial(entry_of, network, arguments.device, arguments.above, arguments.images)
-        for network in arguments.networks
+@study(
+    option("--networks", list(NETWORKS), nargs="+", metavar="NAME:ALPHA:SIDE|FILE.pt2"),
+    option("--device", "pi5-virtual"),
+    option("--above", 3.0, "limit above the noise of int8 alone", metavar="DB"),
+    option("--images", 4, "calibration inputs"),
+    option("--out", RESULTS / "float32-layers.json", metavar="FILE"),
+)
+def main(options: Options) -> None:
+    """Compare what is missing."""
+    wanted: Wanted = {
+        (title_of(network), options.device): partial(entry_of, network, options.device, options.above, options.images)
+        for network in options.networks
     }
-    completed(arguments.out, wanted, NAMES, page)
-    progress(f"written to {arguments.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    completed(options.out, wanted, NAMES, page)
+    progress(f"written to {options.out}")

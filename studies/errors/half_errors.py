@@ -11,24 +11,22 @@ with noise show what a network does to rounding errors; weights trained on drawn
 
 from __future__ import annotations
 
-import argparse
 import platform
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studies.harness import RESULTS, completed, title
+from studies.harness import RESULTS, Entry, Options, Wanted, completed, option, study, title
 from studies.trained.networks import GENERATED, TRAINED, check_trainable, unseen_inputs, with_trained_weights
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export
@@ -44,7 +42,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.running.formats import VM
 from tvmmobile.schedules import template_for
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.markdown import markdown_table
@@ -129,8 +127,8 @@ def errors_of(model: Model, weights: str, inputs: int) -> Errors:
 
 def host_library(model: Model, folder: Path) -> tuple[Callable[[Array], Array], int]:
     """Build a network in half precision for this machine; return it, and how many layers stay in float32."""
-    job = variant_job(model, find_device(DEVICE).profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
-    job = replace(job, target=HOST)
+    profile = replace(find_device(DEVICE).profile, target=HOST)
+    job = variant_job(model, profile, [SHIPPED_LOGS], folder, LibraryOptions(precision=FLOAT16, format=VM))
     planned = plan_variant(job)
     export(planned.compiled(HOST), job.library.path, toolchain(HOST))  # its manifest would be refused: it is for no device
     return _loaded(job.library.path), len(planned.network.float32_layers)
@@ -147,7 +145,7 @@ def _module(model: Model) -> torch.nn.Module:
 def _storing(model: Model, images: Array) -> float:
     """Return the largest error over some images where weights and activations are rounded, and nothing else."""
     imported = imported_torch(model.spec, _module(model), "")
-    network = read_network(*prepare(imported.module, lambda layer: template_for(Task((layer,))) is not None))
+    network = read_network(*lower_to_kernels(compose(imported.module, lambda layer: template_for(Task((layer,))) is not None)))
     errors = []
     for image in images:
         *_, (_, exact) = run_layers(network, [image[None]])
@@ -170,7 +168,7 @@ def _loaded(path: Path) -> Callable[[Array], Array]:
     return run
 
 
-def page(content: Sequence[Mapping[str, Any]]) -> str:
+def page(content: Sequence[Entry]) -> str:
     """Return the page with the content of the JSON file."""
     found = sorted((Errors(**entry) for entry in content), key=lambda one: one.network)
     parts = [INTRODUCTION]
@@ -190,18 +188,17 @@ def _row(one: Errors) -> tuple[object, ...]:
     return (one.network, one.inputs, *shares, one.same_top, one.kept, *(() if one.right is None else (f"{one.right:.1f}",)))
 
 
-@reporting_errors
-def main() -> int:
-    """Compare what is missing; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=256, help="images for each network (default: 256)")
-    parser.add_argument("--weights", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="default: both")
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="families (default: all)")
-    parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE.md", help="the results are beside it as JSON")
-    options = parser.parse_args()
+@study(
+    option("--inputs", 256, "images for each network"),
+    option("--weights", list(SECTIONS), nargs="+", choices=list(SECTIONS)),
+    option("--models", None, "families (default: all)", nargs="+", metavar="NAME"),
+    option("--out", PAGE, "the results are beside it as JSON", metavar="PAGE.md"),
+)
+def main(options: Options) -> None:
+    """Compare what is missing."""
     specs = [spec for spec in (*COMPARED, *SMALLER) if options.models is None or spec.name in options.models]
 
-    def computed(spec: ModelSpec, weights: str) -> dict[str, Any] | None:
+    def computed(spec: ModelSpec, weights: str) -> Entry | None:
         try:
             model = _model(spec, weights)
         except UserError as error:
@@ -209,13 +206,12 @@ def main() -> int:
             return None
         return asdict(errors_of(model, weights, options.inputs))
 
-    wanted: dict[tuple[str, ...], Callable[[], dict[str, Any] | None]] = {
+    wanted: Wanted = {
         (title(spec), weights): partial(computed, spec, weights)
         for weights in options.weights
         for spec in sorted(specs, key=lambda spec: spec.alpha * spec.resolution)
     }
     completed(options.out.with_suffix(".json"), wanted, ("network", "weights"), page)
-    return 0
 
 
 def _model(spec: ModelSpec, weights: str) -> Model:
@@ -223,7 +219,3 @@ def _model(spec: ModelSpec, weights: str) -> Model:
         return Model(spec)
     check_trainable(Model(spec))
     return with_trained_weights(Model(spec), progress)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

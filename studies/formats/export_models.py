@@ -10,13 +10,11 @@ The converters are kept in the cache (once, about a minute and 800 MB).
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,22 +22,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from studies.harness import Options, option, study
+from studies.packages import locked_packages
 from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.models.weights import single_thread
-from tvmmobile.system.entry_points import progress, reporting_errors
-from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.errors import ExitCode, UserError
-from tvmmobile.system.files import made_once, replacing
+from tvmmobile.system.entry_points import progress
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import replacing
 from tvmmobile.system.programs import run_tool
 
 if TYPE_CHECKING:
     import torch
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = HERE / "converters.lock"
-INSTALL_TIMEOUT_S = 1800
 #: What decides what a network looks like in other formats.
 PROGRAMS = tuple(HERE / name for name in ("export_models.py", "convert_model.py", "converters.txt"))
 
@@ -90,7 +87,7 @@ def export(
     """
     import torch
 
-    packages = converters(say)
+    packages = converters()
     folder.mkdir(parents=True, exist_ok=True)
     module = build_torch_model(spec, checkpoint, seed).module
     source = Source((1, 3, spec.resolution, spec.resolution), module)
@@ -112,7 +109,7 @@ def export(
 def convert(source: Source, name: str, made: Path) -> None:
     """Write one of `STEPS` into `made`, ncnn's weights with its text; raise `UserError` if a converter does not take the network."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-export-") as scratch:
-        place, packages = Path(scratch), converters(lambda _step: None)
+        place, packages = Path(scratch), converters()
         if name == "model.mnn":
             _to_onnx(source, place, packages)
         STEPS[name](source, place, packages)
@@ -122,23 +119,9 @@ def convert(source: Source, name: str, made: Path) -> None:
             shutil.copy(place / file, made / file)
 
 
-def converters(say: Callable[[str], None] = print) -> Path:
-    """The folder in the cache with the packages of converters.lock, installed if they are not there yet."""
-    recipe = f"{sys.version_info[:2]} {REQUIREMENTS.read_text(encoding='utf-8')}"
-    name = f"converters-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    return installed(name, ["--require-hashes", "-r", str(REQUIREMENTS)], "converters", say)
-
-
-def installed(name: str, packages: Sequence[str], what: str, say: Callable[[str], None]) -> Path:
-    """The folder of that name in the cache with these packages, as pip takes them; installed if they are not there yet."""
-    folder = cache_dir() / name
-    with made_once(folder) as made:
-        if made is not None:
-            say(f"Installing {what} in the cache (once, about a minute) …")
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps"]
-            command = [*pip, "--only-binary=:all:", "--target", str(made), *packages]
-            run_tool(command, f"Installing {what}", "Check that pip reaches a package index.", INSTALL_TIMEOUT_S)
-    return folder
+def converters() -> Path:
+    """Return the folder in the cache with the packages of converters.lock, installed if they are not there yet."""
+    return locked_packages(HERE / "converters.lock", "converters")
 
 
 def _to_onnx(source: Source, made: Path, _packages: Path) -> None:
@@ -205,19 +188,13 @@ STEPS: Mapping[str, Callable[[Source, Path, Path], None]] = {
 }
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where the models are written")
-    parser.add_argument("--model", default="mobilenet_v1", metavar="NAME", help="default: mobilenet_v1")
-    parser.add_argument("--alpha", type=float, default=1.0, metavar="α", help="width multiplier (default: 1)")
-    parser.add_argument("--resolution", type=int, default=224, metavar="SIDE", help="input side in pixels (default: 224)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and image (default: 0)")
-    given = parser.parse_args()
-    export(ModelSpec(given.model, given.alpha, given.resolution), given.folder, given.seed, progress)
-    return ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@study(
+    option("folder", None, "where the models are written", type=Path, metavar="DIR"),
+    option("--model", "mobilenet_v1", metavar="NAME"),
+    option("--alpha", 1.0, "width multiplier", metavar="α"),
+    option("--resolution", 224, "input side in pixels", metavar="SIDE"),
+    option("--seed", 0, "of weights and image", metavar="N"),
+)
+def main(options: Options) -> None:
+    """Write the models."""
+    export(ModelSpec(options.model, options.alpha, options.resolution), options.folder, options.seed, progress)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from studies.formats import export_models
+from studies.packages import installed
 from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.board import Board
 
@@ -32,7 +32,7 @@ def digest(board: Board) -> str:
 def compile_onnx(model: Path, board: Board, output: Path) -> None:
     """Compile an ONNX network for a board's core."""
     name = f"iree-compiler-{VERSION}-py{sys.version_info[0]}{sys.version_info[1]}"
-    packages = export_models.installed(name, [f"iree-base-compiler=={VERSION}"], "IREE's compiler", lambda _sentence: None)
+    packages = installed(name, [f"iree-base-compiler=={VERSION}"], "IREE's compiler")
     remedy = "Run it by hand to see more."
     with tempfile.TemporaryDirectory(prefix="tvmmobile-iree-") as scratch:
         imported = f"{scratch}/model.mlir"

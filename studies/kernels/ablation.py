@@ -10,9 +10,6 @@ without it would be. Ends with 5 if a library disagrees with PyTorch.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from studies.harness import Options, option, study, write_json
 from tvmmobile import schedules
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, LayerParameters
@@ -45,13 +43,13 @@ from tvmmobile.schedules.emit.kernel import Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, round_up
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, candidate_regions
 from tvmmobile.tuning.records import Record
+from tvmmobile.tuning.regions import Region, candidate_regions
 
 DEVICE = "pi4-virtual"
 #: Plans a job's library.
@@ -101,29 +99,20 @@ def single_layers(*arguments: Any) -> list[Region]:
     return [region for region in candidate_regions(*arguments) if region.first == region.last]
 
 
-def without_strassen(job: VariantJob) -> PlannedVariant:
-    """Plan without Strassen's algorithm."""
-    return plan_variant(job, WithoutStrassen(job.identity, job.logs, None))
+def planner(strassen: bool = True, candidates: Callable[..., list[Region]] = candidate_regions, left_out: tuple[str, ...] = ()) -> Planner:
+    """Return a planner without Strassen's algorithm, with other candidates for kernels, or without some of TVM's passes."""
+
+    def planned(job: VariantJob) -> PlannedVariant:
+        database = None if strassen else WithoutStrassen(job.identity, job.logs, None)
+        return replace(plan_variant(job, database, candidates), left_out=left_out)
+
+    return planned
 
 
-def without_fusion(job: VariantJob) -> PlannedVariant:
-    """Plan kernels of single layers."""
-    return plan_variant(job, candidates=single_layers)
-
-
-def direct(job: VariantJob) -> PlannedVariant:
-    """Plan kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone."""
-    return plan_variant(job, WithoutStrassen(job.identity, job.logs, None), single_layers)
-
-
-def without_blocks(job: VariantJob) -> PlannedVariant:
-    """Plan with no blocks of channels anywhere."""
-    return plan_variant(job, candidates=partial(candidate_regions, layouts=lambda *_: ("NHWC",)))
-
-
-def without_memory_plan(job: VariantJob) -> PlannedVariant:
-    """Plan without TVM's pass that lets activations share memory."""
-    return replace(plan_variant(job), left_out=("StaticPlanBlockMemory",))
+#: Kernels of single layers, multiplied directly: the steps inside of the matrix product can be left out here alone.
+DIRECT = planner(strassen=False, candidates=single_layers)
+#: No blocks of channels anywhere.
+WITHOUT_BLOCKS = planner(candidates=partial(candidate_regions, layouts=lambda *_: ("NHWC",)))
 
 
 def rescheduled(plan: Planner, template: str, other: str = "", **knobs: int) -> Planner:
@@ -162,22 +151,22 @@ class AblationRow:
 
 ROWS = (
     AblationRow("nothing", "as tuned", against=""),
-    AblationRow("Strassen", "every product multiplied directly", without_strassen),
-    AblationRow("fusion", "every layer a kernel of its own", without_fusion),
-    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", without_blocks),
+    AblationRow("Strassen", "every product multiplied directly", planner(strassen=False)),
+    AblationRow("fusion", "every layer a kernel of its own", planner(candidates=single_layers)),
+    AblationRow("channel blocks", "NHWC between all kernels, the same knobs", WITHOUT_BLOCKS),
     AblationRow(
         "depthwise window", "1 output at a time, in kernels of one layer", rescheduled(plan_variant, "depthwise", rows=1, columns=1)
     ),
-    AblationRow("memory plan", "every activation in memory of its own", without_memory_plan),
-    AblationRow("both", "every layer a kernel of its own, multiplied directly", direct, ""),
+    AblationRow("memory plan", "every activation in memory of its own", planner(left_out=("StaticPlanBlockMemory",))),
+    AblationRow("both", "every layer a kernel of its own, multiplied directly", DIRECT, ""),
     AblationRow(
         "cache blocks",
         "all of K, all panels for each pixel tile",
-        rescheduled(direct, "pointwise", k_block=0, m_block=0, n_block=0),
+        rescheduled(DIRECT, "pointwise", k_block=0, m_block=0, n_block=0),
         "both",
     ),
-    AblationRow("packed weights", "1×1 weights as the model has them", rescheduled(direct, "pointwise", "pointwise_unpacked"), "both"),
-    AblationRow("register tile", "1 pixel × 8 channels at a time", rescheduled(direct, "pointwise", rows=1, columns=8), "both"),
+    AblationRow("packed weights", "1×1 weights as the model has them", rescheduled(DIRECT, "pointwise", "pointwise_unpacked"), "both"),
+    AblationRow("register tile", "1 pixel × 8 channels at a time", rescheduled(DIRECT, "pointwise", rows=1, columns=8), "both"),
 )
 
 
@@ -228,16 +217,15 @@ library without it would be. Steps within the matrix product are left out of dir
 """ + "\n".join([*markdown_table(headings, rows, 2), ""])
 
 
-@reporting_errors
-def main() -> int:
-    """Run the comparison; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
-    parser.add_argument("--resolution", type=int, default=224, help="input side (default: 224)")
-    parser.add_argument("--threads", type=int, default=4, help="for the last row, 1 for none (default: 4)")
-    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
-    parser.add_argument("--out", type=Path, help="write the page there, and its figures beside it as JSON")
-    options = parser.parse_args()
+@study(
+    option("--alpha", 1.0, "width multiplier"),
+    option("--resolution", 224, "input side"),
+    option("--threads", 4, "for the last row, 1 for none"),
+    option("--logs", SHIPPED_LOGS, "tuning logs (default: the shipped ones)"),
+    option("--out", None, "write the page there, and its figures beside it as JSON", type=Path),
+)
+def main(options: Options) -> None:
+    """Run the comparison."""
     schedules.register(UnpackedPointwise())
     profile = find_device(DEVICE).profile
     spec = ModelSpec("mobilenet_v1", options.alpha, options.resolution)
@@ -247,11 +235,6 @@ def main() -> int:
     content = where | {"date": datetime.now(UTC).date().isoformat(), "rows": found}
     if options.out is None:
         print(page(content), end="")
-        return 0
-    write_text(options.out, page(content))
-    write_text(options.out.with_suffix(".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    else:
+        write_text(options.out, page(content))
+        write_json(options.out.with_suffix(".json"), content, ensure_ascii=False)

@@ -9,8 +9,6 @@ schedule is the fastest that any run or the shipped logs ever saw; when a run fi
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from studies.harness import Options, option, study, write_json
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.tasks import Task
@@ -112,24 +111,22 @@ def space_of(task: Task) -> Space:
     return space
 
 
+#: Strategies by the first words of their names in the table.
+_KINDS: dict[str, type[Strategy]] = {"random": RandomSampling, "hill climbing": HillClimbing, "evolution": GuidedEvolution}
+
+
 def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
     """Make a strategy from its name in the table."""
     template, space = template_for(task), space_of(task)
     assert template is not None
     rng = random.Random(f"{task.name} {seed}")
-    if name.startswith("random"):
-        return RandomSampling(task, space, nearest_schedules(task, shipped, template) if "nearest" in name else [], rng)
-    if name == "hill climbing":
-        return HillClimbing(task, space, [], rng)
-    model = CostModel(template.name, template.version)
-    if name == "evolution, cold":
-        return GuidedEvolution(task, space, [], rng, model)
-    # What other kernels taught, never the kernel itself.
-    for other in shipped.tasks():
-        if other != task:
-            model.add(shipped.records(other))
-    seeds = nearest_schedules(task, shipped, template) if name == "evolution, nearest first" else []
-    return GuidedEvolution(task, space, seeds, rng, model)
+    kind, model = _KINDS[name.partition(",")[0]], CostModel(template.name, template.version)
+    if name in ("evolution, other kernels", "evolution, nearest first"):
+        for other in shipped.tasks():
+            if other != task:  # what other kernels taught, never the kernel itself
+                model.add(shipped.records(other))
+    seeds = nearest_schedules(task, shipped, template) if name.endswith("nearest first") else []
+    return kind(task, space, seeds, rng, model)
 
 
 _NEW = ("random", "hill climbing", "evolution, cold")
@@ -218,13 +215,13 @@ def page(content: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+@study(
+    option("--cache", None, "directory for what is measured", type=Path, required=True),
+    option("--out", None, "Markdown file to write; the trials go beside it as JSON", type=Path),
+    option("--board", None, "only this board (may be given more than once)", action="append", choices=STRATEGIES),
+)
+def main(options: Options) -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="directory for what is measured")
-    parser.add_argument("--out", type=Path, help="Markdown file to write; the trials go beside it as JSON")
-    parser.add_argument("--board", action="append", choices=STRATEGIES, help="only this board (may be given more than once)")
-    options = parser.parse_args()
     with Workers(2) as workers:
         boards = {board: compare(board, options.cache, workers) for board in options.board or STRATEGIES}
     content: dict[str, Any] = {"seeds": len(SEEDS), "most_trials": MOST_TRIALS, "margins": MARGINS}
@@ -232,8 +229,4 @@ def main() -> None:
     print(page(content))
     if options.out:
         write_text(options.out, page(content))
-        write_text(options.out.with_suffix(".json"), json.dumps(content) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        write_json(options.out.with_suffix(".json"), content, indent=None)

@@ -9,13 +9,13 @@ Ends with 1 above `--limit` core cycles, and with 5 if the library disagrees wit
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.harness import Options, option, study
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.model import Model
@@ -28,7 +28,6 @@ from tvmmobile.results.file import VariantResult
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
-from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode
 
@@ -66,18 +65,17 @@ def run(spec: ModelSpec, logs: Path, folder: Path) -> tuple[Library, VariantResu
         return library, bench_library(BenchJob(library, agents, agents.network_timing(1, 1, 1))), profile
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--alpha", type=float, default=1.0)
-    parser.add_argument("--resolution", type=int, default=224)
-    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="tuning logs; default: the shipped ones")
-    parser.add_argument("--limit", type=float, metavar="CYCLES", help="most modelled core cycles the network may take")
-    arguments = parser.parse_args()
-    spec = ModelSpec(alpha=arguments.alpha, resolution=arguments.resolution)
+@study(
+    option("--alpha", 1.0),
+    option("--resolution", 224),
+    option("--logs", SHIPPED_LOGS, "tuning logs (default: the shipped ones)", metavar="DIR"),
+    option("--limit", None, "most modelled core cycles the network may take", type=float, metavar="CYCLES"),
+)
+def main(options: Options) -> int:
+    """Model the network and print the tables; return the exit code."""
+    spec = ModelSpec(alpha=options.alpha, resolution=options.resolution)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-cycles-") as folder:
-        library, result, profile = run(spec, arguments.logs, Path(folder))
+        library, result, profile = run(spec, options.logs, Path(folder))
         kernels = library.manifest()["kernels"]
     assert result.cycles is not None and result.instructions is not None
     least = result.macs / profile.machine.fma_lanes_per_cycle
@@ -87,11 +85,7 @@ def main() -> int:
     print(f"{result.cycles:>15,} core cycles at {profile.clock_hz / 1e9:g} GHz")
     print(f"{result.instructions:>15,} instructions, {result.l1d_misses:,} L1D misses, {result.dram_bytes:,} bytes to and from memory")
     print(f"{least:>15,.0f} cycles at least for {result.macs:,} multiply-adds: {least / result.cycles:.1%} of the core cycles")
-    if arguments.limit is not None and result.cycles > arguments.limit:
-        print(f"{result.cycles:,} core cycles are more than the limit of {arguments.limit:,.0f}.", file=sys.stderr)
+    if options.limit is not None and result.cycles > options.limit:
+        print(f"{result.cycles:,} core cycles are more than the limit of {options.limit:,.0f}.", file=sys.stderr)
         return ExitCode.USAGE
     return ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,12 +11,11 @@ PyTorch.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from studies.harness import Options, option, study
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.published import COMPARED, figures
 from tvmmobile.networks.models.spec import ModelSpec
@@ -26,7 +25,6 @@ from tvmmobile.results.file import Results, VariantResult, read_results, write_r
 from tvmmobile.results.report.beside import join
 from tvmmobile.results.report.wording import latency_ms, millions, scientific, signed
 from tvmmobile.running.formats import VM
-from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
@@ -64,7 +62,7 @@ def run(specs: Sequence[ModelSpec], logs: Path, threads: int) -> Results:
     return bench(libraries, DEVICE, repeat=1, warmup_runs=1)
 
 
-def completed(known: list[Results], logs: Path, threads: int) -> Results:
+def with_missing(known: list[Results], logs: Path, threads: int) -> Results:
     """Return all networks: those of `known` as they are, the others compiled, checked and timed now."""
     found = {(variant.model, variant.alpha, variant.resolution) for one in known for variant in one.variants}
     missing = [spec for spec in COMPARED if (spec.name, spec.alpha, spec.resolution) not in found]
@@ -80,17 +78,7 @@ def top1_of(spec: ModelSpec) -> tuple[float | None, str]:
 def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]) -> list[str]:
     """Return the networks as a Markdown table."""
     sources = list(dict.fromkeys(source for _, source in map(top1_of, specs) if source))
-    headings = (
-        "network",
-        "α-side",
-        "multiply-adds, M",
-        "parameters, M",
-        "top-1, %",
-        "modelled ms",
-        "multiply-adds per µs",
-        "untuned",
-        "error",
-    )
+    headings = ["network", "α-side", "multiply-adds, M", "parameters, M", "top-1, %", "modelled ms", "multiply-adds per µs", "untuned"]
     rows = []
     for spec in specs:
         result = results[spec]
@@ -110,7 +98,7 @@ def table(specs: Sequence[ModelSpec], results: Mapping[ModelSpec, VariantResult]
                 scientific(result.max_error, 0),
             )
         )
-    return [*markdown_table(headings, rows, 2), "", *(f"{number}. {source}" for number, source in enumerate(sources, start=1))]
+    return [*markdown_table([*headings, "error"], rows, 2), "", *(f"{number}. {source}" for number, source in enumerate(sources, start=1))]
 
 
 def comparison(statement: Statement, results: Mapping[ModelSpec, VariantResult]) -> list[str]:
@@ -149,24 +137,18 @@ shape's schedule or a template's default knobs; such networks can still become f
     return "\n".join([intro, *table(specs, found), "", *statements, f"{versions}; {context.date}"]) + "\n"
 
 
-@reporting_errors
-def main() -> int:
-    """Run the comparison; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, help="tuning logs (default: the shipped ones)")
-    parser.add_argument("--results", type=Path, nargs="+", default=[], metavar="REPORT.json", help="of `tvmmobile tune` or `bench`")
-    parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
-    parser.add_argument("--out", type=Path, metavar="PAGE.md", help="write the page there, and the results beside it as JSON")
-    options = parser.parse_args()
-    results = completed([read_results(path) for path in options.results], options.logs, options.threads)
+@study(
+    option("--logs", SHIPPED_LOGS, "tuning logs (default: the shipped ones)"),
+    option("--results", [], "of `tvmmobile tune` or `bench`", type=Path, nargs="+", metavar="REPORT.json"),
+    option("--threads", 1),
+    option("--out", None, "write the page there, and the results beside it as JSON", type=Path, metavar="PAGE.md"),
+)
+def main(options: Options) -> None:
+    """Run the comparison."""
+    results = with_missing([read_results(path) for path in options.results], options.logs, options.threads)
     text = page(COMPARED, results)
     if options.out is None:
         print(text, end="")
-        return 0
-    write_text(options.out, text)
-    write_results(results, options.out.with_suffix(".json"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    else:
+        write_text(options.out, text)
+        write_results(results, options.out.with_suffix(".json"))

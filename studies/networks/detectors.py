@@ -9,7 +9,6 @@ loaded: they are drawn with seed 0, with the variances of trained ones.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -17,9 +16,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.networks.packages import locked_packages
+from studies.harness import Options, option, study
 from studies.networks.survey_models import OPSET, give_weights, without_torchvision_operators
-from tvmmobile.system.entry_points import progress, reporting_errors
+from studies.packages import locked_packages
+from tvmmobile.system.entry_points import progress
 
 if TYPE_CHECKING:
     import torch
@@ -60,15 +60,14 @@ def write(name: str, side: int, best: bool, folder: Path) -> Path:
     return file
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="ultralytics' name of a detector")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="for the files")
-    parser.add_argument("--side", type=int, default=640, help="pixels (default: 640)")
-    parser.add_argument("--best", action="store_true", help="the best boxes instead of all")
-    options = parser.parse_args()
+@study(
+    option("names", None, "ultralytics' name of a detector", nargs="+", metavar="NAME"),
+    option("folder", None, "for the files", type=Path, metavar="DIR"),
+    option("--side", 640, "pixels"),
+    option("--best", False, "the best boxes instead of all"),
+)
+def main(options: Options) -> None:
+    """Write the detectors."""
     options.folder.mkdir(parents=True, exist_ok=True)
     sys.path.append(str(locked_packages(LOCK, "ultralytics")))
     without_torchvision_operators()
@@ -77,8 +76,3 @@ def main() -> int:
         warnings.simplefilter("ignore")
         for name in options.names:
             progress(f"{write(name, options.side, options.best, options.folder)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,24 +11,22 @@ virtual board. What zeros cost in accuracy is another question: see docs/pruning
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from studies.harness import RESULTS, Entry, completed
+from studies.harness import RESULTS, Entry, Options, Wanted, completed, option, study, title
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.tune import tune
 from tvmmobile.results.report.wording import latency_ms
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.markdown import markdown_table
 
 #: Percent of zeros, and how many adjacent output channels have them in the same places.
@@ -67,7 +65,7 @@ def entry_of(spec: ModelSpec, board: str, percent: int, together: int, trials: i
         results = tune(model, device, dtype=dtype, trials=trials, logs=logs, out=folder)
     (variant,) = results.variants
     return {
-        **dict(zip(NAMES, (f"{spec.name} {spec.alpha}-{spec.resolution}", board, str(percent), str(together)), strict=True)),
+        **dict(zip(NAMES, (title(spec), board, str(percent), str(together)), strict=True)),
         "latency_us": round(variant.latency_us, 1),
         "sparse_kernels": sum(kernel.zeros is not None for kernel in variant.kernels),
         "kernels": len(variant.kernels),
@@ -103,30 +101,22 @@ def page(entries: Sequence[Entry]) -> str:
     return "\n".join([INTRODUCTION, *(line for network, table in tables(entries).items() for line in (f"## {network}", "", *table, ""))])
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mobilenet_v1", help="(default: mobilenet_v1)")
-    parser.add_argument("--alpha", type=float, default=1.0, help="(default: 1.0)")
-    parser.add_argument("--side", type=int, default=224, help="(default: 224)")
-    parser.add_argument("--boards", nargs="+", default=list(BOARDS), metavar="BOARD:DTYPE", help=f"(default: {' '.join(BOARDS)})")
-    parser.add_argument("--trials", type=int, default=0, help="per kernel (default: 0)")
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="the only records that count (default: the shipped ones, and your own)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "pruned.json", metavar="FILE", help="(default: studies/results/pruned.json)")
-    arguments = parser.parse_args()
-    spec = ModelSpec(arguments.model, arguments.alpha, arguments.side)
-    wanted: dict[tuple[str, ...], Callable[[], Entry]] = {
-        (f"{spec.name} {spec.alpha}-{spec.resolution}", board, str(percent), str(together)): partial(
-            entry_of, spec, board, percent, together, arguments.trials, arguments.logs
-        )
-        for board in arguments.boards
+@study(
+    option("--model", "mobilenet_v1"),
+    option("--alpha", 1.0),
+    option("--side", 224),
+    option("--boards", list(BOARDS), nargs="+", metavar="BOARD:DTYPE"),
+    option("--trials", 0, "per kernel"),
+    option("--logs", None, "the only records that count (default: the shipped ones, and your own)", type=Path, metavar="DIR"),
+    option("--out", RESULTS / "pruned.json", metavar="FILE"),
+)
+def main(options: Options) -> None:
+    """Measure what is missing."""
+    spec = ModelSpec(options.model, options.alpha, options.side)
+    wanted: Wanted = {
+        (title(spec), board, str(percent), str(together)): partial(entry_of, spec, board, percent, together, options.trials, options.logs)
+        for board in options.boards
         for percent, together in PATTERNS
     }
-    completed(arguments.out, wanted, NAMES, page)
-    progress(f"written to {arguments.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    completed(options.out, wanted, NAMES, page)
+    progress(f"written to {options.out}")

@@ -12,7 +12,6 @@ exported, imported, compiled or run is in the table with its error. The packages
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -20,16 +19,15 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studies.harness import tuning_parser
-from studies.networks.packages import locked_packages
+from studies.harness import Entry, Options, missing_entries, study, tuning_options, write_json
 from studies.networks.survey_models import NETWORKS
+from studies.packages import locked_packages
 from tvmmobile.results.file import read_results
-from tvmmobile.system.entry_points import progress, reporting_errors
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import write_text
 from tvmmobile.system.markdown import markdown_table
 
 HERE = Path(__file__).resolve().parent
@@ -104,28 +102,27 @@ def _complaint(text: str) -> str:
     return (errors or lines or ["ended without a word"])[-1]
 
 
-def survey(names: Iterable[str], options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, Any]:
+def survey(names: Iterable[str], options: Options, known: Mapping[str, Any]) -> dict[str, Any]:
     """Try networks; return `known` with them, and write `--out` after each."""
     found = dict(known)
     options.work.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if name in found:
-            continue
-        failures = exported(name, options.work)
-        outcomes = {}
-        for form in FORMATS:
-            file = options.work / f"{name}.{form}"
-            lost = failures.get(form)
-            outcome = SurveyOutcome(message=f"PyTorch: {lost}") if lost else tried(file, options.device, options.trials, options.threads)
-            progress(f"{name} ({form}): {outcome.message or f'{outcome.latency_ms:.2f} ms modelled, {outcome.fallback:.0%} in fallback'}")
-            outcomes[form] = asdict(outcome)
+    for (name,), outcomes in missing_entries({(name,): partial(surveyed, name, options) for name in names}, {(name,) for name in found}):
         found[name] = outcomes
-        if options.out:
-            write_text(options.out, json.dumps({**described(options), "networks": found}, indent=1) + "\n")
+        write_json(options.out, {**described(options), "networks": found})
     return found
 
 
-def described(options: argparse.Namespace) -> dict[str, Any]:
+def surveyed(name: str, options: Options) -> Entry:
+    """Try one network; return its outcomes by format."""
+    failures, outcomes = exported(name, options.work), {}
+    for form in FORMATS:
+        file, lost = options.work / f"{name}.{form}", failures.get(form)
+        outcome = SurveyOutcome(message=f"PyTorch: {lost}") if lost else tried(file, options.device, options.trials, options.threads)
+        outcomes[form] = asdict(outcome)
+    return outcomes
+
+
+def described(options: Options) -> dict[str, Any]:
     """Return the options that the figures depend on."""
     return {"device": options.device, "trials": options.trials, "threads": options.threads}
 
@@ -167,10 +164,9 @@ def answer(outcome: Mapping[str, Any]) -> str:
     return str(outcome["message"]).replace("|", "\\|") or f"{outcome['error']:.0e}"
 
 
-@reporting_errors
-def main() -> int:
-    """Try the networks, print the table and write the file; return the exit code."""
-    options = tuning_parser(__doc__, "NETWORK", "out/survey").parse_args()
+@study(*tuning_options("NETWORK", "out/survey"))
+def main(options: Options) -> None:
+    """Try the networks, print the table and write the file."""
     if unknown := [name for name in options.names if name not in NETWORKS]:
         raise UserError(f"there is no network {unknown[0]} in the survey.", f"Known: {', '.join(NETWORKS)}.")
     known: Mapping[str, Any] = {}
@@ -180,8 +176,3 @@ def main() -> int:
             raise UserError(f"{options.out} was made with other options.", "Give those it was made with, or another file.")
         known = earlier["networks"]
     print(table(survey(options.names or NETWORKS, options, known)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

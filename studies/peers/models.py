@@ -130,14 +130,7 @@ def _own(file: OwnFile, spec: ModelSpec) -> Path:
 
 
 def compiled(
-    model: Model,
-    threads: int,
-    profile: DeviceProfile,
-    logs: Path,
-    models: Path,
-    say: Say,
-    form: str = VM,
-    precision: Precision = FLOAT32,
+    model: Model, threads: int, profile: DeviceProfile, logs: Path, models: Path, say: Say, form: str = VM, precision: Precision = FLOAT32
 ) -> Library:
     """Compile our library of a variant in one of the `FORMS`, if it is not there yet; image and output of `models` lie beside it."""
     patterns = _COMPILER if form == VM else (*_COMPILER, *_NATIVE)
@@ -216,7 +209,7 @@ def _converted(models: Path, name: str, kind: str, recipe: list[Path], arguments
     folder = models / f"{kind}-{name}-{digest_of(recipe)}"
     with made_once(folder) as made:
         if made is not None:
-            packages = export_models.converters(lambda _step: None)
+            packages = export_models.converters()
             source, *more = arguments
             command = [sys.executable, str(recipe[0]), str(packages), str(models / source), *more, str(made / name)]
             run_tool(command, f"Converting {name} ({kind})", f"Run it by hand: {recipe[0].name} says how.")

@@ -89,10 +89,7 @@ def systems(dtype: str = FLOAT32.name) -> tuple[System, ...]:
         others = [*coarser, *found]
     if dtype == BFLOAT16.name:
         others.insert(0, replace(_in(dtype, found[0]), environment={"NCNN_BFLOAT16": "1"}))
-    return (
-        *others,
-        *(replace(one, title=f"{one.title}, {dtype}", tolerance=bound, dtype=dtype) for one in ours),
-    )
+    return (*others, *(replace(one, title=f"{one.title}, {dtype}", tolerance=bound, dtype=dtype) for one in ours))
 
 
 def peer_tolerance(dtype: str) -> float:

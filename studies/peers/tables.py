@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from studies.peers.kernels import BFLOAT_PRODUCT, HALF_LANES, HALF_MAKERS, MAKERS, QUANTISERS
-from studies.peers.results import FiguresOrigin, PeerComparison, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
+from studies.peers.results import FiguresOrigin, PeerComparison, PeerKernel, PeerRow, best_peer, by_cell, our_ratio, our_row, ratio
 from studies.peers.shortcuts import section
 from studies.peers.systems import OURS_KEYS, peer_tolerance
 from studies.trained.networks import CALIBRATION, OWN, TESTED, TRAINED, USUAL
@@ -107,9 +107,7 @@ def _index(comparison: PeerComparison, stem: str) -> str:
         "",
         "The last two columns are modelled milliseconds of the first network; each board's page has all networks and all libraries.",
         "",
-        *(_half_kernels(comparison) if any(one.system in HALF_MAKERS for one in comparison.kernels) else ()),
-        *(_integer_kernels(comparison) if any(one.system in QUANTISERS for one in comparison.kernels) else ()),
-        *(_kernels(comparison) if any(one.system in MAKERS for one in comparison.kernels) else ()),
+        *_kernel_sections(comparison),
         _LEFT_OUT,
     ]
     return "\n".join(parts).rstrip() + "\n"
@@ -162,67 +160,56 @@ def _board_lines(comparison: PeerComparison, pages: str) -> Iterator[list[object
         yield [f"[{facts.board}]({pages}/{board}.md)", core, first.variant, threads, len(cells), over, peer, own]
 
 
-def _kernels(comparison: PeerComparison) -> Iterator[str]:
-    """Yield a section on the facts that each peer decides by, and the kernel that it then runs on each core."""
-    chosen = [one for one in comparison.kernels if one.system in MAKERS]
-    titles = {one.system: _short(one.title) for one in chosen}
-    yield from ("## Kernels of the other libraries", "", _KERNELS)
-    yield from markdown_table(
-        ("library", "decides by"), [(titles[key], choice.looks_at) for key, choice in MAKERS.items() if key in titles], 2
-    )
-    yield ""
-    rows = []
-    for one in chosen:
-        name, wanted = one.kernel.name or f"unknown: {one.kernel.loop}", MAKERS[one.system].kernel(one.cpu)
-        share, seen = f"{one.kernel.share * 100:.0f} %", f"{one.board}, {one.variant}"
-        rows.append((one.cpu, titles[one.system], f"`{name}`", "yes" if name == wanted else f"no, `{wanted}`", seen, share))
-    yield from markdown_table(("core", "library", "hottest kernel", "as its makers intend", "seen on", "share of core cycles"), rows, 5)
-    yield ""
-
-
-def _half_kernels(comparison: PeerComparison) -> Iterator[str]:
-    """Yield a section on how each peer enables half precision, and whether its hottest kernel computes in it."""
-    chosen = [one for one in comparison.kernels if one.system in HALF_MAKERS]
-    titles = {one.system: _short(one.title) for one in chosen}
-    yield from ("## Half precision in the other libraries", "", _ASKED)
-    asked = [(titles[key], choice.looks_at) for key, choice in HALF_MAKERS.items() if key in titles]
-    yield from markdown_table(("library", "takes half precision from"), asked, 2)
-    yield ""
-    rows = [
-        (
-            *(one.cpu, titles[one.system], f"`{one.kernel.name or f'unknown: {one.kernel.loop}'}`"),
-            *(
-                "yes" if HALF_LANES in one.kernel.loop or BFLOAT_PRODUCT in one.kernel.loop else "no",
-                f"{one.board}, {one.variant}",
-                f"{one.kernel.share * 100:.0f} %",
-            ),
-        )
-        for one in chosen
-    ]
-    headings = "core", "library", "hottest kernel", "in 16 bits", "seen on", "share of core cycles"
-    yield from markdown_table(headings, rows, 5)
-    yield ""
-
-
-def _integer_kernels(comparison: PeerComparison) -> Iterator[str]:
-    """Yield a section on how each peer's network was quantised, and its hottest kernel."""
-    chosen = [one for one in comparison.kernels if one.system in QUANTISERS]
-    titles = {one.system: _short(one.title) for one in chosen}
+def _kernel_sections(comparison: PeerComparison) -> Iterator[str]:
+    """Yield sections on how each peer decides on its kernels or is set to a precision, and on its hottest kernel on each core."""
     data = {TRAINED: _DIGITS, OWN: _GIVEN}.get(comparison.context.weights, _NOISE)
-    yield from ("## Integers in the other libraries", "", _QUANTISED.format(data=data))
-    yield from markdown_table(
-        ("library", "quantised by"), [(titles[key], quantiser) for key, quantiser in QUANTISERS.items() if key in titles], 2
-    )
+    asked, looks = ({key: choice.looks_at for key, choice in makers.items()} for makers in (HALF_MAKERS, MAKERS))
+    half = "Half precision in the other libraries", _ASKED, "takes half precision from", "in 16 bits"
+    yield from _section(comparison.kernels, asked, *half, _in_half)
+    integers = "Integers in the other libraries", _QUANTISED.format(data=data), "quantised by", "its loop"
+    yield from _section(comparison.kernels, QUANTISERS, *integers, _in_integers, 6)
+    float32 = "Kernels of the other libraries", _KERNELS, "decides by", "as its makers intend"
+    yield from _section(comparison.kernels, looks, *float32, _as_intended)
+
+
+def _section(
+    kernels: Sequence[PeerKernel],
+    decided: Mapping[str, str],
+    heading: str,
+    introduction: str,
+    how: str,
+    column: str,
+    facts: Callable[[PeerKernel], tuple[str, str]],
+    texts: int = 5,
+) -> Iterator[str]:
+    """Yield one section, if it has a kernel; `facts` are a kernel's name and what stands in the `column` behind it."""
+    chosen = [one for one in kernels if one.system in decided]
+    if not chosen:
+        return
+    titles = {one.system: _short(one.title) for one in chosen}
+    yield from (f"## {heading}", "", introduction)
+    yield from markdown_table(("library", how), [(titles[key], text) for key, text in decided.items() if key in titles], 2)
     yield ""
-    rows = [
-        (
-            *(one.cpu, titles[one.system], f"`{one.kernel.name}`" if one.kernel.name else "", one.kernel.loop),
-            *(f"{one.board}, {one.variant}", f"{one.kernel.share * 100:.0f} %"),
-        )
-        for one in chosen
-    ]
-    yield from markdown_table(("core", "library", "hottest kernel", "its loop", "seen on", "share of core cycles"), rows, 6)
+    rows = [(one.cpu, titles[one.system], *facts(one), f"{one.board}, {one.variant}", f"{one.kernel.share * 100:.0f} %") for one in chosen]
+    yield from markdown_table(("core", "library", "hottest kernel", column, "seen on", "share of core cycles"), rows, texts)
     yield ""
+
+
+def _named(one: PeerKernel) -> str:
+    return f"`{one.kernel.name or f'unknown: {one.kernel.loop}'}`"
+
+
+def _in_half(one: PeerKernel) -> tuple[str, str]:
+    return _named(one), "yes" if HALF_LANES in one.kernel.loop or BFLOAT_PRODUCT in one.kernel.loop else "no"
+
+
+def _in_integers(one: PeerKernel) -> tuple[str, str]:
+    return f"`{one.kernel.name}`" if one.kernel.name else "", one.kernel.loop
+
+
+def _as_intended(one: PeerKernel) -> tuple[str, str]:
+    wanted = MAKERS[one.system].kernel(one.cpu)
+    return _named(one), "yes" if one.kernel.name == wanted else f"no, `{wanted}`"
 
 
 def _board_page(comparison: PeerComparison, board: str, stem: str) -> str:

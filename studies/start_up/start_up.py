@@ -10,12 +10,11 @@ one core. Ends with 5 if a system disagrees with PyTorch, with 1 if one cannot r
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from studies.harness import Options, option, study
 from studies.peers.bench_peers import ReadyBoard, context_of, our_library, prepare
 from studies.peers.models import exported, model_files
 from studies.peers.runs import PeerRun
@@ -27,9 +26,7 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.system.doctor import require
 from tvmmobile.system.entry_points import progress as say
-from tvmmobile.system.entry_points import reporting_errors
 from tvmmobile.system.environment import SHIPPED_LOGS
-from tvmmobile.system.errors import ExitCode
 from tvmmobile.system.files import check_writable, write_text
 
 STEM = "start-up"
@@ -71,15 +68,14 @@ def report_of(place: ReadyBoard, systems: Sequence[System], logs: Path) -> Start
     return StartReport(replace(context, titles=titles), tuple(starts), tuple(memory))
 
 
-@reporting_errors
-def main() -> int:
-    """Run from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--board", default="pi4", metavar="NAME", help="virtual board (default: pi4)")
-    parser.add_argument("--only", default=SYSTEMS, metavar="SYSTEMS", help=f"of {SYSTEMS},iree (default: all but iree)")
-    parser.add_argument("--logs", type=Path, default=SHIPPED_LOGS, metavar="DIR", help="our tuning logs (default: the shipped ones)")
-    parser.add_argument("--out", type=Path, default=Path("out/start-up"), metavar="DIR", help="for the results (default: out/start-up)")
-    options = parser.parse_args()
+@study(
+    option("--board", "pi4", "virtual board", metavar="NAME"),
+    option("--only", SYSTEMS, f"of {SYSTEMS},iree (default: all but iree)", metavar="SYSTEMS"),
+    option("--logs", SHIPPED_LOGS, "our tuning logs (default: the shipped ones)", metavar="DIR"),
+    option("--out", Path("out/start-up"), "for the results", metavar="DIR"),
+)
+def main(options: Options) -> None:
+    """Count everything, and write the page and its figures."""
     systems = chosen_systems(options.only.split(","))
     check_writable(options.out, "--out")
     for tool in ("qemu-aarch64", "llvm-mca", "llvm-mc", "cc"):
@@ -88,8 +84,3 @@ def main() -> int:
     write_text(options.out / f"{STEM}.json", to_text(report))
     write_text(options.out / f"{STEM}.md", page(report, STEM))
     say(f"Written to {options.out}: {STEM}.md, {STEM}.json")
-    return ExitCode.DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lowered_networks import prepare
 from small_networks import accepted, kernels_of
 from torch import nn
 
 from tvmmobile.graph.bindings import results_of
 from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.network import Network, read_network, results_from
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.networks.frontend import by_torch, decomposed, export_torch, import_program
 

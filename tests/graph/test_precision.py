@@ -27,7 +27,7 @@ from tvmmobile.networks.frontend import import_torch
 from tvmmobile.pipeline.prepared import single_term_layers
 from tvmmobile.schedules import template_for
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.plan import candidate_regions
+from tvmmobile.tuning.regions import candidate_regions
 
 
 def test_precisions_are_found_by_name() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lowered_networks import prepare
 from small_networks import accepted, error_against_torch, error_of, seeded
 from torch import nn
 
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.layers import Conv2d, Opaque
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, Precision
 from tvmmobile.networks.frontend import import_torch
 

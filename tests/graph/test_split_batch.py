@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lowered_networks import prepare
 from small_networks import Lambda, accepted, error_against_torch, prepared, unit
 from torch import nn
 from torch.nn import functional
 
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.network import Network, read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.networks.frontend import by_torch, decomposed, export_torch, import_program
 

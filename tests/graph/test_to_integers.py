@@ -13,15 +13,15 @@ from small_networks import Residual, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
-from tvmmobile.graph.network import Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import compose, lower_in_integers, lower_to_kernels
+from tvmmobile.graph.network import Network, read_network
+from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation.calibration import Method, quantise
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.quantisation.lowering import lower_quantised
 from tvmmobile.schedules import template_for
 
 SHAPE = (1, 3, 12, 12)
@@ -80,8 +80,7 @@ def quantised(refused: Refused = lambda layer: False, images: Array | None = Non
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
-    layers = named_layers(found, names_of(wide))
-    return found, read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
+    return found, lower_quantised(found, composed, wide, accepts).network
 
 
 def is_gate(layer: Layer) -> bool:

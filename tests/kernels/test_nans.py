@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from assembly import assembly_of
+from lowered_networks import prepare
 from small_networks import Lambda, kernels_of, loaded
 from template_regions import RELU6
 from torch.nn import functional
@@ -18,7 +19,6 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array, Conv2d, Layer, MaxPool, Softmax
 from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants

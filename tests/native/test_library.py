@@ -33,12 +33,13 @@ from c_libraries import (
     pointers,
     write_host_library,
 )
+from one_set import write_library
 from small_networks import HOST, kernels_of, prepared, run_lowered, seeded, two_blocks
 from torch import nn
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import lower
-from tvmmobile.native.library import write_library, write_sources
+from tvmmobile.native.library import write_sources
 from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import RUNTIME
 from tvmmobile.system.errors import UserError

@@ -24,7 +24,7 @@ from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.running.bench import started_bench
 from tvmmobile.system.workers import Workers
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import distinct_tasks
+from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.tuner import assign, tune
 
 pytestmark = [pytest.mark.virtual, pytest.mark.long]
@@ -43,7 +43,7 @@ def test_a_network_in_double_precision(tmp_path: Path, monkeypatch: pytest.Monke
     with Workers(2) as workers, started_bench(device, workers) as bench:
         (variant,) = collect_variants(workers, [job], ignore)
         database = Database(job.identity, (), logs)
-        wanted = {each.template.name: each for each in assign(distinct_tasks([variant]), database, 1, job.target) if each.template}
+        wanted = {each.template.name: each for each in assign(distinct_tasks([variant]), database, 1, job.profile.target) if each.template}
         assert set(wanted) == TUNED
         tune([replace(each, missing=1) for each in wanted.values()], database, bench, Quiet())
         (library,) = build_libraries(workers, [job], ignore)

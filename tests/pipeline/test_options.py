@@ -26,6 +26,7 @@ from tvmmobile.pipeline.options.compiled import (
     TimingArguments,
     TimingOptions,
 )
+from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
 from tvmmobile.pipeline.options.option import Option, Options, identity, options_of
@@ -34,7 +35,17 @@ from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.system.errors import UserError
 
 CALLS = (LibraryOptions, RunOptions, SearchOptions)
-KINDS = (*CALLS, CompileOptions, BenchOptions, ComparisonOptions, EvaluateOptions, DeployOptions, NetworkOptions, ChooseOptions)
+KINDS = (
+    *CALLS,
+    CompileOptions,
+    BenchOptions,
+    ComparisonOptions,
+    EvaluateOptions,
+    DeployOptions,
+    NetworkOptions,
+    ChooseOptions,
+    DeviceOptions,
+)
 EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(kind)]
 
 
@@ -47,6 +58,7 @@ EVERY = [(kind, name, option) for kind in KINDS for name, option in options_of(k
         (RegressArguments, (ComparisonOptions, TimingOptions)),
         (EvaluateArguments, (EvaluateOptions,)),
         (DeployArguments, (DeployOptions,)),
+        (DeviceArguments, (DeviceOptions,)),
         (NetworkArguments, (NetworkOptions,)),
         (ChooseArguments, (ChooseOptions,)),
     ],
@@ -85,6 +97,7 @@ def test_options_are_read_as_they_are_given() -> None:
         (tm.regress, RegressArguments),
         (tm.evaluate, EvaluateArguments),
         (tm.deploy, DeployArguments),
+        (tm.add_device, DeviceArguments),
         (tm.load, NetworkArguments),
         (tm.variants, NetworkArguments),
     ],

@@ -18,7 +18,6 @@ from network_files import (
 )
 from own_networks import load, module_text, names_of, network_of
 
-from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Opaque
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
@@ -46,17 +45,17 @@ def test_what_a_trial_gives_a_kernel_of_any_operators(tmp_path: Path, text: str)
 
 
 def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
+    from tvmmobile.devices.registry import find_device
     from tvmmobile.pipeline.cluster.parcel import pack, unpack
     from tvmmobile.pipeline.job import VariantJob
     from tvmmobile.pipeline.options.library import LibraryOptions
     from tvmmobile.pipeline.planning import variant_tasks
-    from tvmmobile.tuning.records import Identity
 
     path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))
     file = OwnFile(path)
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
     ((spec, _),) = own_specs(file, (), None, 0)
-    job = VariantJob(Model(spec, own=file), LibraryOptions(), Identity("nowhere", MEASURED), (), {}, tmp_path)
+    job = VariantJob(Model(spec, own=file), LibraryOptions(), find_device("pi4-virtual").profile, (), tmp_path)
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()
     (tmp_path / "there").mkdir()

@@ -54,14 +54,14 @@ def variant(tmp_path: Path) -> VariantJob:
     for name in (PROFILE.name, "another-board"):
         Database(replace(identity, device=name), (), tmp_path / "logs").append([Record(TASK, schedule(), 500.0, cycles=7)])
     logs = (tmp_path / "none", tmp_path / "logs")
-    return VariantJob(Model(ModelSpec(), checkpoint), LibraryOptions(), identity, logs, PROFILE.target, tmp_path / "out", tmp_path / "dump")
+    return VariantJob(Model(ModelSpec(), checkpoint), LibraryOptions(), PROFILE, logs, tmp_path / "out", tmp_path / "dump")
 
 
 def test_a_file_that_has_gone_since_it_was_listed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.png").touch()
     data = calibration_data(str(tmp_path / "images"), Preprocessing(8), generated=True)
-    job = VariantJob(Model(ModelSpec()), LibraryOptions(), Identity.of(PROFILE), (), PROFILE.target, tmp_path, calibration=data)
+    job = VariantJob(Model(ModelSpec()), LibraryOptions(), PROFILE, (), tmp_path, calibration=data)
     assert "calibration/images/a.png" in pack(done, job).files
     (tmp_path / "images/a.png").unlink()
     with pytest.raises(UserError, match=r"a\.png cannot be read: No such file"):

@@ -26,11 +26,11 @@ def test_devices_are_named_once() -> None:
     assert caught.value.remedy == "Name each board once."
 
 
-@pytest.mark.parametrize(("given", "message"), [({"keep": 0}, "0 records cannot be kept"), ({"workers": 0}, "0 processes cannot score")])
-def test_counts_of_a_rescoring_begin_at_one(given: dict[str, int], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^{message}") as caught:
+@pytest.mark.parametrize(("given", "said"), [({"keep": 0}, "0 records cannot be kept"), ({"jobs": 0}, "`jobs=0` cannot score")])
+def test_counts_of_a_rescoring_begin_at_one(given: dict[str, int], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{said}") as caught:
         rescore_logs("pi4-virtual", tmp_path, **given)
-    assert f"Give {next(iter(given))}=1 or more" in caught.value.remedy
+    assert f"Give `{next(iter(given))}=1` or more" in caught.value.remedy
 
 
 def test_a_virtual_board_to_deploy_to_may_be_a_name_or_a_device(tmp_path: Path) -> None:

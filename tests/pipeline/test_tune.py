@@ -118,7 +118,7 @@ class Workers:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -> None:
+def test_lines_that_were_skipped_are_said_once(tmp_path: Path, count: int) -> None:
     """Every variant reads the same logs, perhaps on another machine, where their directories have other names."""
     logs = (tmp_path / "shipped", tmp_path / "own logs")
     jobs = [variant_job(Model(replace(ModelSpec(), resolution=side)), PROFILE, logs, tmp_path / "out") for side in (128, 160)]
@@ -126,7 +126,7 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
     remarks: list[str] = []
     build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, remarks.append)  # type: ignore[arg-type]
     path = logs[1] / "pi4-virtual" / "float32_t1.jsonl"
-    many = f"{count} lines of the tuning logs were passed over; the first" if count > 1 else "1 line of the tuning logs was passed over"
+    many = f"{count} lines of the tuning logs were skipped; the first" if count > 1 else "1 line of the tuning logs was skipped"
     records = f"{count} records of another timing model do" if count > 1 else "1 record of another timing model does"
     expected = [
         f"{many}: {path}, line 7: it lies. See: tvmmobile logs verify --logs '{logs[1]}'",
@@ -135,12 +135,12 @@ def test_lines_that_were_passed_over_are_said_once(tmp_path: Path, count: int) -
     assert remarks == (expected if count else [])
 
 
-def test_a_plan_says_what_was_passed_over_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_plan_says_what_was_skipped_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
     Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
-    output = " ".join(capsys.readouterr().err.split())
-    assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was passed over: " in output
-    assert "float32_t1.jsonl, line 3: it lies." in output
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was skipped: " in said
+    assert "float32_t1.jsonl, line 3: it lies." in said
 
 
 def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8, Precision
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline import variant
 from tvmmobile.pipeline.cluster.parcel import accept, delivery, pack, unpack
-from tvmmobile.pipeline.job import PreparingJob, VariantJob, variant_job
+from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import variant_tasks
 from tvmmobile.pipeline.request import device_of
@@ -81,11 +81,11 @@ def test_what_a_machine_of_a_cluster_prepared_comes_back(tmp_path: Path) -> None
     job = job_of(tmp_path, INT8)
     assert job.calibration is not None and job.prepared is not None
     job = replace(job, calibration=replace(job.calibration, place=data))
-    there = unpack(pack(variant_tasks, PreparingJob(**vars(job))), tmp_path / "there")
+    there = unpack(pack(variant_tasks, replace(job, returns_prepared=True)), tmp_path / "there")
     assert there.prepared.is_relative_to(tmp_path / "there") and "calibration/data.npy" in job.reads()
     there.prepared.parent.mkdir()
     there.prepared.write_bytes(b"prepared")
-    assert accept(PreparingJob(**vars(job)), delivery(there, 0)) == 0 and job.prepared.read_bytes() == b"prepared"
+    assert accept(replace(job, returns_prepared=True), delivery(there, 0)) == 0 and job.prepared.read_bytes() == b"prepared"
     later = unpack(pack(variant_tasks, job), tmp_path / "later")
     assert later.prepared.read_bytes() == b"prepared" and not (tmp_path / "later/calibration").exists()
     assert not delivery(later, 0).files

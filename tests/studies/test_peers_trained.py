@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from studies.formats import export_models
+from studies.harness import parsed
 from studies.peers import bench_peers
 from studies.peers import models as peer_models
 from studies.peers.models import exported, model_files, top1_of
@@ -201,4 +202,4 @@ def test_figures_of_other_weights_are_not_taken(tmp_path: Path) -> None:
     bench_peers.write(comparison("generated"), tmp_path, "ints")
     options = ["--known", str(tmp_path / "ints.json"), "--boards", "pi4", "--only", "litert", "--dtype", "int8", "--weights", "trained"]
     with pytest.raises(UserError, match="has generated weights, not trained ones"):
-        bench_peers.compare(bench_peers._parser().parse_args([*options, "--out", str(tmp_path)]))
+        bench_peers.compare(parsed(bench_peers.OPTIONS, None, [*options, "--out", str(tmp_path)]))

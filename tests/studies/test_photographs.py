@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 from labelled_images import write_image
 
-from studies.errors import photographs
-from studies.errors.photographs import Answers
+from studies.errors import imagenet, photographs
+from studies.errors.photograph_answers import Answers, on_host
 from tvmmobile.networks.labelled import LabelledImage
 from tvmmobile.system.errors import UserError
 
 
 def test_names_that_begin_with_synsets_are_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photographs, "CLASSES", 3)
+    monkeypatch.setattr(imagenet, "CLASSES", 3)
     for number, name in enumerate(("n00000007_b.JPEG", "n00000001_a.png", "n00000009_c.jpg")):
         write_image(tmp_path / name, number)
     (tmp_path / "README.md").write_text("pictures")
-    found = photographs.pictures_in(tmp_path)
+    found = imagenet.pictures_in(tmp_path)
     assert [(one.name, one.label) for one in found] == [("n00000001_a.png", 0), ("n00000007_b.JPEG", 1), ("n00000009_c.jpg", 2)]
-    place = photographs.laid_out(found, tmp_path / "classes")
-    assert [(one.label, one.path.name) for one in photographs.pictures_in(place)] == [(one.label, one.name) for one in found]
-    monkeypatch.setattr(photographs, "CLASSES", 4)
+    place = imagenet.laid_out(found, tmp_path / "classes")
+    assert [(one.label, one.path.name) for one in imagenet.pictures_in(place)] == [(one.label, one.name) for one in found]
+    monkeypatch.setattr(imagenet, "CLASSES", 4)
     with pytest.raises(UserError, match="has 3 of 4 synsets, so their classes cannot be told"):
-        photographs.pictures_in(tmp_path)
+        imagenet.pictures_in(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
-        photographs.pictures_in(tmp_path / "absent")
+        imagenet.pictures_in(tmp_path / "absent")
 
 
 def test_figures_and_their_row() -> None:
@@ -42,10 +42,10 @@ def test_figures_and_their_row() -> None:
 @pytest.mark.long
 def test_a_trained_network_knows_foolboxs_photographs(tmp_path: Path) -> None:
     """With its own preprocessing; in int8, calibrated on half of them, it loses at most one of the other half."""
-    file, pictures = photographs.write_network("lite0", tmp_path), photographs.foolbox_pictures()
+    file, pictures = imagenet.write_network("lite0", tmp_path), imagenet.foolbox_pictures()
 
     def right(kind: str, calibrating: tuple[LabelledImage, ...], tested: tuple[LabelledImage, ...]) -> tuple[int, int]:
-        found = photographs.on_host("lite0", file, kind, calibrating, tested, tmp_path)
+        found = on_host("lite0", file, kind, calibrating, tested, tmp_path)
         hits = [sum(map(int.__eq__, found.labels, classes)) for classes in (found.exact, found.found)]
         return hits[0], hits[1]
 

@@ -13,6 +13,7 @@ import torch
 from assembly import TARGET
 from conftest import REPOSITORY
 from deployed import write_own_manifest
+from one_set import write_library
 from own_networks import network_of
 from small_networks import HOST, kernels_of, prepared, two_blocks
 
@@ -21,7 +22,7 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import Lowered, lower
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.placed import placed_concatenations
-from tvmmobile.native.library import Written, write_library
+from tvmmobile.native.library import Written
 from tvmmobile.native.source import Description
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.preprocessing import Preprocessing

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from assembly import TARGET
 from deployed import write_own_manifest
+from one_set import write_library
 from small_networks import kernels_of, prepared, two_blocks
 
 from tvmmobile import __version__
 from tvmmobile.graph.lowering import lower
-from tvmmobile.native.library import write_library
 from tvmmobile.native.source import Description, interface_version, prefix_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port

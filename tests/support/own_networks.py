@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lowered_networks import prepare
 from small_networks import accepted, kernels_of, run_lowered
 
 from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.network import Network, read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import Side, own_file

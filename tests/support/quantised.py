@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from lowered_networks import prepare
 from trained import trained
 
 from studies.trained.digits import SIDE, digits, inputs_of
@@ -14,7 +15,6 @@ from tvmmobile.graph.bindings import bindings_of, results_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.graph.network import Network, kernel_bindings, read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integer_reference import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from lowered_networks import prepare
 from onnx import helper, numpy_helper
 from small_networks import HOST, accepted, kernels_of
 from torch import nn
@@ -19,7 +20,6 @@ from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import lower
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.resizing import pixels_along
 from tvmmobile.graph.taps import is_given, taps_of
 from tvmmobile.kernels.codegen import export, make_target, pass_context

@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 import host_kernels
 import numpy as np
 import torch
+from lowered_networks import prepare
 from torch import nn
 
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.lowering import Lowered, lower
 from tvmmobile.graph.network import Network, read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import export, make_target, pass_context

@@ -22,7 +22,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import make_inputs, make_parameters
-from tvmmobile.pipeline.prepared import is_faster_in_floats
+from tvmmobile.quantisation.prepare import is_faster_in_floats
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.schedules import templates_for

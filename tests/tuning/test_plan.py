@@ -15,7 +15,8 @@ from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, Node
 from tvmmobile.graph.tasks import Task
-from tvmmobile.tuning.plan import MAX_REGION, Plan, PlannedKernel, Price, Region, candidate_regions, detours, edge_layouts, make_plan
+from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, detours, make_plan
+from tvmmobile.tuning.regions import MAX_REGION, Region, candidate_regions, edge_layouts
 
 
 def network_of(count: int, alone: tuple[int, ...] = ()) -> Network:

@@ -26,8 +26,9 @@ from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import EPILOGUE, LAYERS
 from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Plan, candidate_regions, make_plan
+from tvmmobile.tuning.plan import Plan, make_plan
 from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.regions import candidate_regions
 
 IMAGE = (1, 3, 9, 9)
 TARGET = {"kind": "llvm"}

@@ -11,8 +11,8 @@ from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import Template, templates_for
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, VariantTasks
 from tvmmobile.tuning.records import Identity, Record
+from tvmmobile.tuning.regions import Region, VariantTasks
 from tvmmobile.tuning.search.rounds import FEW_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.tuner import assign
 

@@ -109,7 +109,7 @@ def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) 
     spec = ModelSpec(alpha=0.25, resolution=128)
     job = variant_job(Model(spec), BOARD, (), tmp_path / "board")
     assert job.twin == twin_identity(BOARD)
-    virtual = replace(variant_job(Model(spec), VIRTUAL, (SHIPPED_LOGS,), tmp_path), target=BOARD.target)
+    virtual = variant_job(Model(spec), replace(VIRTUAL, target=BOARD.target), (SHIPPED_LOGS,), tmp_path)
     kernels = build(job).library.manifest()["kernels"]
     twins = build(virtual).library.manifest()["kernels"]
     assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]

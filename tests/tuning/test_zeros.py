@@ -19,7 +19,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.schedules import template_for
-from tvmmobile.tuning.plan import Plan, Price, Region, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.plan import Plan, Price, dense_us, make_plan
+from tvmmobile.tuning.regions import Region, candidate_regions
 from tvmmobile.tuning.zeros import entries_of, is_sparse, left_out, planes_of, rounded_up
 
 SHAPE = (1, 3, 24, 20)

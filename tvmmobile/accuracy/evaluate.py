@@ -25,7 +25,7 @@ from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_bench
 from tvmmobile.running.library import Library
-from tvmmobile.system.errors import Disagreement, UserError, some_of
+from tvmmobile.system.errors import Disagreement, UserError, please_report, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
 
@@ -64,7 +64,7 @@ class Evaluation:
             raise Disagreement(
                 f"{context.library} disagrees with {self.judge} on {len(differing)} of {file.evaluated} images, "
                 f"by more than {context.tolerance:g} of the output's largest magnitude: {some_of(differing)}.",
-                "If its weights are those the manifest names, one of its kernels is wrong; please report this with the manifest.",
+                f"If its weights are those the manifest names, one of its kernels is wrong. {please_report('manifest')}",
             )
         unreadable = [result for result in file.images if result.problem]
         if unreadable:
@@ -77,12 +77,7 @@ class Evaluation:
 
 @with_options(EvaluateOptions)
 def evaluate(
-    library: Library,
-    folder: str | Path,
-    device: str | Device = "pi4",
-    *,
-    listener: Listener = QUIET,
-    **options: Unpack[EvaluateArguments],
+    library: Library, folder: str | Path, device: str | Device = "pi4", *, listener: Listener = QUIET, **options: Unpack[EvaluateArguments]
 ) -> Evaluation:
     """Run labelled images through a library on a device, and through its original on this machine.
 

@@ -122,12 +122,7 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
 
     aten = torch.ops.aten
     #: Operators, by where their activation and their weights are among the arguments.
-    products = {
-        aten.convolution.default: (0, 1),
-        aten.addmm.default: (1, 2),
-        aten.mm.default: (0, 1),
-        aten.bmm.default: (0, 1),
-    }
+    products = {aten.convolution.default: (0, 1), aten.addmm.default: (1, 2), aten.mm.default: (0, 1), aten.bmm.default: (0, 1)}
     norms = {
         aten.native_batch_norm.default,
         aten._native_batch_norm_legit_no_training.default,

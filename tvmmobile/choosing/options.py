@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of, option_of_several
 from tvmmobile.pipeline.options.run import RunOptions, path_or_none
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
@@ -35,23 +35,17 @@ class ChooseOptions(Options):
     at_least: str | None = option(None, "--at-least TOP1", "Lowest top-1, such as 70%: find the fastest network.")
     memory: str | None = option(None, "--memory SIZE", "Most memory for activations, such as 4MB, as planned.")
     size: str | None = option(None, "--size SIZE", "Most bytes of weights, such as 4MB; code is not counted.")
-    dtypes: tuple[str, ...] = option(
+    dtypes: tuple[str, ...] = option_of_several(
         (),
         "--dtype NAME",
         "Precision; may be given more than once. Default: float32, and float16 where the core has it.",
-        cli_type=list[str] | None,
-        cli_default=None,
-        from_cli=lambda given: given or (),
-        parse=one_or_several,
         api_doc="Precisions; default: float32, and float16 where all devices compute in it.",
     )
-    threads: tuple[int, ...] = option(
+    threads: tuple[int, ...] = option_of_several(
         (1,),
         "--threads N",
         "Number of threads; may be given more than once. Default: 1.",
-        cli_type=list[int] | None,
-        cli_default=None,
-        from_cli=lambda given: given or (1,),
+        of=int,
         parse=_thread_counts,
         api_doc="How many threads a library may run on: one number or several.",
     )
@@ -62,13 +56,11 @@ class ChooseOptions(Options):
         help="Compare C libraries that take images; those of --calibrate are normalised alike, as in tune.",
         api_doc="Normalisation of images in C libraries that take them, and of those that give int8 its scales, as in `tune`.",
     )
-    accuracy: tuple[Path, ...] = option(
+    accuracy: tuple[Path, ...] = option_of_several(
         (),
         "--accuracy FILE",
         "An evaluation.json, whose top-1 takes the place of the published one; int8 needs it.",
-        cli_type=list[Path] | None,
-        cli_default=None,
-        from_cli=lambda given: given or (),
+        of=Path,
         parse=_paths,
         api_doc="One file or several that `evaluate` wrote, whose top-1 takes the place of published ones, and is the only one of int8.",
     )
@@ -82,15 +74,12 @@ class ChooseOptions(Options):
         api_doc="Folder for a page and tables of all candidates, all of which are priced then.",
     )
     logs: Path | None = option_of(
-        RunOptions,
-        "logs",
-        help="Read tuning logs only in DIR; default: the shipped logs and your own.",
-        order=HelpOrder.LOGS,
+        RunOptions, "logs", help="Read tuning logs only in DIR; default: the shipped logs and your own.", order=HelpOrder.LOGS
     )
 
 
 class ChooseArguments(TypedDict, total=False):
-    """Keywords of calls: those of `ChooseOptions`."""
+    """For type checkers: the keywords of calls that take `ChooseOptions`; a test holds them equal."""
 
     under: str | None
     at_least: str | None

@@ -101,7 +101,7 @@ def _cached(job: VariantJob) -> Path | None:
         job.model,
         job.identity,
         job.twin,
-        sorted(job.target.items(), key=str),
+        sorted(job.profile.target.items(), key=str),
         _stated(logs),
         *([read] if read else []),
         *([] if job.calibration is None else [job.calibration.given, job.calibration.preprocessing, _stated(job.calibration.files)]),

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from tvmmobile.cli.compare import BaselineDir
-from tvmmobile.cli.options import Commit, HistoryFile
+from tvmmobile.cli.options import Commit, DeviceFilter, HistoryFile
 
 baseline = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only baselines of this device.")]
 
 
 @baseline.callback()
@@ -23,7 +21,7 @@ def _group() -> None:
 @baseline.command("save")
 def save(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A report.json.")],
-    directory: BaselineDir = Path("baselines"),
+    baselines: BaselineDir = Path("baselines"),
     libraries: Annotated[
         Path | None,
         typer.Option("--libraries", metavar="DIR", file_okay=False, help="Directory of the libraries; default: that of RESULTS."),
@@ -42,10 +40,10 @@ def save(
     from tvmmobile.system.files import check_writable
 
     found = read_results(results)
-    check_writable(directory, "--dir")
+    check_writable(baselines, "--baselines")
     recorded = recorder(history, commit)
     folder = libraries or results.parent
-    saved = save_baselines(found, folder, directory)
+    saved = save_baselines(found, folder, baselines)
     recorded.add(found, "baseline")
     for one in saved:
         typer.echo(str(one.path))
@@ -59,13 +57,13 @@ def save(
 
 
 @baseline.command("list")
-def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device = None) -> None:
+def list_baselines(baselines: BaselineDir = Path("baselines"), device: DeviceFilter = None) -> None:
     """List all baselines."""
     from tvmmobile.gate.baselines import find_baselines
     from tvmmobile.results.report.wording import clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
 
-    found = find_baselines(directory, device)
+    found = find_baselines(baselines, device)
     for context in {one.context.device: one.context for one in found}.values():
         table = table_of(("variant", "library"), (f"{context.kind}\nms", "samples", "date"))
         for one in found:
@@ -80,15 +78,15 @@ def list_baselines(directory: BaselineDir = Path("baselines"), device: _Device =
 @baseline.command("show")
 def show(
     name: Annotated[str, typer.Argument(metavar="VARIANT", help="Variant as printed by list, or a prefix of it.")],
-    directory: BaselineDir = Path("baselines"),
-    device: _Device = None,
+    baselines: BaselineDir = Path("baselines"),
+    device: DeviceFilter = None,
 ) -> None:
     """Show one baseline: where and how it was measured, and its kernels."""
     from tvmmobile.gate.baselines import baselines_named
     from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption
     from tvmmobile.system.console import output, table_of
 
-    for one in baselines_named(name, directory, device):
+    for one in baselines_named(name, baselines, device):
         variant, context = one.variant, one.context
         samples = f"{len(variant.samples_us)} samples, {latency_ms(min(variant.samples_us))} to {latency_ms(max(variant.samples_us))} ms"
         lines = [

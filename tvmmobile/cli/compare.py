@@ -29,7 +29,7 @@ JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all results as JSON, unrounded."), HelpOrder.OUT
 ]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML for CI."), HelpOrder.OUT]
-BaselineDir = Annotated[Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Directory of the baselines.")]
+BaselineDir = Annotated[Path, typer.Option("--baselines", "--dir", metavar="DIR", file_okay=False, help="Directory of the baselines.")]
 
 
 def check_targets(*files: Path | None) -> None:
@@ -76,7 +76,7 @@ def compare(
 def regress(
     libraries: Libraries,
     device: Device = "pi4",
-    directory: BaselineDir = Path("baselines"),
+    baselines: BaselineDir = Path("baselines"),
     out: _KeptResults = None,
     history: HistoryFile = None,
     commit: Commit = None,
@@ -106,7 +106,7 @@ def regress(
         check_writable(out, "--out")
     check_targets(markdown, json_file, junit)
     recorded = recorder(history, commit)
-    done = run(found, board, directory, **chosen, listener=Shown())
+    done = run(found, board, baselines, **chosen, listener=Shown())
     if out is not None:
         write_report(done.results, out)
     recorded.add(done.results, "regress", {variant.name: variant.verdict for variant in done.comparison.variants})

@@ -14,12 +14,7 @@ from tvmmobile.pipeline.options.run import CompileOptions
 
 @with_cli_options(LibraryOptions, CompileOptions, variants=Variants, network=NetworkOptions)
 def compile_libraries(
-    target: options.Target = "arm",
-    device: options.Devices = None,
-    *,
-    variants: Variants,
-    network: NetworkOptions,
-    **chosen: Any,
+    target: options.Target = "arm", device: options.Devices = None, *, variants: Variants, network: NetworkOptions, **chosen: Any
 ) -> None:
     """Compile libraries from the tuning logs; no device needed.
 

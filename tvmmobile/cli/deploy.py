@@ -13,11 +13,7 @@ from tvmmobile.pipeline.options.compiled import DeployOptions
 
 
 @with_cli_options(DeployOptions)
-def deploy(
-    libraries: Libraries,
-    device: Device = "pi4",
-    **chosen: Any,
-) -> None:
+def deploy(libraries: Libraries, device: Device = "pi4", **chosen: Any) -> None:
     """Copy libraries, with what they need there, to a device's boards.
 
     C libraries come with a program that runs one on its reference input and compares; others with TVM's runtime, for your own programs.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import DeviceName
 from tvmmobile.cli.validate import validate
+from tvmmobile.pipeline.options.device import DeviceOptions
 
 if TYPE_CHECKING:
     from tvmmobile.devices.board.registered import RegisteredBoard
@@ -25,47 +27,21 @@ def _group() -> None:
 
 
 @device.command("add")
-def add(
-    name: DeviceName,
-    ssh: Annotated[str | None, typer.Option("--ssh", metavar="[USER@]HOST", help="Board to reach over SSH.")] = None,
-    adb: Annotated[str | None, typer.Option("--adb", metavar="SERIAL", help="Phone to reach over adb; HOST:PORT over the network.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="This machine itself, if it is AArch64 Linux.")] = False,
-    port: Annotated[int | None, typer.Option("--port", metavar="N", min=1, max=65535, help="Port of the SSH server.")] = None,
-    fingerprint: Annotated[
-        str | None,
-        typer.Option("--fingerprint", metavar="SHA256:…", help="Expected host key; without it you are asked to confirm the key."),
-    ] = None,
-    directory: Annotated[str | None, typer.Option("--directory", metavar="DIR", help="Directory for the agent on the board.")] = None,
-    runner: Annotated[str, typer.Option("--runner", metavar="WORDS", help="Command prefix for the agent, such as an emulator.")] = "",
-    root: Annotated[str, typer.Option("--root", metavar="DIR", help="Directory on the board whose proc and sys describe it.")] = "/",
-    clock: Annotated[
-        float | None, typer.Option("--clock", metavar="GHZ", min=0.1, max=10, help="Maximum clock in GHz, if the board does not report it.")
-    ] = None,
-    join: Annotated[bool, typer.Option("--join", help="Add another board to an existing device; they share the work.")] = False,
-) -> None:
+@with_cli_options(DeviceOptions)
+def add(name: DeviceName, **chosen: Any) -> None:
     """Register a board or phone: probe it and install the agent.
 
     The board needs an SSH server (or adb, or --local), sh and sha256sum; no root, Python or internet.
     """
-    from tvmmobile.devices.board.manage import add_device
+    from tvmmobile.pipeline.registration import add_device
 
-    added = add_device(
-        name,
-        ssh=ssh,
-        adb=adb,
-        local=local,
-        port=port,
-        fingerprint=fingerprint,
-        directory=directory,
-        runner=runner,
-        root=root,
-        clock_ghz=clock,
-        join=join,
-        confirm_host_key=_confirm_host_key,
-        on_progress=lambda sentence: typer.echo(f"{sentence} …", err=True),
-    )
+    added = add_device(name, **chosen, confirm_host_key=_confirm_host_key, on_progress=_print_step)
     _print_board(name, added.board)
     typer.echo(f"Written: {added.file}")
+
+
+def _print_step(sentence: str) -> None:
+    typer.echo(f"{sentence} …", err=True)
 
 
 def _confirm_host_key(destination: str, fingerprint: str) -> bool:
@@ -130,7 +106,7 @@ def remove(
     keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the agent on the boards, which then need not answer.")] = False,
 ) -> None:
     """Remove the agent from a device's boards and forget them."""
-    from tvmmobile.devices.board.manage import remove_device
+    from tvmmobile.pipeline.registration import remove_device
 
-    remove_device(name, keep_files, typer.echo)
+    remove_device(name, keep_files, _print_step)
     typer.echo(f"{name} is removed; its tuning logs are kept.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmmobile.cli.generated import with_cli_options
-from tvmmobile.cli.options import Commit, Out
+from tvmmobile.cli.options import ONE_DEVICE, Commit, Out
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class FilterOptions(Options):
     """Options that choose the latencies and steps of a history."""
 
     network: str | None = option(None, "--network NAME", "Only variants with NAME in theirs, such as 'v1 1.0-224'.")
-    device: str | None = option(None, "--device NAME", "Only results of this device.")
+    device: str | None = option(None, "--device NAME", ONE_DEVICE)
     dtype: str | None = option(None, "--dtype NAME", "Only results in this precision, such as float32.")
     threads: int | None = option(None, "--threads N", "Only results of this thread count.", typer_settings={"min": 1})
     least: float = option(
@@ -120,13 +120,7 @@ def show(
 
 @history.command("page")
 @with_cli_options(wanted=FilterOptions)
-def page(
-    file: _File,
-    out: Out = Path("out"),
-    since: _Since = 20,
-    *,
-    wanted: FilterOptions,
-) -> None:
+def page(file: _File, out: Out = Path("out"), since: _Since = 20, *, wanted: FilterOptions) -> None:
     """Write history.html, a page of all latencies over commits, and the same numbers as history.json and history.csv."""
     from tvmmobile.history.file import open_history
     from tvmmobile.history.page import history_page

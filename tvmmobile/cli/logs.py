@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tvmmobile.cli.options import Device
+from tvmmobile.cli.options import Device, DeviceFilter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tvmmobile.tuning.logs.inspection import Log
     from tvmmobile.tuning.records import Identity
 
-_Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="Only logs of this device; default: all devices.")]
 _OwnLogs = Annotated[Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: your own.")]
 #: Ranges of line numbers that are printed for one finding.
 _RANGES = 8
@@ -33,7 +32,7 @@ def _group() -> None:
 
 @logs.command("show")
 def show(
-    device: _Device = None,
+    device: DeviceFilter = None,
     directory: Annotated[
         Path | None, typer.Option("--logs", metavar="DIR", file_okay=False, help="Log directory; default: the shipped logs and your own.")
     ] = None,
@@ -65,7 +64,7 @@ def show(
 
 @logs.command("verify")
 def verify(
-    device: _Device = None,
+    device: DeviceFilter = None,
     directory: _OwnLogs = None,
     repair: Annotated[bool, typer.Option("--repair", help="Move bad lines from each log into FILE.cut beside it.")] = False,
 ) -> None:
@@ -171,7 +170,7 @@ def rescore(
     from tvmmobile.cli.progress import Shown
     from tvmmobile.pipeline.rescore import rescore_logs
 
-    _report(rescore_logs(device, directory, keep=keep, workers=jobs, listener=Shown()))
+    _report(rescore_logs(device, directory, keep=keep, jobs=jobs, listener=Shown()))
 
 
 def _report(done: RescoredLogs) -> None:

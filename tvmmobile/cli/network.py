@@ -19,9 +19,7 @@ class Variants(Options):
     """A network by name, and its sizes; `NetworkOptions` has the rest."""
 
     model: str = option(
-        "mobilenet_v1",
-        "--model NAME",
-        "Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite.",
+        "mobilenet_v1", "--model NAME", "Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite."
     )
     alpha: list[float] | None = option(None, "--alpha ALPHA", "Width multiplier, such as 0.5; may be given more than once.")
     resolution: list[str] | None = option(

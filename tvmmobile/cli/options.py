@@ -23,6 +23,9 @@ Target = Annotated[str, typer.Option("--target", metavar="NAME", help="Target ar
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="Registered board, or else virtual board, such as pi4 or pi4-virtual.")
 ]
+#: Help of an option that chooses one device where there are several.
+ONE_DEVICE = "Restrict to this device; default: all devices."
+DeviceFilter = Annotated[str | None, typer.Option("--device", metavar="NAME", help=ONE_DEVICE)]
 Devices = Annotated[
     list[str] | None,
     typer.Option(

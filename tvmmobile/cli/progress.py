@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tvmmobile.pipeline.listener import Listener
+from tvmmobile.pipeline.sentences import outdated_sentence, skipped_lines
 from tvmmobile.results.report.wording import plural
-from tvmmobile.tuning.claims import outdated_sentence, passed_over
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Shown(Listener):
         if plan.idle:
             self.message(plan.idle)
         if plan.refused:
-            self.message(passed_over(plan.refused))
+            self.message(skipped_lines(plan.refused))
         if plan.outdated:
             self.message(outdated_sentence(plan.outdated))
 

@@ -145,12 +145,4 @@ def _qemu_command(board: Board, timed: bool, system: Sequence[str]) -> tuple[str
     agent += ["--stretch", str(STRETCH)]
     if not timed:
         return (*plain_qemu_words(board), *system, *agent)
-    return (
-        *qemu_words(board, "{work}"),
-        *system,
-        *agent,
-        "--session-timeout",
-        str(_LONGEST_SESSION_S),
-        "--profile-dir",
-        "..",
-    )
+    return (*qemu_words(board, "{work}"), *system, *agent, "--session-timeout", str(_LONGEST_SESSION_S), "--profile-dir", "..")

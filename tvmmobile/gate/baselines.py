@@ -55,11 +55,11 @@ def baseline_name(variant: VariantResult) -> str:
     return stem_of(f"{variant.model}_{variant.alpha}_{variant.side}", variant.dtype, variant.threads)
 
 
-def save_baselines(results: Results, libraries: str | Path, directory: str | Path) -> list[Baseline]:
+def save_baselines(results: Results, libraries: str | Path, baselines: str | Path) -> list[Baseline]:
     """Make variants the baselines of their device, with the `libraries` given; raise `UserError` before anything is written."""
     if not results.variants:
         raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
-    folder = device_folder(Path(directory), results.context.device)
+    folder = device_folder(Path(baselines), results.context.device)
     for variant in results.variants:
         if variant.invalid:
             raise UserError(f"the run of {variant.name} is not valid: {variant.invalid}.", "Time it again with tvmmobile bench.")
@@ -68,42 +68,40 @@ def save_baselines(results: Results, libraries: str | Path, directory: str | Pat
     return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
 
 
-def load_baselines(directory: str | Path, device: str | Device) -> list[Baseline]:
-    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a file that is damaged or in the wrong
-    place.
-    """
-    folder = device_folder(Path(directory), device if isinstance(device, str) else device.profile.name)
+def load_baselines(baselines: str | Path, device: str | Device) -> list[Baseline]:
+    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a damaged or misplaced file."""
+    folder = device_folder(Path(baselines), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
 
-def find_baselines(directory: Path, device: str | None = None) -> list[Baseline]:
+def find_baselines(baselines: Path, device: str | None = None) -> list[Baseline]:
     """Return the baselines of one device, or of all; raise `UserError` where there are none."""
-    names = [device] if device is not None else devices_in(directory)
-    found = [baseline for name in names for baseline in load_baselines(directory, name)]
+    names = [device] if device is not None else devices_in(baselines)
+    found = [one for name in names for one in load_baselines(baselines, name)]
     if not found:
-        place = f"{directory} has no baseline" + (f" of {device}" if device is not None else "")
-        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --dir {directory}")
+        place = f"{baselines} has no baseline" + (f" of {device}" if device is not None else "")
+        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --baselines {baselines}")
     return found
 
 
-def baselines_named(name: str, directory: Path, device: str | None = None) -> list[Baseline]:
+def baselines_named(name: str, baselines: Path, device: str | None = None) -> list[Baseline]:
     """Return the baselines of this name, else those whose name begins with it; raise `UserError` if none match."""
-    found = find_baselines(directory, device)
+    found = find_baselines(baselines, device)
     matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
     if not matching:
-        raise UserError(f"{directory} has no baseline {name!r}.", f"See: tvmmobile baseline list --dir {directory}")
+        raise UserError(f"{baselines} has no baseline {name!r}.", f"See: tvmmobile baseline list --baselines {baselines}")
     return matching
 
 
-def devices_in(directory: Path) -> list[str]:
+def devices_in(baselines: Path) -> list[str]:
     """Return the devices with baselines in a directory."""
-    folders = sorted(path.parent.name for path in directory.glob(f"*/*{_SUFFIX}"))
+    folders = sorted(path.parent.name for path in baselines.glob(f"*/*{_SUFFIX}"))
     return [name for name in dict.fromkeys(folders) if _SAFE_NAME.fullmatch(name)]
 
 
-def device_folder(directory: Path, device: str) -> Path:
+def device_folder(baselines: Path, device: str) -> Path:
     """Return where a device's baselines are; raise `UserError` where its name cannot be a folder's."""
-    return directory / _check_name(device, "device")
+    return baselines / _check_name(device, "device")
 
 
 def _check_name(name: str, what: str) -> str:

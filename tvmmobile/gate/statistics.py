@@ -148,9 +148,7 @@ def check_samples(samples: Samples) -> None:
 
 
 def judge_exact(base: float, new: float, threshold: float) -> Judgement:
-    """Return the verdict on two latencies without noise: the threshold alone decides. Raises `ValueError` unless both are positive and
-    finite.
-    """
+    """Return the verdict on two latencies without noise, by the threshold alone; raise `ValueError` unless both are positive and finite."""
     check_samples((base, new))
     change = new / base - 1
     verdict = Verdict.SLOWER if change > threshold else Verdict.FASTER if change < -threshold else Verdict.SAME

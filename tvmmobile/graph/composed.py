@@ -62,9 +62,7 @@ def external_name(value: Any) -> str | None:
 def layer_call(
     layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None, name: str = ""
 ) -> Any:
-    """Add a layer under a new name, or change the one of that `name`, and return its call; `result` is the call's type if it is not
-    float32 of the layer's shape.
-    """
+    """Add a layer under a new name, or change that of `name`; return its call, of type `result` or else float32 of the layer's shape."""
     from tvm import relax
 
     name = name or f"{EXTERNAL_PREFIX}{len(layers)}"

@@ -113,22 +113,10 @@ CURVES: dict[str, Curve] = {
         ),
     ),
     "hsigmoid": Curve(_hsigmoid, _emit_hsigmoid, 2e-7, (lambda x, number: _op("divide")(_clipped(x, number), number(6.0)),)),
-    "silu": Curve(
-        lambda x: x * _sigmoid(x),
-        lambda v, x: v.silu(x),
-        3e-7,
-        (lambda x, number: _op("nn.silu")(x),),
-        long=True,
-    ),
+    "silu": Curve(lambda x: x * _sigmoid(x), lambda v, x: v.silu(x), 3e-7, (lambda x, number: _op("nn.silu")(x),), long=True),
     "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),), long=True),
     # D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv 1606.08415.
-    "gelu": Curve(
-        _gelu,
-        _emit_gelu,
-        3.5e-7,
-        (lambda x, number: _op("nn.gelu")(x),),
-        long=True,
-    ),
+    "gelu": Curve(_gelu, _emit_gelu, 3.5e-7, (lambda x, number: _op("nn.gelu")(x),), long=True),
     "gelu_tanh": Curve(
         lambda x: x * _sigmoid(_gelu_argument(np.clip(x, -50, 50))),
         _emit_gelu_tanh,

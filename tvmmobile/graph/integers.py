@@ -82,9 +82,7 @@ def tap_triple_sums(weight: Array) -> Array:
 
 
 def short_multipliers(multiplier: Array) -> Array:
-    """Return the nearest multipliers that are multiples of 1 / `MULTIPLIER_DENOMINATOR`, float32, from -1/3 to 1: others are inexact where
-    they are used.
-    """
+    """Return the nearest multiples of 1 / `MULTIPLIER_DENOMINATOR` from -1/3 to 1, float32; others would be inexact in use."""
     whole = MULTIPLIER_DENOMINATOR
     parts = np.clip(np.rint(multiplier.astype(np.float64) * whole), 128 - whole // 3, whole)
     return np.asarray((parts / whole).astype(np.float32))

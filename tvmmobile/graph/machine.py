@@ -30,6 +30,12 @@ class Machine:
         stores_multiply: a vector's store takes a slot of the pipelines that multiply.
         line_read, line_from_memory, line_written: cost of a 64-byte line beyond that of the instruction that accesses it, in the time of a
             vector's multiply-add: read from the second level, from memory, and written.
+        fewest_blocked, fewest_only_blocked: channels below which blocked layouts were never faster, and from which on they always were
+            (MobileNet v1 on a Pi 4, modelled).
+        most_fused: input channels beyond which no product is fused with what follows it.
+        strassen_channels: fewest input or output channels for which Strassen's algorithm pays. Modelled on a Pi 4, 28 × 28 pixels with
+            64 → 128 channels take 1.09 ms directly and 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and
+            4.51 ms, with 128 → 128 8.88 and 8.13 ms.
     """
 
     fma_lanes_per_cycle: int = 4
@@ -47,6 +53,10 @@ class Machine:
     line_read: float = 5.3
     line_from_memory: float = 14.4
     line_written: float = 42.0
+    fewest_blocked: int = 64
+    fewest_only_blocked: int = 128
+    most_fused: int = 256
+    strassen_channels: int = 128
 
     @property
     def winograd_wins(self) -> float:
@@ -76,15 +86,6 @@ class Machine:
         """Return the cost of reading a line again after this many bytes."""
         return self.line_read if passed <= self.cached_bytes else self.line_from_memory
 
-
-#: Thresholds for all cores, which were found on a Pi 4. Channels below which blocked layouts were never faster, and from which on they
-#: always were (MobileNet v1, modelled).
-FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED = 64, 128
-#: Input channels beyond which no product is fused with what follows it.
-MOST_FUSED = 256
-#: Fewest input or output channels for which Strassen's algorithm pays (modelled): 28 × 28 pixels with 64 → 128 channels take 1.09 ms
-#: directly and 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and 4.51 ms, with 128 → 128 8.88 and 8.13 ms.
-STRASSEN_CHANNELS = 128
 
 #: Features of every AArch64 core.
 BASELINE = Machine()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,39 +73,82 @@ class Network:
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
     """Read `main` of what `passes.pipeline.lower_to_kernels` returned; `UserError` for operators that are not a kernel with one result."""
     _refuse_others(module)
-    bindings = kernel_bindings(module)
-    wired, returned_values = _wiring(module)
-    results = {result for result in returned_values if isinstance(result, int)}
-    sources = [[source for source in inputs if isinstance(source, int)] for inputs in wired]
-    consumers: dict[int, list[int]] = {}
-    for index, inputs in enumerate(sources):
-        for source in inputs:
-            consumers.setdefault(source, []).append(index)
-    nodes: list[Node] = []
-    for index, binding in enumerate(bindings):
-        chained = (
-            index not in results
-            and consumers.get(index) == [index + 1]
-            and sources[index + 1][0] == index
-            and not _is_another_image(bindings[index + 1].value.args[1].fields[0], binding.var)
-            and (
-                len(sources[index + 1]) == 1 or external_name(bindings[index + 1].value) is not None  # side inputs may come from anywhere
-            )
-        )
-        name = external_name(binding.value)
-        if name is not None:
-            found = composed[name]
-            nodes.append(Node(found.layer, found.parameters, None, not chained, dtype=found.dtype))
-        else:
-            function = module[binding.value.args[0]]
-            nodes.append(Node(_opaque(binding.value.args[0].name_hint, function), None, function, not chained))
-    for index, (node, binding) in enumerate(zip(nodes, bindings, strict=True)):
-        if index not in results:
-            following = consumers.get(index, [])
-            next_image = bindings[index + 1].value.args[1].fields[0] if following[:1] == [index + 1] else binding.var
-            adding = () if _is_another_image(next_image, binding.var) else _adding(nodes, wired, index, following)
-            nodes[index] = replace(node, gated=_gated(nodes, sources, index, following), adding=adding)
-    return Network(tuple(nodes), module)
+    graph = _KernelGraph(module)
+    nodes = [_node(module, binding.value, composed, not graph.is_chained(index)) for index, binding in enumerate(graph.bindings)]
+    return Network(tuple(graph.with_readers(nodes, index) for index in range(len(nodes))), module)
+
+
+def _node(module: Any, call: Any, composed: Mapping[str, ComposedLayer], alone: bool) -> Node:
+    """Return the node of a kernel's call, without what its readers decide."""
+    name = external_name(call)
+    if name is not None:
+        found = composed[name]
+        return Node(found.layer, found.parameters, None, alone, dtype=found.dtype)
+    function = module[call.args[0]]
+    return Node(_opaque(call.args[0].name_hint, function), None, function, alone)
+
+
+class _KernelGraph:
+    """The kernels of `main`, what each reads, and which kernels read each.
+
+    Attributes:
+        wired: everything that each kernel reads, see `sources_of`.
+        sources: the kernels and inputs among that.
+        results: kernels whose output the network returns.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.bindings = kernel_bindings(module)
+        self.wired, returned = _wiring(module)
+        self.sources = [[source for source in inputs if isinstance(source, int)] for inputs in self.wired]
+        self.results = {result for result in returned if isinstance(result, int)}
+        self.consumers = defaultdict[int, list[int]](list)
+        for index, inputs in enumerate(self.sources):
+            for source in inputs:
+                self.consumers[source].append(index)
+
+    def is_chained(self, index: int) -> bool:
+        """Return whether a kernel can be fused with the next one, its only reader."""
+        if index in self.results or self.consumers[index] != [index + 1]:
+            return False
+        read = self.sources[index + 1]
+        if read[0] != index or self._changes_image(index):
+            return False
+        return len(read) == 1 or external_name(self.bindings[index + 1].value) is not None  # side inputs may come from anywhere
+
+    def with_readers(self, nodes: Sequence[Node], index: int) -> Node:
+        """Return a node with those that gate its output or add it."""
+        if index in self.results:
+            return nodes[index]
+        changes = self.consumers[index][:1] == [index + 1] and self._changes_image(index)
+        return replace(nodes[index], gated=self._gated(nodes, index), adding=() if changes else self._adding(nodes, index))
+
+    def _changes_image(self, index: int) -> bool:
+        """Return whether the next kernel reads an image of another shape than a kernel writes."""
+        return _is_another_image(self.bindings[index + 1].value.args[1].fields[0], self.bindings[index].var)
+
+    def _gated(self, nodes: Sequence[Node], index: int) -> int | None:
+        """Return the node that multiplies this one by a gate, see `Node.gated`."""
+        consumers = self.consumers[index]
+        if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
+            return None
+        last = consumers[1]
+        layer = nodes[last].layer
+        return last if isinstance(layer, Conv2d) and layer.scaled and self.sources[last].index(index) == 0 else None
+
+    def _adding(self, nodes: Sequence[Node], index: int) -> tuple[int, ...]:
+        """Return the nodes that add this one's output, see `Node.adding`."""
+
+        def reads(node: int) -> list[int]:
+            return [place for place, source in enumerate(self.wired[node]) if isinstance(source, int) and source == index]
+
+        def residual(node: int) -> int:
+            layer = nodes[node].layer
+            return [*layer.side_shapes].index("residual") + 1 if isinstance(layer, Conv2d) and layer.residual else 0
+
+        following, others = self.consumers[index][:1], tuple(self.consumers[index][1:])
+        added = all(residual(node) and reads(node) == [residual(node)] for node in others)
+        return others if others and added and following == [index + 1] and reads(index + 1) == [0] else ()
 
 
 def _is_another_image(one: Any, other: Any) -> bool:
@@ -116,30 +160,6 @@ def _is_another_image(one: Any, other: Any) -> bool:
 def names_of(network: Network) -> list[str]:
     """Return each node's external function by name; "" for an opaque node."""
     return [external_name(binding.value) or "" for binding in kernel_bindings(network.module)]
-
-
-def _gated(nodes: Sequence[Node], sources: Sequence[Sequence[int]], index: int, consumers: Sequence[int]) -> int | None:
-    """Return the node that multiplies this one by a gate, see `Node.gated`."""
-    if len(consumers) != 2 or consumers[0] != index + 1 or not isinstance(nodes[index + 1].layer, Pool):
-        return None
-    last = consumers[1]
-    layer = nodes[last].layer
-    return last if isinstance(layer, Conv2d) and layer.scaled and sources[last].index(index) == 0 else None
-
-
-def _adding(nodes: Sequence[Node], wired: Sequence[Sequence[int | Array]], index: int, consumers: Sequence[int]) -> tuple[int, ...]:
-    """Return the nodes that add this one's output, see `Node.adding`."""
-
-    def reads(node: int) -> list[int]:
-        return [place for place, source in enumerate(wired[node]) if isinstance(source, int) and source == index]
-
-    def residual(node: int) -> int:
-        layer = nodes[node].layer
-        return [*layer.side_shapes].index("residual") + 1 if isinstance(layer, Conv2d) and layer.residual else 0
-
-    following, others = consumers[:1], tuple(consumers[1:])
-    added = all(residual(node) and reads(node) == [residual(node)] for node in others)
-    return others if others and added and following == [index + 1] and reads(index + 1) == [0] else ()
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
@@ -195,8 +215,7 @@ def _refuse_others(module: Any) -> None:
             found.add(str(getattr(value.op, "name", value.op)).removeprefix("relax."))
     if found:
         raise UserError(
-            f"no kernel can be compiled for {', '.join(sorted(found))}.",
-            "Express it with other operators, or leave that part out.",
+            f"no kernel can be compiled for {', '.join(sorted(found))}.", "Express it with other operators, or leave that part out."
         )
 
 

@@ -14,9 +14,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """Constants of one layer: weights (HWIO, (in, out), or one per channel), a bias per output channel, and the steps' per-channel
-    operands.
-    """
+    """Constants of one layer: weights (HWIO, (in, out), or one a channel), a bias for each output channel, and operands of its steps."""
 
     weight: Array
     bias: Array

@@ -145,16 +145,7 @@ BFLOAT16 = Precision(
     single=FLOAT16.name,
 )
 #: Scaled integers, see docs/int8-arithmetic.md: kernels compute exactly what is defined there.
-INT8 = Precision(
-    "int8",
-    "int32",
-    "int32",
-    "int8",
-    tolerance=0.0,
-    network_tolerance=0.25,
-    fma_rate=2.0,
-    needs=frozenset({"integers"}),
-)
+INT8 = Precision("int8", "int32", "int32", "int8", tolerance=0.0, network_tolerance=0.25, fma_rate=2.0, needs=frozenset({"integers"}))
 #: Bytes without sign, in which a quantised network may take its input: no kernel computes in them, and what one loads becomes int8.
 UINT8 = replace(INT8, name="uint8", reference="uint8")
 #: Names of the precisions in which kernels in float32 may read their weights, see `graph.small_weights`.
@@ -175,7 +166,7 @@ def is_precision(name: str) -> bool:
 def precision_named(name: str) -> Precision:
     """Return the precision that a task, a log or a library names; `UserError` if this version has none of that name."""
     if name not in _KNOWN:
-        raise UserError(f"precision {name!r} is not known.", f"Known: {', '.join(sorted(_KNOWN))}.")
+        raise UserError(f"precision {name!r} is not known.", f"Give one of: {', '.join(sorted(_KNOWN))}.")
     return _KNOWN[name]
 
 

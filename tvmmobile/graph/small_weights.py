@@ -31,7 +31,7 @@ def rounded(weight: Array, name: str) -> Array:
 
 
 def stored_weights(weight: Array, name: str) -> tuple[Array, Array | None]:
-    """Return weights in a precision and, for int8, each output channel's scale (last axis); those of `rounded` weights are the same."""
+    """Return weights in a precision, and int8's scale of each output channel (the last axis); unchanged by `rounded` beforehand."""
     if name != INT8.name:
         with np.errstate(over="ignore"):
             return weight.astype(FLOAT16.numpy), None

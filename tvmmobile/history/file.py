@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,9 +198,7 @@ class History:
     def prepare(self) -> None:
         """Make the tables if the file is new; raise `UserError` if it is not a history, or of a newer version."""
         with _refused(self.path), self._transaction():
-            whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-            tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
-            if not tables and (whose, version) == (0, 0):
+            if self._contents() == (0, 0, []):
                 for table in _TABLES:
                     self._database.execute(table)
                 self._database.execute(f"PRAGMA application_id = {_OURS}")
@@ -209,11 +206,16 @@ class History:
                 return
         self.check()
 
+    def _contents(self) -> tuple[int, int, list[str]]:
+        """Return the application that the file is of, its version, and how its tables were made."""
+        whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        made = self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
+        return whose, version, [row[0] for row in made]
+
     def check(self) -> None:
         """Raise `UserError` if the file is not a history, or of a newer version."""
         with _refused(self.path):
-            whose, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-            tables = [row[0] for row in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
+            whose, version, tables = self._contents()
         if whose != _OURS:
             raise UserError(f"{self.path} is not a history of tvmmobile: it is {'empty' if not tables else 'another database'}.", _REMEDY)
         if version != FORMAT:
@@ -272,7 +274,7 @@ def _values(context: Context, variant: VariantResult, source: str, verdict: str)
         "versions": json.dumps(dict(context.versions), sort_keys=True),
         "median_us": float(variant.latency_us),
         "least_us": float(min(variant.samples_us)),
-        "spread": _spread(variant.samples_us),
+        "spread": variant.spread,
         "samples": len(variant.samples_us),
         "verdict": verdict,
         "baseline": int(source == "baseline"),
@@ -288,13 +290,6 @@ def _seconds(date: str, name: str) -> int:
     if not 0 <= seconds <= _LAST_TIME:
         raise UserError(f"{name} has an invalid date: {shown(date)}.", "Time it again with tvmmobile bench.")
     return seconds
-
-
-def _spread(samples_us: Sequence[float]) -> float | None:
-    if len(samples_us) < 4:
-        return None
-    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
-    return (high - low) / middle
 
 
 @contextmanager

@@ -74,19 +74,6 @@ class WrittenSets:
     sets: tuple[WrittenSet, ...]
 
 
-def write_library(
-    module: Any,
-    target: Mapping[str, Any],
-    description: Description,
-    path: Path,
-    archive: bool = False,
-    separate: frozenset[str] = frozenset(),
-    device: str = "",
-) -> Written:
-    """Write a library with one set of kernels, see `LoweredSet`; the rest as `write_sets`."""
-    return write_sets([LoweredSet(module, target, separate, device)], description, path, archive).whole
-
-
 def write_sets(
     sets: Sequence[LoweredSet], description: Description, path: Path, archive: bool = False, suitability: Suitability | None = None
 ) -> WrittenSets:

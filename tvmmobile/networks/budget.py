@@ -75,9 +75,7 @@ def check_unpacked(what: str, packed_bytes: int, unpacked_bytes: int) -> None:
 
 
 def check_zip(what: str, archive: Path | BinaryIO) -> None:
-    """Apply `check_unpacked` to a zip archive, by the sizes that it states; other files are left to their readers. Raises what `zipfile`
-    raises for a damaged one.
-    """
+    """Apply `check_unpacked` to a zip archive, by its stated sizes; others are ignored. Raises what `zipfile` raises for a damaged one."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tvmmobile.graph.bindings import bindings_of, readers_of
 from tvmmobile.graph.expressions import TO_FIRST, operator_of, permutation_source, shape_of
+from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
@@ -33,7 +34,7 @@ Array = npt.NDArray[Any]
 #: A network on the host.
 Compute = Callable[[Sequence[Array]], tuple[Array, ...]]
 #: Operators on an image that may come before its channels are moved: a conversion, a factor, a rounding.
-_BEFORE_LAYOUT = {f"relax.{name}" for name in ("astype", "multiply", "divide", "subtract", "add", "round", "maximum", "minimum", "clip")}
+_BEFORE_LAYOUT = operators_with(Trait.ARITHMETIC) | {"relax.astype", "relax.round", "relax.clip"}
 #: PyTorch operators that Relax does not import one by one.
 _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 

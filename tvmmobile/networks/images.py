@@ -80,7 +80,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
         return _from_image(Image.fromarray(np.ascontiguousarray(read_mapped(array))), str(path), preprocessing)
     raise UserError(
         f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
-        f"It takes float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if takes_images else ''}.",
+        f"Give float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if takes_images else ''}.",
     )
 
 

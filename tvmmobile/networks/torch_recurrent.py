@@ -18,9 +18,7 @@ _CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 def recurrent_operators(program: Any) -> Iterator[Any]:
-    """Yield the operators of an exported program that stay whole: all uses are in float32 and evaluation, with weights of the program's
-    own, and without projections.
-    """
+    """Yield operators that stay whole: used only in float32 and evaluation, with the program's own weights, and without projections."""
     own = {node for node in program.graph.nodes if node.op == "placeholder" and node.name not in program.graph_signature.user_inputs}
     found: dict[Any, bool] = {}
     for node in program.graph.nodes:

@@ -12,7 +12,7 @@ from tvmmobile.kernels.reference import network_error
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import check_of
 from tvmmobile.running.measure import MeasureError
-from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
+from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError, please_report
 
 #: For a library on the device, and more for every multiply-add (a virtual board counts some 100 million a second on an idle machine,
 #: a tenth of that where no template unrolls them, and much less on a busy one); its worker has twice as long, so that a slow library is
@@ -63,9 +63,7 @@ def _remedy(library: Library) -> str:
     """Return the advice for a finished library that is wrong."""
     check = check_of(library.facts)
     if check.place:
-        return (
-            f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there; please report this with the manifest."
-        )
+        return f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there. {please_report('manifest')}"
     return "Compile it again: tvmmobile compile checks it, and names the first operator, kernel or layer whose values differ."
 
 

@@ -55,9 +55,7 @@ def bench(
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
-    """Raise `UserError` without libraries, or for thread counts that the device lacks; report differences from libraries compiled for
-    the device to the listener.
-    """
+    """Raise `UserError` for no libraries, or too many threads for the device; tell the listener how they differ from the device's own."""
     if not libraries:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
     for library in libraries:

@@ -24,9 +24,10 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.planning import PlannedVariant, fastest_threads, plan_variant
+from tvmmobile.pipeline.prepared_variant import PreparedVariant
 from tvmmobile.pipeline.regions import twin_database
 from tvmmobile.pipeline.sharing import Shared, share_weights
-from tvmmobile.pipeline.variant import PreparedVariant, import_variant
+from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
@@ -92,7 +93,7 @@ def _plans(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant]) -> Sha
 
 def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
     """Write a planned variant's files, without running the library."""
-    tools = toolchain(job.target)
+    tools = toolchain(job.profile.target)
     library, plans = job.library, shared.plans
     planned = plans[0]
     kernels = [_kernel_entries(*each) for each in zip(job.sets, plans, strict=True)]
@@ -100,7 +101,7 @@ def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
     if job.options.format == C:
         details |= _write_c_library(job, plans, kernels)
     else:
-        export(planned.compiled(job.target), library.path, tools)
+        export(planned.compiled(job.profile.target), library.path, tools)
     _write_reference(job, planned.prepared)
     details |= _sparse_entry(planned) | ({} if shared.entry is None else {"shared_weights": shared.entry})
     write_manifest(job, planned.prepared.origin, kernels[0], details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
@@ -169,13 +170,13 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     from tvmmobile.native.library import write_sets
 
     spec, states = job.library.spec, job.states
-    cores = " ".join(str(kernel_set.target["mcpu"]) for kernel_set in job.sets)
+    cores = " ".join(str(each.profile.target["mcpu"]) for each in job.sets)
     names = (prefix_of(spec.variant), spec.variant, __version__, cores)
     images = job.options.image
     image = None if images is None else Preprocessing(spec.resolution, images.mean, images.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     sets = [
-        LoweredSet(plan.lowered(), each.target, plan.separate, each.identity.device, fastest_threads(each, plan))
+        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, fastest_threads(each, plan))
         for each, plan in zip(job.sets, plans, strict=True)
     ]
     written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)

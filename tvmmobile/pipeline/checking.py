@@ -14,7 +14,7 @@ from tvmmobile.running.emulation import NotRunnable, RunHere, run_here
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import note_check
 from tvmmobile.running.measure import MeasureError
-from tvmmobile.system.errors import Disagreement
+from tvmmobile.system.errors import Disagreement, please_report
 from tvmmobile.system.files import replacing
 from tvmmobile.system.scratch import scratch
 
@@ -62,7 +62,7 @@ def check(library: Library, rounding: Callable[[], float], explain: Callable[[in
     return note_check(library.manifest_path, checked(max(done.error for done in runs), places))
 
 
-_REMEDY = "Nothing was written. Please report this with the network; with --no-check the library is written as it is."
+_REMEDY = f"Nothing was written. {please_report('network')} With --no-check the library is written as it is."
 
 
 def _failure(library: Library, error: MeasureError) -> Disagreement:

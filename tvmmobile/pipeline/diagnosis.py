@@ -99,12 +99,12 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
     inputs = tuple(array.astype(kind) for array, kind in zip(reference.inputs, types, strict=True))
     with tempfile.TemporaryDirectory(prefix="tvmmobile-observed-") as folder:
         library = Path(folder, "observed.so")
-        export(planned.compiled(job.target, observed=True), library, toolchain(job.target))
-        written = outputs_here(library, inputs, job.options.threads, str(job.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
-    for kernel in _kernels(planned, reference.inputs, written):
-        error = difference(kernel.written, kernel.computed)
-        if not error <= kernel.tolerance:
-            return f"the first value that differs is that of kernel {kernel.step.task.name} ({_nodes(kernel.step)}; error {error:.2g})"
+        export(planned.compiled(job.profile.target, observed=True), library, toolchain(job.profile.target))
+        written = outputs_here(library, inputs, job.options.threads, str(job.profile.target["mcpu"]), _MOST_S)[len(reference.outputs) :]
+    for each in _kernels(planned, reference.inputs, written):
+        error = difference(each.written, each.computed)
+        if not error <= each.tolerance:
+            return f"the first value that differs is that of kernel {each.step.task.name} ({_nodes(each.step)}; error {error:.2g})"
     return ""
 
 

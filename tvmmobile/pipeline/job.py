@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.machine import BASELINE, Machine
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.native.sets import Suitability
@@ -33,16 +31,15 @@ class VariantJob:
     Attributes:
         model: the network and where its weights come from.
         options: options of the library.
-        identity, logs: identity of the records that are used, and the directories they are read from.
-        target: the device's target.
-        twin: twin of a real board; the board's ranks are compared with its modelled records.
+        profile: the device.
+        logs: directories that records are read from.
         out: directory for the results.
         dump_dir: folder for the Relax module after each pass, or `None`.
-        machine: the device's core.
+        twin: twin of a real board; the board's ranks are compared with its modelled records.
         calibration: source of the data that give integers their scales; `None` for other precisions, and quantised networks.
         prepared: the file that keeps the prepared network between the stages of a run; `None` to prepare it in each.
+        returns_prepared: true if this job writes that file, for later stages.
         unchecked: reason why the library is not run once it is made; "" to run it and compare it with its reference.
-        cpu: the core's name for people.
         others: jobs for further devices, whose kernels go into the same library; in their own files they would be libraries like this one.
         share_percent: percent by which each of these sets of kernels may be slower so that they share weights.
         suitability: suitability of the sets of kernels for cores, if there are others: this device's set first, then theirs.
@@ -50,20 +47,23 @@ class VariantJob:
 
     model: Model
     options: LibraryOptions
-    identity: Identity
+    profile: DeviceProfile
     logs: tuple[Path, ...]
-    target: Mapping[str, Any]
     out: Path
     dump_dir: Path | None = None
     twin: Identity | None = None
-    machine: Machine = BASELINE
     calibration: CalibrationData | None = None
     prepared: Path | None = None
+    returns_prepared: bool = False
     unchecked: str = "no check was asked for"
-    cpu: str = ""
     others: tuple[VariantJob, ...] = ()
     share_percent: float = 0.0
     suitability: Suitability | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Identity of the records that are used."""
+        return Identity.of(self.profile)
 
     @property
     def sets(self) -> tuple[VariantJob, ...]:
@@ -72,7 +72,7 @@ class VariantJob:
 
     def task(self, region: tuple[Layer, ...]) -> Task:
         """Return the task of some of the network's layers."""
-        return Task(region, self.options.precision.name, self.options.threads, self.machine)
+        return Task(region, self.options.precision.name, self.options.threads, self.profile.machine)
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,9 +86,7 @@ class VariantJob:
 
     @property
     def stem(self) -> str:
-        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; behind the precision it says how weights are stored, unless
-        that is in float32.
-        """
+        """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; weights not stored in float32 come behind the precision."""
         weights = "" if self.options.weights == FLOAT32.name else f"_{self.options.weights}weights"
         return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name + weights, self.options.threads)
 
@@ -121,7 +119,9 @@ class VariantJob:
 
     def writes(self) -> Mapping[str, Path]:
         """Return the folders that the job writes to, by name below the folder that `moved` is given."""
-        return {"out": self.out} | ({} if self.dump_dir is None else {"dump": self.dump_dir})
+        dumped = {} if self.dump_dir is None else {"dump": self.dump_dir}
+        prepared = {"prepared": self.prepared.parent} if self.returns_prepared and self.prepared is not None else {}
+        return {"out": self.out, **dumped, **prepared}
 
     def moved(self, folder: Path) -> VariantJob:
         """Return this job with all its paths below `folder`."""
@@ -143,14 +143,6 @@ class VariantJob:
         )
 
 
-class PreparingJob(VariantJob):
-    """A job whose prepared network comes back, for later stages of the run."""
-
-    def writes(self) -> Mapping[str, Path]:
-        """Return the folders that the job writes to, by name below the folder that `moved` is given."""
-        return {**super().writes(), **({} if self.prepared is None else {"prepared": self.prepared.parent})}
-
-
 def template_accepts(task: Task) -> bool:
     """Return whether some template takes a task."""
     return template_for(task) is not None
@@ -166,6 +158,5 @@ def variant_job(
     calibration: CalibrationData | None = None,
 ) -> VariantJob:
     """Return the library of a network for a device, in `out`; see `VariantJob`."""
-    identity, dump_dir = Identity.of(profile), dump_ir / model.spec.variant if dump_ir else None
-    place = (profile.target, out, dump_dir, twin_identity(profile), profile.machine)
-    return VariantJob(model, options, identity, tuple(logs), *place, calibration, cpu=profile.cpu)
+    dump_dir = dump_ir / model.spec.variant if dump_ir else None
+    return VariantJob(model, options, profile, tuple(logs), out, dump_dir, twin_identity(profile), calibration)

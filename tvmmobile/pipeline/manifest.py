@@ -15,7 +15,7 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.networks.states import State
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.variant import NetworkOrigin
+from tvmmobile.pipeline.prepared_variant import NetworkOrigin
 from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.running.manifest import write_manifest as write
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
@@ -52,12 +52,7 @@ def write_manifest(job: VariantJob, origin: NetworkOrigin, kernels: list[dict[st
 
 def set_entry(job: VariantJob, written: Mapping[str, Any], kernels: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the manifest's entry for one of several sets of kernels; `written` are its sizes and what it needs of a CPU."""
-    return {
-        **_device_entries(job),
-        "cpu": job.cpu,
-        **written,
-        "kernels": kernels,
-    }
+    return {**_device_entries(job), "cpu": job.profile.cpu, **written, "kernels": kernels}
 
 
 def _device_entries(job: VariantJob) -> dict[str, Any]:
@@ -66,7 +61,7 @@ def _device_entries(job: VariantJob) -> dict[str, Any]:
         "device": job.identity.device,
         "timing_model": job.identity.origin.written,
         "kind": job.identity.origin.kind,
-        "target": dict(job.target),
+        "target": dict(job.profile.target),
     }
 
 

@@ -15,7 +15,8 @@ from tvmmobile.results.report.wording import plural
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import LogDirs
-from tvmmobile.tuning.plan import Price, VariantTasks, distinct_tasks, make_plan
+from tvmmobile.tuning.plan import Price, make_plan
+from tvmmobile.tuning.regions import VariantTasks, distinct_tasks
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.similar_core import similar_core_database
 from tvmmobile.tuning.search.tuner import TrialBudget, assign

@@ -16,12 +16,14 @@ from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.prepared_variant import PreparedVariant
 from tvmmobile.pipeline.regions import basis_of, regions_of
-from tvmmobile.pipeline.variant import PreparedVariant, prepare_variant
+from tvmmobile.pipeline.variant import prepare_variant
 from tvmmobile.schedules import template_named
 from tvmmobile.tuning.choice import Choice, choose
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, Region, VariantTasks, candidate_regions, dense_us, make_plan
+from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, dense_us, make_plan
+from tvmmobile.tuning.regions import Region, VariantTasks, candidate_regions
 from tvmmobile.tuning.zeros import is_sparse, left_out
 
 
@@ -131,7 +133,7 @@ def plan_variant(
     for region in regions:
         task = region.task
         if task not in choices and (region.first == region.last or basis.best(task)):
-            choices[task] = choose(task, network.nodes[region.first].function, basis, job.target)
+            choices[task] = choose(task, network.nodes[region.first].function, basis, job.profile.target)
     regions = [region for region in regions if region.task in choices]
 
     def price(task: Task) -> Price:

@@ -10,8 +10,9 @@ from functools import partial
 from tvmmobile.graph.curves import SCALED
 from tvmmobile.graph.layers import Gating, Layer, SumLayer
 from tvmmobile.graph.layouts import Layout
-from tvmmobile.graph.network import Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_integers
+from tvmmobile.graph.machine import Machine
+from tvmmobile.graph.network import Network
+from tvmmobile.graph.passes.pipeline import ComposedNetwork
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.tasks import Task
@@ -20,11 +21,11 @@ from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.quantisation.assignment import SHARED, KernelSpan
 from tvmmobile.quantisation.flow import FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.lowering import named_layers
+from tvmmobile.quantisation.lowering import lower_quantised
 from tvmmobile.quantisation.mixed import Costs
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, candidate_regions, edge_layouts
+from tvmmobile.tuning.regions import Region, candidate_regions, edge_layouts
 from tvmmobile.tuning.search.nearest import estimated_us, nearest_alike
 
 #: Multiply-adds of a vector that take as long as its conversion from int8, in C libraries for the virtual Pi 5; and to int8, which
@@ -52,20 +53,17 @@ def layer_costs(
         wide: the network in float32, whose nodes are the steps of `network`.
         accepts: returns whether some template takes an integer layer.
     """
-    names, flow = names_of(wide), network.flow
-    layers = named_layers(network, names)
-    integers = read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
-    number_of = {name: number for number, name in enumerate(names) if name}
-    numbers = [number_of.get(name) for name in names_of(integers)]
+    flow, lowered = network.flow, lower_quantised(network, composed, wide, accepts)
+    numbers = {node: number for number, node in lowered.nodes.items() if number in network.steps}
     nodes = (replace(node, layer=step.layer, parameters=step.parameters) for node, step in zip(wide.nodes, flow.steps, strict=True))
     candidates = partial(candidate_regions, layouts=_layouts)
     in_floats = regions_of(job, replace(wide, nodes=tuple(nodes)), candidates)
-    in_integers = regions_of(job, integers, candidates)
+    in_integers = regions_of(job, lowered.network, candidates)
     tasks = [region.task for region in (*in_integers, *in_floats)]
     prices = _Prices(job, basis_of(job, Database(job.identity, job.logs, None), tasks))
     pieces = []
     for region in in_integers:
-        covered = [number for number in numbers[region.first : region.last + 1] if number in network.steps]
+        covered = [numbers[node] for node in range(region.first, region.last + 1) if node in numbers]
         whole = len(covered) == region.last - region.first + 1 and covered == list(range(covered[0], covered[-1] + 1))
         pieces += prices.piece(region, covered[0], covered[-1], True) if whole else []
     for region in in_floats:
@@ -84,9 +82,9 @@ def layer_costs(
     )
 
 
-def _layouts(layer: Layer, following: Layer, lanes: int) -> tuple[Layout, ...]:
-    """Return the layouts worth trying between two layers, and the one in which precisions may differ."""
-    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes), SHARED)))
+def _layouts(layer: Layer, following: Layer, lanes: int, machine: Machine) -> tuple[Layout, ...]:
+    """Return the layouts worth trying between two layers, and that in which precisions may differ."""
+    return tuple(dict.fromkeys((*edge_layouts(layer, following, lanes, machine), SHARED)))
 
 
 def _stored(region: Region, step: FlowStep, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:
@@ -150,7 +148,7 @@ class _Prices:
     def written_back_us(self, task: Task) -> float:
         """Return the latency of writing back an output that exceeds the caches, for which a single kernel does not wait."""
         written = math.prod(task.region[-1].output_shape) * task.storage[1].bytes
-        return _lines_us(self.job, written) if written > self.job.machine.largest_cache_bytes else 0.0
+        return _lines_us(self.job, written) if written > self.job.profile.machine.largest_cache_bytes else 0.0
 
 
 def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precision) -> float:
@@ -160,18 +158,18 @@ def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precisio
     """
     numbers = math.prod(step.layer.output_shape)
     moved, written = numbers * (FLOAT32.bytes + INT8.bytes), numbers * to.bytes
-    missed = written if moved > job.machine.largest_cache_bytes else min(written, max(0, moved - job.machine.cached_bytes))
+    missed = written if moved > job.profile.machine.largest_cache_bytes else min(written, max(0, moved - job.profile.machine.cached_bytes))
     return _multiplying_us(job, numbers * vectors) + _CONVERTED * _lines_us(job, missed)
 
 
 def _lines_us(job: VariantJob, written: int) -> float:
-    """Return the latency of writing so many bytes' lines, at `Machine.line_written`."""
-    return _multiplying_us(job, written / LINE_BYTES * job.machine.line_written * job.machine.vector_bytes / FLOAT32.bytes)
+    """Return the latency of the lines that so many bytes fill, at `Machine.line_written`."""
+    return _multiplying_us(job, written / LINE_BYTES * job.profile.machine.line_written * job.profile.machine.vector_bytes / FLOAT32.bytes)
 
 
 def _multiplying_us(job: VariantJob, count: float) -> float:
-    """Return the latency of multiply-adds at the peak rate of a job's threads."""
-    return count / job.machine.fma_lanes_per_cycle / _clock_hz(job) / job.options.threads * 1e6
+    """Return the latency of multiply-adds as fast as a job's threads can do them."""
+    return count / job.profile.machine.fma_lanes_per_cycle / _clock_hz(job) / job.options.threads * 1e6
 
 
 def _clock_hz(job: VariantJob) -> float:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tvmmobile.graph.composed import ComposedLayer
-from tvmmobile.graph.integers import HIGHEST, LOWEST, SEVEN_BITS
-from tvmmobile.graph.layers import Array, IntegerLayer, Layer, SumLayer
+from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import Float32Layer, Network, names_of, read_network
-from tvmmobile.graph.passes.pipeline import ComposedNetwork, compose, compose_quantised, lower_in_integers, lower_in_nhwc, lower_to_kernels
-from tvmmobile.graph.passes.roundings import is_sum
+from tvmmobile.graph.passes.pipeline import ComposedNetwork, compose, lower_to_kernels
 from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
 from tvmmobile.graph.small_weights import fits, rounded
-from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
 from tvmmobile.networks.frontend import Imported
@@ -28,26 +24,19 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
 from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.pipeline.precision_costs import layer_costs
-from tvmmobile.quantisation.calibration import best_method, with_seven_bit_weights
+from tvmmobile.pipeline.precision_entries import calibrated_entry, float32_entry, given_entry
+from tvmmobile.quantisation.calibration import Accepts, Method
 from tvmmobile.quantisation.data import CalibrationData, check_values
-from tvmmobile.quantisation.flow import FlowStep, flow_of
-from tvmmobile.quantisation.given import unfit_weights, with_stored_scales
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, reads_input
-from tvmmobile.quantisation.lowering import named_layers
-from tvmmobile.quantisation.mixed import FoundAssignment, Quantiser, chosen_layers, decibels_below, quantise_within
-from tvmmobile.quantisation.scales import Scale
-from tvmmobile.schedules import all_templates
+from tvmmobile.quantisation.flow import Flow
+from tvmmobile.quantisation.given import prepare_given
+from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.mixed import Mixed, Quantiser, chosen_layers, quantise_within
+from tvmmobile.quantisation.prepare import prepare_calibrated
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
 #: Seed of the images that reveal which layers must stay in float32.
 _SEEDS = (_REFERENCE_SEED, _REFERENCE_SEED + 1)
-#: Calibration data on which the manifest's signal-to-noise ratios are measured.
-_RATIO_IMAGES = 8
-#: Reason for layers that no int8 kernel takes.
-_NO_KERNEL = "no int8 kernel"
-#: Reason for layers that an int8 kernel would slow down.
-_FASTER = "faster in float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +71,11 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
     if precision.is_integer and imported.scales is not None:
         if imported.spec.input_shape[0] != 1:
             raise _unfit_for_integers(imported.spec, "a batch of 1")
-        return _as_given(imported, imported.scales, job, inputs, dump_dir)
+        return _given(imported, imported.scales, job, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _quantised(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)
+        return _calibrated(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = lower_to_kernels(composed, precision, outside=outside)
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
@@ -96,7 +85,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
     apart = {names[node]: precision_named(precision.single) for node in single_term_layers(wide, images, precision)}
     apart |= {names[one.node]: FLOAT32 for one in float32_layers}
     network = replace(read_network(*lower_to_kernels(composed, precision, apart, outside)), float32_layers=float32_layers)
-    return Prepared(network, inputs, None, _float32_entry(float32_layers))
+    return Prepared(network, inputs, None, float32_entry(float32_layers))
 
 
 def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:
@@ -151,178 +140,33 @@ def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
     return UserError(f"{INT8.name} is for networks with {wanted}, not {there}.", "Leave out --dtype.")
 
 
-def _float32_entry(layers: Sequence[Float32Layer]) -> dict[str, Any]:
-    return {"float32_layers": [asdict(layer) for layer in layers]} if layers else {}
-
-
-def _quantised(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
-    """Quantise a network of that many classes, except layers that no kernel takes or that are faster in float32."""
+def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
+    """Quantise a network of that many classes."""
     images = replace(data.images(), labels=data.labels(classes))
     check_values(data, images)
+    options = job.options
 
-    def task(layer: Layer) -> Task:
-        return job.task((layer,))
+    def choose(wide: Network, flow: Flow, method: Method, accepts: Accepts) -> Mixed:
+        pricing = partial(layer_costs, job, composed, wide, accepts)
+        return quantise(flow, images, method, accepts, chosen_layers(flow, options.keep), options.limit(), pricing)
 
-    @cache
-    def accepts(layer: Layer) -> bool:
-        return template_accepts(task(layer)) and not is_faster_in_floats(task(layer))
-
-    wide = read_network(*lower_in_nhwc(composed))
-    flow = flow_of(wide)
-    method = best_method(flow, images, accepts)
-    method = with_seven_bit_weights(flow, images, method, accepts, lambda layer, weight: gains_by_smaller_weights(task(layer), weight))
-    pricing = partial(layer_costs, job, composed, wide, accepts)
-    mixed = quantise(flow, images, method, accepts, chosen_layers(flow, job.options.keep), job.options.limit(), pricing)
-    integers, decision = mixed.network, mixed.decision
-    method = decision.method
-    names = names_of(wide)
-    layers = named_layers(integers, names)
-    network = read_network(*lower_in_integers(composed, layers.quantised, layers.floats, accepts))
-    nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-
-    def why(name: str) -> str:
-        number = names.index(name)
-        return decision.float32_reasons.get(number) or _left_out(flow.steps[number], task)
-
-    floats = tuple(Float32Layer(node, network.nodes[node].layer.name, why(name)) for name, node in nodes.items() if name in layers.floats)
-    ratios = integers.signal_to_noise_db(images.some(_RATIO_IMAGES).batches(), integers.flow)
-    found = {
-        "calibration": data.given,
-        "inputs": images.count,
-        "ranges": method.ranges,
-        "equalised": method.equalise,
-        "corrected": method.correct,
-        "labelled": bool(images.labels),
-        **({} if decision.found is None else {"max_drop": _drop(str(job.options.max_drop), decision.found)}),
-        "layers": [
-            {**_scales(step, nodes[names[number]], network), "narrow": number in method.seven_bit_steps, **_quality(ratios[number])}
-            for number, step in integers.steps.items()
-        ],
-    }
-    details = {"quantisation": found, **_float32_entry(floats)}
-    return Prepared(replace(network, float32_layers=floats), (images.read([0]),), integers, details)
+    found = prepare_calibrated(composed, images, job.task, choose)
+    entry = calibrated_entry(found, data.given, images, options.max_drop)
+    return _quantised(found.network, (images.read([0]),), found.integers, entry)
 
 
-def _drop(limit: str, found: FoundAssignment) -> dict[str, Any]:
-    """Return the manifest's entry on the layers that `--max-drop` keeps in float32: predicted latencies, and noise below the output."""
-    predicted = found.predicted
-    return {
-        "limit": limit,
-        "latency_us": round(predicted.latency_us, 1),
-        "no_other_below_us": round(predicted.bound_us, 1),
-        "estimated_us": round(predicted.estimated_us, 1),
-        "int8_us": round(found.plain_us, 1),
-        "predicted_db": decibels_below(found.predicted_noise),
-        "measured_db": decibels_below(found.noise),
-        "bound_db": decibels_below(found.most_noise),
-        "tried": found.rounds,
-    }
-
-
-def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
-    """Return the reason why a layer that nobody asked to keep in float32 is there."""
-    layer = step.layer
-    if isinstance(layer, IntegerLayer):
-        layer = layer.as_integers(FLOAT32.name * reads_input(step), "")
-    return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
-
-
-def is_faster_in_floats(task: Task) -> bool:
-    """Return whether an integer layer's kernel takes longer than one in float32."""
-    return any(template.faster_in_floats(task) for template in all_templates())
-
-
-def gains_by_smaller_weights(task: Task, weight: Array) -> bool:
-    """Return whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
-    return any(template.gains_by_smaller_weights(task, weight) for template in all_templates())
-
-
-def _as_given(
-    imported: Imported,
-    scales: WeightScales,
-    job: VariantJob,
-    inputs: tuple[Array, ...],
-    dump_dir: Path | None,
-) -> Prepared:
-    """Prepare a network that its file has quantised; `inputs` are the library's reference."""
-
-    def accepts(layer: Layer) -> bool:
-        return template_accepts(job.task((layer,)))
-
-    def composes(layer: Layer) -> bool:
-        return accepts(layer) if is_sum(layer) else _is_composed(layer, job, job.options.precision)
-
-    def least(layer: Layer) -> int:
-        exact = "dot" in job.task((layer,)).machine.has and not layer.is_depthwise  # others add two products in 16 bits
-        return LOWEST if exact else -HIGHEST
-
-    def accepts_sums(found: ComposedLayer) -> bool:
-        weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
-        return accepts(replace(found.layer, **returns_floats)) and not unfit_weights(weight, scales.of(weight), least(found.layer))
-
-    composed = compose_quantised(imported.module, accepts, composes, accepts_sums, dump_dir)
-    wide = read_network(*lower_in_nhwc(composed))
-    flow, names = flow_of(wide), names_of(wide)
-    found = with_stored_scales(flow, scales.of, accepts, least, chosen_layers(flow, job.options.keep))
-    if not found.network.steps:
-        return _in_floats(imported, job, inputs, _commonest(found.floats), dump_dir)
-    lowered = named_layers(found.network, names)
-    network = read_network(*lower_in_integers(composed, lowered.quantised, lowered.floats, accepts))
-    nodes = {name: node for node, name in enumerate(names_of(network)) if name}
-    floats = tuple(
-        Float32Layer(nodes[names[number]], flow.steps[number].layer.name, why)
-        for number, why in found.floats.items()
-        if names[number] in nodes  # a gate in float32 is a product again
-    )
-    entries = [_scales(step, nodes[names[number]], network) for number, step in found.network.steps.items()]
-    details = {"quantisation": {"calibration": None, "layers": entries}, **_float32_entry(floats)}
-    return Prepared(replace(network, float32_layers=floats), inputs, found.network, details)
-
-
-def _in_floats(imported: Imported, job: VariantJob, inputs: tuple[Array, ...], why: str, dump_dir: Path | None) -> Prepared:
-    """Prepare a quantised network of which no int8 kernel takes a layer, for a reason: all of it is in float32, where layers have more
-    forms.
-    """
-
-    def accepts(layer: Layer) -> bool:
-        return _is_composed(layer, job, FLOAT32)
-
+def _given(imported: Imported, scales: WeightScales, job: VariantJob, inputs: tuple[Array, ...], dump_dir: Path | None) -> Prepared:
+    """Prepare a network that its file has quantised: in float32, where layers have more forms, if no int8 kernel takes a layer."""
+    accepts = partial(_is_composed, job=job, precision=job.options.precision)
+    found = prepare_given(imported.module, scales, job.task, accepts, job.options.keep, dump_dir)
+    if not isinstance(found, str):
+        return _quantised(found.network, inputs, found.integers, given_entry(found))
+    accepts = partial(_is_composed, job=job, precision=FLOAT32)
     network = read_network(*lower_to_kernels(compose(imported.module, accepts, dump_dir)))
     in_float32 = [(number, node) for number, node in enumerate(network.nodes) if node.dtype == FLOAT32.name]
-    floats = tuple(Float32Layer(number, node.layer.name, why) for number, node in in_float32)
-    details = {"quantisation": {"calibration": None, "layers": []}, **_float32_entry(floats)}
-    return Prepared(replace(network, float32_layers=floats), inputs, None, details)
+    floats = tuple(Float32Layer(number, node.layer.name, found) for number, node in in_float32)
+    return _quantised(replace(network, float32_layers=floats), inputs, None, given_entry(None))
 
 
-def _commonest(reasons: Mapping[int, str]) -> str:
-    """Return the reason that most layers have."""
-    return max(reasons.values(), key=list(reasons.values()).count, default="there is none")
-
-
-def _quality(ratio: float) -> dict[str, Any]:
-    """Return the manifest's signal-to-noise ratio of a layer's output, with the error of all layers before it."""
-    return {"signal_to_noise_db": round(ratio, 1) if math.isfinite(ratio) else None}
-
-
-def _scales(step: IntegerStep, node: int, network: Network) -> dict[str, Any]:
-    """Return the manifest's entry for an integer layer: its node here and its number in float32, the scales and zero points of what it
-    reads and writes, and its weights' scales and bits.
-    """
-    weight = step.parameters.weight
-    return {
-        "node": node,
-        "number": step.step.number,
-        "layer": network.nodes[node].layer.name,
-        "kind": network.nodes[node].layer.kind,
-        "channels": network.nodes[node].layer.output_shape[-1],
-        "dtype": INT8.name,
-        "reads": _scale(step.read),
-        **({} if step.side is None else {"adds": _scale(step.side)}),
-        "writes": None if step.written is None else _scale(step.written),
-        "weight_scales": [float(step.weight_scale.min()), float(step.weight_scale.max())],
-        **({"weight_bits": 7 if max(weight.max(), -int(weight.min())) <= SEVEN_BITS else 8} if weight.size else {}),
-    }
-
-
-def _scale(scale: Scale) -> dict[str, float | int]:
-    return {"scale": scale.step, "zero": scale.zero}
+def _quantised(network: Network, inputs: tuple[Array, ...], integers: IntegerNetwork | None, entry: dict[str, Any]) -> Prepared:
+    return Prepared(network, inputs, integers, {"quantisation": entry, **float32_entry(network.float32_layers)})

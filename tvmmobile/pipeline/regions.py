@@ -11,7 +11,7 @@ from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.running.formats import C
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Region, candidate_regions
+from tvmmobile.tuning.regions import Region, candidate_regions
 
 
 def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:

@@ -18,6 +18,7 @@ from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
+from tvmmobile.pipeline.sentences import skipped_lines
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import CalibrationData, calibration_data
 from tvmmobile.results.report.wording import plural
@@ -25,12 +26,11 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-from tvmmobile.tuning.claims import passed_over
 from tvmmobile.tuning.database import Database, writing
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
-from tvmmobile.tuning.plan import distinct_tasks
 from tvmmobile.tuning.records import Identity
+from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.tuner import BATCH
 
@@ -45,12 +45,7 @@ class RescoredLogs:
 
 
 def rescore_logs(
-    device: str | Device = "pi4",
-    logs: str | Path | None = None,
-    *,
-    keep: int = 8,
-    workers: int | None = None,
-    listener: Listener = QUIET,
+    device: str | Device = "pi4", logs: str | Path | None = None, *, keep: int = 8, jobs: int | None = None, listener: Listener = QUIET
 ) -> RescoredLogs:
     """Score the best schedules of every kernel again; the logs then hold the new records alone, and the old ones lie beside them.
 
@@ -61,7 +56,7 @@ def rescore_logs(
             `pi4`.
         logs: the directory to rewrite; without it, the user's own logs.
         keep: schedules per kernel, the best by the old scores.
-        workers: processes; without it, one per core.
+        jobs: number of worker processes; without it, one per core.
         listener: is told of progress.
 
     Raises:
@@ -69,18 +64,18 @@ def rescore_logs(
         DeviceUnavailable: the board could not be started.
     """
     check_keep(keep)
-    if workers is not None and workers < 1:
-        raise UserError(f"{workers} processes cannot score anything.", "Give workers=1 or more, or leave it out: one per core.")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs} cannot score anything.", "Give --jobs 1 or more, or leave it out: one per core.")
     board, directory = device_of(device), own_logs() if logs is None else Path(logs)
     profile = board.profile
     identity = Identity.of(profile)
     ranked = _checked(rankings(directory, identity, keep), profile, directory)
     check_writable(directory, "--logs")
-    with writing(directory, profile.name), Workers(workers or worker_count(BATCH)) as pool:
+    with writing(directory, profile.name), Workers(jobs or worker_count(BATCH)) as pool:
         database = Database(identity, (), directory)
         database.read_all()
         if database.refused:
-            listener.message(passed_over(database.refused))
+            listener.message(skipped_lines(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)

@@ -143,7 +143,7 @@ def _inputs(library: Library, given: Given) -> list[Array]:
 
 
 def _by_name(takes: Sequence[Port]) -> str:
-    return f"It takes {', '.join(map(str, takes))}."
+    return f"Give {', '.join(map(str, takes))}."
 
 
 def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> Array:

@@ -14,9 +14,9 @@ from tvmmobile.devices.board.connect import connected, described
 from tvmmobile.devices.board.cores import core_notes
 from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.health import disturbances, read_health
-from tvmmobile.devices.board.manage import registered
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
+from tvmmobile.pipeline.registration import registered
 from tvmmobile.running.bench import started_agents
 from tvmmobile.running.measure import Agents
 from tvmmobile.system.errors import DeviceUnavailable
@@ -125,6 +125,7 @@ def _run_library(agents: Agents, folder: Path) -> tuple[float, float]:
         run = agents.measure_kernel(library, task.symbol, arrays, _RUN_TIMEOUT_S, Timing(warmup=3, repeat=5))
     except MeasureError as error:
         raise DeviceUnavailable(
-            f"a test library does not run on {agents.profile.name}: {error.reason}.", "Check that its system is 64-bit: uname -m"
+            f"a test library does not run on {agents.profile.name}: {error.reason}.",
+            "Install a 64-bit system, if it has another.",
         ) from error
     return relative_error(run.outputs[0], expected), run.latency.seconds * 1e6

@@ -1,8 +1,9 @@
-"""Sentences of commands about a compiled library, a sentence or a line each."""
+"""Sentences of commands about a compiled library and the records that it is compiled from, a sentence or a line each."""
 
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.running.manifest import Check, Manifest, SharedWeightsEntry, SmallWeightsEntry, check_of, records_compare
+from tvmmobile.tuning.claims import RefusedLine
 
 
 def float32_sentence(network: str, layers: Sequence[Float32Layer]) -> str:
@@ -27,7 +29,7 @@ def float32_sentence(network: str, layers: Sequence[Float32Layer]) -> str:
 
 
 def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
-    """Return the remark on the cost of `--max-drop` and its lower bound; see `prepared`."""
+    """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `precision_entries`."""
     latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
     return (
         f"{variant}: --max-drop {found['limit']}: {latency} ms, int8 alone {int8} ms (from records; {estimated} ms is estimated). "
@@ -126,3 +128,21 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
         agree = "1 library agrees with its reference" if len(errors) == 1 else f"{len(errors)} libraries agree with their references"
         lines.append(f"{agree} on {place} (error {max(errors):.2g}).")
     return lines + [f"not checked: {why}." for why in dict.fromkeys(check.why for check in checks if not check.done)]
+
+
+def skipped_lines(refused: Sequence[RefusedLine]) -> str:
+    """Return a command's message on lines that it skipped; "" if there are none."""
+    if not refused:
+        return ""
+    count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
+    first = refused[0]
+    return (
+        f"{count} skipped{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
+        f"See: tvmmobile logs verify --logs {shlex.quote(str(first.path.parent.parent))}"
+    )
+
+
+def outdated_sentence(records: int) -> str:
+    """Return the message on records of another timing model."""
+    count = "1 record of another timing model does" if records == 1 else f"{records} records of another timing model do"
+    return f"{count} not count: see tvmmobile logs rescore --help"

@@ -37,7 +37,7 @@ from tvmmobile.system.scratch import scratch
 from tvmmobile.system.workers import WorkerPool, worker_count
 from tvmmobile.tuning.database import writing
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
-from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.tuner import BATCH, Search
 from tvmmobile.tuning.search.tuner import tune as search
 

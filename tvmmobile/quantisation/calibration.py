@@ -234,9 +234,7 @@ def _check(step: FlowStep, sums: Array) -> None:
 
 
 def histograms_of(flow: Flow, batches: Iterable[Array]) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
-    """Return histograms of the input and of each step's output, by number, one for tensors that have the same scale; and of the sums of
-    steps with a `curve`.
-    """
+    """Return histograms of the input and each step's output by number, one for tensors of one scale; and of sums before a `curve`."""
     looked_up = {step.number: Histogram() for step in flow.steps if step.curve}
     joined = joined_scales(flow)
     numbers = (INPUT, *(step.number for step in flow.steps))

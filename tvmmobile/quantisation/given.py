@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.integers import HIGHEST, INTEGER_CURVES, LOWEST
 from tvmmobile.graph.layers import Array, Layer, Rounding, SumLayer
+from tvmmobile.graph.network import Float32Layer, read_network
+from tvmmobile.graph.passes.pipeline import compose_quantised, lower_in_nhwc
+from tvmmobile.graph.passes.roundings import is_sum
 from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.quantisation.calibration import Accepts
-from tvmmobile.quantisation.flow import Flow, FlowStep
+from tvmmobile.quantisation.flow import Flow, FlowStep, flow_of
 from tvmmobile.quantisation.integers import (
     BIAS_MOST,
     IntegerNetwork,
@@ -22,50 +30,80 @@ from tvmmobile.quantisation.integers import (
     reads_input,
     with_output_bounds,
 )
+from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
+from tvmmobile.quantisation.mixed import chosen_layers
 from tvmmobile.quantisation.scales import Scale
+from tvmmobile.schedules import template_for
 
-#: From weights, output channels last, to the scale of each channel; `None` where the file has none.
-WeightScalesOf = Callable[[Array], Array | None]
 #: How far weights may be from integers, in steps: float32 has 24 bits, of which these take 8.
 _OFF = 2.0**-14
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """A quantised network.
-
-    Attributes:
-        network: network whose flow has only the roundings that no integer layer does.
-        floats: reason for each layer that stays in float32, by number.
-    """
-
-    network: IntegerNetwork
-    floats: dict[int, str]
-
-
-def with_stored_scales(
-    flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int], float32_reasons: Mapping[int, str]
-) -> Given:
-    """Convert every layer with rounded inputs and output, and with integer weights in the file, to integers.
+def prepare_given(
+    module: Any,
+    scales: WeightScales,
+    task_of: Callable[[tuple[Layer, ...]], Task],
+    is_composed: Accepts,
+    keep: Collection[str],
+    dump_dir: Path | None,
+) -> LoweredNetwork | str:
+    """Convert the layers of an imported network to integers of the file's scales.
 
     Args:
-        least: the least weight of a layer in steps that its kernels take.
-        float32_reasons: numbers of layers that stay in float32, and why.
+        task_of: returns the task of a region's layers.
+        is_composed: returns whether a template takes a layer, perhaps in float32.
+        keep: see `chosen_layers`.
+
+    Returns:
+        The network; or, where no int8 kernel takes a layer, the reason that most layers have.
     """
-    return _IntegerConverter(flow, scales, accepts, least).given(float32_reasons)
+
+    def accepts(layer: Layer) -> bool:
+        return template_for(task_of((layer,))) is not None
+
+    def composes(layer: Layer) -> bool:
+        return accepts(layer) if is_sum(layer) else is_composed(layer)
+
+    def least(layer: Layer) -> int:
+        exact = "dot" in task_of((layer,)).machine.has and not layer.is_depthwise  # others add two products in 16 bits
+        return LOWEST if exact else -HIGHEST
+
+    def accepts_sums(found: ComposedLayer) -> bool:
+        weight, returns_floats = found.parameters.weight, dict[str, Any](writes=FLOAT32.name)
+        return accepts(replace(found.layer, **returns_floats)) and not _unfit_weights(weight, scales.of(weight), least(found.layer))
+
+    composed = compose_quantised(module, accepts, composes, accepts_sums, dump_dir)
+    wide = read_network(*lower_in_nhwc(composed))
+    flow = flow_of(wide)
+    network, reasons = _IntegerConverter(flow, scales, accepts, least).converted(chosen_layers(flow, keep))
+    if not network.steps:
+        return max(reasons.values(), key=list(reasons.values()).count, default="there is none")
+    lowered = lower_quantised(network, composed, wide, accepts)
+    floats = tuple(
+        Float32Layer(lowered.nodes[number], flow.steps[number].layer.name, why)
+        for number, why in reasons.items()
+        if number in lowered.nodes  # a gate in float32 is a product again
+    )
+    return replace(lowered, network=replace(lowered.network, float32_layers=floats))
 
 
 class _IntegerConverter:
-    """A flow while its layers become integers."""
+    """A flow while its layers become integers: those whose inputs and output are rounded, and whose weights are integers of the file.
 
-    def __init__(self, flow: Flow, scales: WeightScalesOf, accepts: Accepts, least: Callable[[Layer], int]) -> None:
+    Args:
+        least: returns the least weight of a layer in steps that its kernels take.
+    """
+
+    def __init__(self, flow: Flow, scales: WeightScales, accepts: Accepts, least: Callable[[Layer], int]) -> None:
         self.flow, self.scales, self.accepts, self.least = flow, scales, accepts, least
         self.steps = {step.number: step for step in flow.steps}
         #: Numbers of roundings that a layer does, or reads the input before, and of what takes their place.
         self.instead: dict[int, int] = {}
 
-    def given(self, float32_reasons: Mapping[int, str]) -> Given:
-        """Convert all steps."""
+    def converted(self, float32_reasons: Mapping[int, str]) -> tuple[IntegerNetwork, dict[int, str]]:
+        """Return the network, whose flow has only the roundings that no integer layer does, and the reason for each layer in float32, by
+        number; `float32_reasons` are those of layers that are not to be converted.
+        """
         integers: dict[int, IntegerStep] = {}
         scales: dict[int, Scale] = {}
         steps, floats = [], {}
@@ -85,7 +123,7 @@ class _IntegerConverter:
             if step.parameters is not None:
                 floats[step.number] = found
             steps.append(replace(step, sources=self._sources(step)))
-        return Given(IntegerNetwork(_without_unread(Flow(tuple(steps), self._instead(self.flow.results))), integers, scales), floats)
+        return IntegerNetwork(_without_unread(Flow(tuple(steps), self._instead(self.flow.results))), integers, scales), floats
 
     def _sources(self, step: FlowStep) -> tuple[int | Array, ...]:
         return self._instead(step.sources)
@@ -107,7 +145,7 @@ class _IntegerConverter:
         given = None
         if isinstance(step.layer, SumLayer):
             assert step.parameters is not None
-            given = self.scales(step.parameters.weight)
+            given = self.scales.of(step.parameters.weight)
             if why := _unfit(step, given, first, self.least(step.layer)):
                 return why
         layer = None if written is None else self.steps[written].layer
@@ -165,7 +203,7 @@ def _scale(layer: Rounding) -> Scale:
     return Scale(layer.step, layer.zero)
 
 
-def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
+def _unfit_weights(weight: Array, given: Array | None, least: int) -> str:
     """Return why no kernel takes weights with these scales of output channels; "" if one does.
 
     Args:
@@ -183,7 +221,7 @@ def unfit_weights(weight: Array, given: Array | None, least: int) -> str:
 def _unfit(step: FlowStep, given: Array | None, read: Scale, least: int) -> str:
     """Return why no kernel takes a layer's weights and biases; "" if one does."""
     assert step.parameters is not None
-    why = unfit_weights(step.parameters.weight, given, least)
+    why = _unfit_weights(step.parameters.weight, given, least)
     if why or given is None:
         return why
     return f"biases beyond ±{BIAS_MOST:g} steps" if np.abs(step.parameters.bias / (given * read.step)).max() > BIAS_MOST else ""

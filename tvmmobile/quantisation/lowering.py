@@ -1,47 +1,50 @@
-"""Names an integer network's layers by their external functions, for the graph pass and the manifest."""
+"""Lowers a network with layers in integers to the form that the planner reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer
+from tvmmobile.graph.network import Network, names_of, read_network
+from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_integers
+from tvmmobile.quantisation.calibration import Accepts
 from tvmmobile.quantisation.integers import IntegerNetwork
 
 
 @dataclass(frozen=True, eq=False)
-class NamedLayers:
-    """Layers by the names of their external functions, for `passes.pipeline.lower_in_integers`.
+class LoweredNetwork:
+    """A network with layers in integers.
 
     Attributes:
-        quantised: layers in integers.
-        floats: layers that stay in float32, equalised as their neighbours are.
+        network: the network as the planner reads it.
+        integers: the same network in exact integers on the host.
+        nodes: the node of each float32 step that is still a layer, by the step's number.
     """
 
-    quantised: dict[str, QuantisedLayer]
-    floats: dict[str, ComposedLayer]
+    network: Network
+    integers: IntegerNetwork
+    nodes: Mapping[int, int]
 
 
-def named_layers(network: IntegerNetwork, names: Sequence[str]) -> NamedLayers:
-    """Return the layers of a network by name.
+def lower_quantised(integers: IntegerNetwork, composed: ComposedNetwork, wide: Network, accepts: Accepts) -> LoweredNetwork:
+    """Lower a network whose integer layers are chosen.
 
     Args:
-        names: names of the steps' external functions, by number; "" for an opaque one.
+        wide: the network in float32, whose nodes are the steps of `integers`.
+        accepts: returns whether some template takes an integer layer.
     """
-    found = NamedLayers({}, {})
-    for step in network.flow.steps:
-        name, integers = names[step.number], network.steps.get(step.number)
-        if integers is not None:
+    names, quantised, floats = names_of(wide), dict[str, QuantisedLayer](), dict[str, ComposedLayer]()
+    for step in integers.flow.steps:
+        name, found = names[step.number], integers.steps.get(step.number)
+        if found is not None:
             assert step.most is None, "kernels have one bound for all channels"
-            written = integers.written
-            found.quantised[name] = QuantisedLayer(
-                integers.layer,
-                integers.parameters,
-                None if written is None else written.step,
-                tuple((scale.per_step, scale.zero) for scale in integers.scales),
-                0 if written is None else written.zero,
-            )
+            written, scales = found.written, tuple((scale.per_step, scale.zero) for scale in found.scales)
+            step_written, zero = (None, 0) if written is None else (written.step, written.zero)
+            quantised[name] = QuantisedLayer(found.layer, found.parameters, step_written, scales, zero)
         elif name and step.parameters is not None:
             assert step.most is None
-            found.floats[name] = ComposedLayer(step.layer, step.parameters)
-    return found
+            floats[name] = ComposedLayer(step.layer, step.parameters)  # equalised as its neighbours are
+    network = read_network(*lower_in_integers(composed, quantised, floats, accepts))
+    numbers = {name: number for number, name in enumerate(names) if name}
+    return LoweredNetwork(network, integers, {numbers[name]: node for node, name in enumerate(names_of(network)) if name in numbers})

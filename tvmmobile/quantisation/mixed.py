@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -188,19 +187,8 @@ class Mixed:
     decision: Decision
 
 
-class Quantiser(Protocol):
-    """Chooses the layers that are in integers, as `quantise_within` does."""
-
-    def __call__(
-        self,
-        flow: Flow,
-        images: Images,
-        method: Method,
-        accepts: Accepts,
-        float32_reasons: dict[int, str],
-        limit: Limit | None,
-        pricing: Pricing,
-    ) -> Mixed: ...
+#: Chooses the layers that are in integers, as `quantise_within` does.
+Quantiser = Callable[[Flow, Images, Method, Accepts, dict[int, str], Limit | None, Pricing], Mixed]
 
 
 def quantise_within(

@@ -72,9 +72,7 @@ def _scales_read(network: IntegerNetwork) -> dict[int, Scale]:
 
 
 def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bias_too: bool) -> Array:
-    """Compute a step in float32 from exact inputs, with its weights, looked-up values and output rounded as in integers, and perhaps its
-    bias.
-    """
+    """Compute a step in float32 from exact inputs; round weights, what it looks up, its output and perhaps its bias as in integers."""
     step = integers.step
     if isinstance(step.layer, SumLayer):
         assert step.parameters is not None

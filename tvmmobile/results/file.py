@@ -221,6 +221,14 @@ class VariantResult(VariantFields):
         return self.latency_us / 1e3
 
     @property
+    def spread(self) -> float | None:
+        """Interquartile range of the samples over their median; `None` for fewer than four."""
+        if len(self.samples_us) < 4:
+            return None
+        low, middle, high = statistics.quantiles(self.samples_us, n=4, method="inclusive")
+        return (high - low) / middle
+
+    @property
     def kernels_us(self) -> float | None:
         """Time of all kernels within a run of the network, in microseconds; `None` where that was not timed."""
         times = [kernel.network_us for kernel in self.kernels]

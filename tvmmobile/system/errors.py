@@ -12,8 +12,8 @@ from tvmmobile.system.keywords import in_calls
 _MOST_SAID = 1200
 #: Most characters of a quoted value or field name in a message.
 MOST_SHOWN = 60
-
-
+#: Page that says how to report a wrong result.
+_REPORTING = "docs/README.md"
 _LINE_END = re.compile(r"\s*[^\S ]\s*")
 
 
@@ -82,6 +82,11 @@ class Disagreement(UserError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (*self.as_typed, self.library), {"keywords": self.keywords}
+
+
+def please_report(attachment: str) -> str:
+    """Return the advice where only a change of tvmmobile helps: to report it, and with which attachment."""
+    return f"Please report this with the {attachment}, as {_REPORTING} says."
 
 
 def shown(value: object) -> str:

@@ -224,9 +224,7 @@ def check_file_writable(file: Path, option: str) -> None:
 
 
 def check_space(folder: Path, needed_bytes: int = 0) -> None:
-    """Raise `OSError` if the disk under `folder` is full, or a file in it has reached this process's size limit: the probable reasons for
-    a failure there.
-    """
+    """Raise `OSError` if the disk under `folder` is full, or files as large as allowed: the probable reasons for a failure there."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit != resource.RLIM_INFINITY:
         for path in folder.rglob("*"):

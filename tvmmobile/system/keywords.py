@@ -15,7 +15,6 @@ _KEYWORDS = {
     "alpha": ("alpha", "alphas"),
     "clock": ("clock_ghz",),
     "device": ("device", "devices"),
-    "dir": ("baselines", "directory"),
     "dtype": ("dtype", "dtypes"),
     "model": ("model", "models", "network"),
     "no_check": ("check=False",),

@@ -9,7 +9,7 @@ from typing import Any
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.schedules import template_for, templates_for
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, please_report
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Price
 from tvmmobile.tuning.search.fallback import FallbackSpace
@@ -45,5 +45,5 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         return Choice(space.default, Price(None, "nothing alike was tuned: the template's usual knobs"))
     sampled = FallbackSpace(task, source, target).members(1)
     if not sampled:
-        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", "Please report this with the network.")
+        raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", please_report("network"))
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,24 +105,6 @@ class RefusedLine:
     path: Path
     number: int
     why: str
-
-
-def passed_over(refused: Sequence[RefusedLine]) -> str:
-    """Return a command's message on lines that it skipped; "" if there are none."""
-    if not refused:
-        return ""
-    count = "1 line of the tuning logs was" if len(refused) == 1 else f"{len(refused)} lines of the tuning logs were"
-    first = refused[0]
-    return (
-        f"{count} passed over{'' if len(refused) == 1 else '; the first'}: {first.path}, line {first.number}: {first.why}. "
-        f"See: tvmmobile logs verify --logs {shlex.quote(str(first.path.parent.parent))}"
-    )
-
-
-def outdated_sentence(records: int) -> str:
-    """Return the message on records of another timing model."""
-    count = "1 record of another timing model does" if records == 1 else f"{records} records of another timing model do"
-    return f"{count} not count: see tvmmobile logs rescore --help"
 
 
 @dataclass(frozen=True)

@@ -323,8 +323,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
             stack.callback(path.write_text, "")
         except filelock.Timeout as error:
             raise UserError(
-                f"{_owner(path)} is writing tuning records of {device} to {directory}.",
-                "Wait for it to finish, or name another directory.",
+                f"{_owner(path)} is writing tuning records of {device} to {directory}.", "Wait for it to finish, or name another directory."
             ) from error
         except OSError as error:
             raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error

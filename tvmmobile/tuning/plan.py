@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.layouts import Layout, blocked
-from tvmmobile.graph.machine import FEWEST_BLOCKED, FEWEST_ONLY_BLOCKED, MOST_FUSED
-from tvmmobile.graph.network import Float32Layer, Network, Node
+from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.tasks import Task
-from tvmmobile.tuning.zeros import is_sparse, planes_of
-
-#: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
-MAX_REGION = 6
-#: Sizes of channel blocks, the best first: 32 where it divides the channels.
-USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
+from tvmmobile.tuning.regions import Region
+from tvmmobile.tuning.zeros import is_sparse
 
 
 @dataclass(frozen=True)
@@ -27,23 +19,6 @@ class Price:
 
     latency_us: float | None
     source: str
-
-
-@dataclass(frozen=True)
-class Region:
-    """The nodes `first` to `last` (inclusive), which may become one kernel.
-
-    Attributes:
-        task: the kernel's task.
-        before, after: layout of the activation that passes in front of `first` and behind `last`; anything not in blocks is called
-            NHWC. It is what the kernel reads and writes, except between a squeeze-and-excite's nodes, past which its input is kept.
-    """
-
-    first: int
-    last: int
-    task: Task
-    before: Layout = "NHWC"
-    after: Layout = "NHWC"
 
 
 @dataclass(frozen=True)
@@ -68,146 +43,6 @@ class Plan:
         """The sum of the kernels' best latencies, in microseconds; `None` if one was never measured."""
         known = [step.price.latency_us for step in self.steps if step.price.latency_us is not None]
         return math.fsum(known) if len(known) == len(self.steps) else None
-
-
-@dataclass(frozen=True)
-class VariantTasks:
-    """Candidate kernels of a variant.
-
-    Attributes:
-        nodes: number of nodes of its network.
-        regions: candidate kernels, in the order of their nodes.
-        sources: opaque tasks' TIR functions as JSON text.
-        float32_layers: layers that stay in float32 although the others do not.
-        macs: multiply-adds of opaque tasks.
-    """
-
-    nodes: int
-    regions: tuple[Region, ...]
-    sources: Mapping[Task, str]
-    float32_layers: tuple[Float32Layer, ...] = ()
-    macs: Mapping[Task, int] = field(default_factory=dict)
-
-
-def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
-    """Return every distinct task, in order of first use, with an opaque one's TIR function as JSON text."""
-    sources: dict[Task, str | None] = {}
-    for variant in variants:
-        for region in variant.regions:
-            sources.setdefault(region.task, variant.sources.get(region.task))
-    return sources
-
-
-def edge_layouts(layer: Layer, following: Layer, lanes: int = 4) -> tuple[Layout, ...]:
-    """Return the layouts worth trying between two layers, beginning with the one to use if nothing is measured.
-
-    Pixels with many channels are a power of two apart in NHWC and evict each other from a two-way first-level cache; in blocks of
-    about 32 channels they lie together, and whatever a kernel reads from a block at a time is contiguous. Blocks are
-    whole vectors of `lanes`.
-    """
-    if not (layer.writes_blocks and following.reads_blocks):
-        return ("NHWC",)
-    channels = layer.output_shape[-1]
-    blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
-    if channels < FEWEST_BLOCKED or not blocks:
-        return ("NHWC",)
-    # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
-    fusable = layer.is_depthwise and following.is_pointwise and channels <= MOST_FUSED
-    either = channels < FEWEST_ONLY_BLOCKED or fusable or following.reads_lines
-    return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
-
-
-def candidate_regions(
-    network: Network,
-    accepts: Callable[[Task], bool],
-    task_of: Callable[[tuple[Layer, ...]], Task],
-    layouts: Callable[[Layer, Layer, int], tuple[Layout, ...]] = edge_layouts,
-) -> list[Region]:
-    """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
-
-    Args:
-        accepts: returns whether some template takes a task of several layers, or with channels in blocks.
-        task_of: returns the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
-        layouts: returns the layouts worth trying between two layers.
-
-    Returns the regions in order.
-    """
-    nodes, planes = network.nodes, planes_of(network)
-
-    def task_in(region: tuple[Layer, ...], dtype: str) -> Task:
-        """Return the region's task in a node's precision."""
-        task = task_of(region)
-        return replace(task, dtype=dtype) if dtype else task
-
-    edges: list[tuple[Layout, ...]] = [("NHWC",)] * (len(nodes) + 1)
-    #: Positions between nodes that an activation passes on its way to a later node.
-    bypassed: set[int] = set()
-    for index, node in enumerate(nodes[:-1]):
-        readers = () if index + 1 in bypassed else tuple(nodes[reader] for reader in _readers(network, index))
-        if readers:
-            tried = layouts(node.layer, readers[0].layer, _lanes(task_in, (node, *readers)))
-            known = tuple(layout for layout in tried if _all_accept(node, readers, layout, lambda *region: accepts(task_in(*region))))
-            known = known or ("NHWC",)
-            places = range(index + 1, (node.gated or index + 1) + 1)
-            edges[places.start : places.stop] = [known] * len(places)
-            bypassed.update(places[1:])
-    #: Nodes that an activation in NCHW passes on its way to where it is added: they do not change to or from it.
-    passing: set[int] = set()
-    for index, node in enumerate(nodes[:-1]):
-        together = {index, *_readers(network, index), *((index + 1, *node.adding) if node.adding else ())}
-        if len(together) > 1 and together <= planes.keys() and index + 1 not in bypassed:
-            for place in range(index + 1, (node.gated or index + 1) + 1):
-                edges[place] = (*edges[place], "NCHW")
-            passing.update(range(index + 1, max(node.adding, default=index) + 1))
-    found = []
-    for first in range(len(nodes)):
-        for last in range(first, min(first + MAX_REGION, len(nodes))):
-            layers = tuple(node.layer for node in nodes[first : last + 1])
-            passed = last + 1 in bypassed
-            for before, after in itertools.product(edges[first], edges[last + 1]):
-                if passed and before != after:
-                    continue
-                if (before == "NCHW") != (after == "NCHW") and not passing.isdisjoint(range(first, last + 1)):
-                    continue
-                read, written = "NHWC" if passed and first in bypassed else before, "NHWC" if passed else after
-                sparse = read == written == "NCHW" and last in planes
-                region = (*layers[:-1], planes[last]) if sparse else layers
-                task = task_in(_between(region, read, written), nodes[first].dtype)
-                if task.region == layers == layers[:1] or accepts(task):
-                    found.append(Region(first, last, task, before, after))
-            if nodes[last].alone or nodes[min(last + 1, len(nodes) - 1)].dtype != nodes[first].dtype:
-                break
-    return found
-
-
-def _readers(network: Network, index: int) -> tuple[int, ...]:
-    """Return the nodes for which a node's output may lie in blocks; none if it must be NHWC."""
-    node = network.nodes[index]
-    if node.gated is not None:
-        return index + 1, node.gated
-    return () if node.alone else (index + 1,)
-
-
-def _lanes(task_in: Callable[[tuple[Layer, ...], str], Task], nodes: Iterable[Node]) -> int:
-    """Return the number of elements of the longest vector that kernels of these nodes compute with."""
-    return max(task_in((node.layer,), node.dtype).lanes for node in nodes)
-
-
-def _all_accept(node: Node, readers: tuple[Node, ...], layout: Layout, accepts: Callable[[tuple[Layer, ...], str], bool]) -> bool:
-    """Return whether a layer and those that read it can be kernels of their own with this layout between them: a plan may have to take it
-    so.
-    """
-    regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
-    regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
-    return layout == "NHWC" or all(itertools.starmap(accepts, regions))
-
-
-def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
-    """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for the layer's own layout."""
-    ends = list(layers)
-    ends[0] = ends[0].with_layouts(before, "NHWC")
-    ends[-1] = ends[-1].with_layouts("NHWC", after)
-    return tuple(ends)
 
 
 def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:

@@ -212,7 +212,7 @@ def _check_end(code: int, name: str) -> None:
     if code < 0:
         raise UserError(f"{name} was killed by {signal.Signals(-code).name}.", "Run it on a board or under qemu-aarch64 to see why.")
     if code:
-        raise UserError(f"{name} exited with code {code}.", "Only a run that exits with 0 is modelled; see the program's own output.")
+        raise UserError(f"{name} exited with code {code}.", "See the program's own output: only a run that exits with 0 is modelled.")
 
 
 def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:

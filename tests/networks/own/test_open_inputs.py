@@ -77,7 +77,7 @@ def test_a_batch_of_a_named_dimension(audio: Path) -> None:
         ({}, {"sr": 8000}, "dimension 1 of the input 'waveform' is dynamic (samples), and must be a number", "`shapes` waveform=1x16000"),
         ({"waveform": (1, 64)}, {}, "the input 'sr' (of Equal) is a number without dimensions", "`values` sr=NUMBER"),
         ({"waveform": (1, 64)}, {"sr": 0.5}, "the input 'sr' is int64 and cannot be 0.5", "Give `values` such a number"),
-        ({"waveform": (1, 64)}, {"rate": 1}, "has no input 'rate' for `values`", "It takes: waveform, state, sr"),
+        ({"waveform": (1, 64)}, {"rate": 1}, "has no input 'rate' for `values`", "Name one of: waveform, state, sr"),
         ({"sound": (1, 64)}, {"sr": 8000}, "", ""),
         ({"waveform": (1, 64), "state": (3, 1)}, {"sr": 8000}, "the input 'state' is [2, 1], not [3, 1]", "Change `shapes`"),
         ({"waveform": (1, 1 << 40)}, {"sr": 8000}, "the `shapes` of waveform", ""),

@@ -17,7 +17,7 @@ from spaces import check_members
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense
 from tvmmobile.graph.layouts import Layout
-from tvmmobile.graph.machine import STRASSEN_CHANNELS
+from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import Space
@@ -97,8 +97,8 @@ def test_other_layers_are_left_alone() -> None:
         Task((replace(layer, kernel=(3, 3), padding=(1, 1, 1, 1)),)),
         Task((replace(layer, in_layout="NCHW"),)),
         Task((replace(layer, out_layout="NCHW2c"),)),
-        Task((replace(layer, in_channels=STRASSEN_CHANNELS - 8),)),
-        Task((replace(layer, out_channels=STRASSEN_CHANNELS + 4),)),
+        Task((replace(layer, in_channels=BASELINE.strassen_channels - 8),)),
+        Task((replace(layer, out_channels=BASELINE.strassen_channels + 4),)),
         Task((replace(layer, height=1, width=7),)),
     ]
     assert [Strassen().space(task) for task in refused] == [None] * len(refused)

@@ -108,8 +108,7 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
         found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
     except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
         raise DeviceUnavailable(
-            f"the SSH configuration of {name} cannot be parsed: {error}.",
-            f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config).",
+            f"the SSH configuration of {name} cannot be parsed: {error}.", f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config)."
         ) from error
     return found
 

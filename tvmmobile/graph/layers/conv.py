@@ -170,9 +170,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1), without those with zeros outside `windows` or of
-        `sparse` weights.
-        """
+        """Multiply-adds: D_K² · M/groups · N · D_F² (arXiv 1704.04861, section 3.1), but zeros outside `windows` or in `sparse` weights."""
         if self.sparse:
             return math.prod(self.sparse) * self.out_height * self.out_width
         taps = sum((bottom - top) * (right - left) for top, bottom, left, right in self.part_windows)

@@ -21,9 +21,7 @@ from tvmmobile.graph.precision import Precision
 
 @dataclass(frozen=True)
 class Gating(ImageLayer, IntegerLayer):
-    """Multiplies each channel of the input, NHWC, by a factor from another input: `Conv2d.scaled` as a separate layer, for kernels that
-    cannot scale their input.
-    """
+    """Multiplies each NHWC channel by a factor from another input: `Conv2d.scaled`, for kernels that cannot scale what they load."""
 
     kind: ClassVar[str] = "gate"
     terms: ClassVar[int] = 1

@@ -159,9 +159,7 @@ class Layer(ABC):
         return False
 
     def with_layouts(self, before: Layout, after: Layout) -> Self:
-        """Return the layer with its first input and its output in these layouts, of which NHWC means the layer's own; itself if its kind
-        has only one.
-        """
+        """Return the layer with other layouts of its first input and output; NHWC stands for its own. Itself where its kind has one."""
         return self
 
     @property
@@ -186,9 +184,7 @@ class Layer(ABC):
 
     @property
     def sum_bounds(self) -> tuple[float, float] | None:
-        """Bounds of complete sums of products with weights, infinite where unbounded; `None` without such sums, or if other steps
-        follow them too.
-        """
+        """Bounds of complete sums of products, infinite where there is none; `None` without such sums, or if other steps follow."""
         return None
 
     @property

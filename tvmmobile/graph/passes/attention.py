@@ -79,11 +79,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     count = math.prod(heads)
     if shape_of(product)[-2:] != [queries, keys] or math.prod(shape_of(product)) != count * queries * keys:
         return None
-    operands = (
-        (product.args[0], (queries, depth), False),
-        (product.args[1], (keys, depth), True),
-        (value.args[1], (keys, width), False),
-    )
+    operands = ((product.args[0], (queries, depth), False), (product.args[1], (keys, depth), True), (value.args[1], (keys, width), False))
     best: list[_TracedOperand] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
@@ -112,9 +108,7 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
 
 
 def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the softmax over the last axis that a variable shows; PyTorch's exporter adds zeros for rows that are all masked, of which a
-    product has none.
-    """
+    """Return the last axis's softmax that a variable shows; PyTorch adds zeros for rows that are all masked, which products do not have."""
     value: Any = values.get(_ordered(variable, values))
     if operator_of(value) == "relax.where":
         masked, _, chosen = value.args

@@ -83,9 +83,7 @@ def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
 
 
 def _composed_layer(function: Any, forms: Mapping[str, Form]) -> tuple[ComposedLayer, tuple[int, ...]] | None:
-    """Return the layer that a composed function computes, and which arguments it reads: data, gate, residual, operands of its steps; `None`
-    for other functions.
-    """
+    """Return the layer of a composed function, and which arguments it reads: data, gate, residual, operands; `None` for other functions."""
     form = forms.get(str((function.attrs or {}).get("Composite", "")))
     if form is None:
         return None

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d, WindowPool
-from tvmmobile.graph.machine import STRASSEN_CHANNELS
+from tvmmobile.graph.machine import BASELINE
 from tvmmobile.graph.passes.channel_trace import NHWC, slice_of
 
 _Layer = TypeVar("_Layer", bound=Conv2d | WindowPool)
@@ -18,12 +18,13 @@ def reading_pieces(layer: _Layer, data: Any, values: Mapping[Any, Any]) -> tuple
     """Return the layer reading its input's pieces, with their tensors; `None` if there are none or it should not.
 
     Strassen's algorithm takes one tensor and saves more than the copy costs: 7×7, 464 → 1024 takes 4.69 ms from five pieces, 3.56 from one.
+    Passes do not know the core: libraries for several have one graph.
 
     Args:
         data: the variable that is its input.
         values: value of each variable.
     """
-    if isinstance(layer, Conv2d) and layer.is_pointwise and min(layer.in_channels, layer.out_channels) >= STRASSEN_CHANNELS:
+    if isinstance(layer, Conv2d) and layer.is_pointwise and min(layer.in_channels, layer.out_channels) >= BASELINE.strassen_channels:
         return None
     return with_pieces(layer, data, values)
 

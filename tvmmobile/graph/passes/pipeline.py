@@ -268,13 +268,6 @@ def lower_in_integers(
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
 
 
-def prepare(
-    module: Any, accepts: Callable[[Layer], bool], dump_dir: Path | None = None, precision: Precision = FLOAT32
-) -> tuple[Any, dict[str, ComposedLayer]]:
-    """Compose and lower an imported network in one call, for tests."""
-    return lower_to_kernels(compose(module, accepts, dump_dir), precision)
-
-
 def _run(module: Any, passes: list[tuple[str, Pass]], done: int, dump_dir: Path | None) -> Any:
     for index, (name, transform) in enumerate(passes, done):
         module = transform(module)

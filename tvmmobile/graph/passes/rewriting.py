@@ -31,7 +31,7 @@ def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], 
 
 
 class MainRewriter(ABC):
-    """Rewrites `main` binding by binding; subclasses define the new values.
+    """Rewrites `main` binding by binding; subclasses define what each one becomes.
 
     Attributes:
         values: value of each old variable.
@@ -52,7 +52,7 @@ class MainRewriter(ABC):
             with self.builder.dataflow():
                 self.replaced.update(zip(self.main.params, parameters, strict=True))
                 for variable, value in self.values.items():
-                    self.replaced[variable] = self.builder.emit(self.value(variable, value))
+                    self.bind(variable, value)
                 outputs = [self.builder.emit_output(self.output(variable)) for variable in results_of(self.main)]
             self.builder.emit_func_output(returned(outputs))
         return self.builder.get()["main"]
@@ -64,6 +64,10 @@ class MainRewriter(ABC):
     def parameter(self, given: Any) -> Any:
         """Return the new parameter for an old one."""
         return given
+
+    def bind(self, variable: Any, value: Any) -> None:
+        """Emit the new value of an old variable."""
+        self.replaced[variable] = self.builder.emit(self.value(variable, value))
 
     @abstractmethod
     def value(self, variable: Any, value: Any) -> Any:

@@ -16,9 +16,7 @@ from tvmmobile.graph.precision import FLOAT32
 
 
 def rms_norms(module: Any) -> Any:
-    """Rewrite RMS norms in `main` over the last axis, or over an image's leading channels, with or without a factor for each place
-    along it.
-    """
+    """Rewrite RMS norms in `main` over the last axis, or over an image's channels in front, with or without a factor for each place."""
     data, epsilon, factors, two, one, unit = wildcard(), *(is_const() for _ in range(5))
     numbers = {two: 2.0, one: 1.0, unit: 1.0}
 

@@ -21,9 +21,7 @@ _MOVING = frozenset({VIEW, "relax.permute_dims", "relax.strided_slice"})
 
 
 def selected_scores(module: Any) -> Any:
-    """Move sigmoids in `main` behind what selects from their results, if nothing else reads these; what puts them in order reads what is in
-    front of the sigmoids.
-    """
+    """Move sigmoids in `main` behind the selection from their results, if nothing else reads these; sorting then reads their inputs."""
     found = _Selections(module)
     return with_main(module, rebound_main(module["main"], found.value_of)) if found.selected else module
 

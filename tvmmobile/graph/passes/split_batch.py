@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvmmobile.graph.bindings import bindings_of, results_of, returned
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import rebuilt, with_main
+from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt
 
 #: Most parts of an image; each has kernel calls of its own.
 _MOST_PARTS = 16
@@ -22,7 +22,7 @@ _MOST_PARTS = 16
 def split_batch(module: Any) -> Any:
     """Compute batches of `main` image by image; a network of one image without parts stays as it is."""
     for size in batches_of(module["main"]):
-        module = with_main(module, _BatchSplitter(module["main"], size).rewritten())
+        module = _ImageSplitter(module["main"], size).in_module(module)
     return module
 
 
@@ -48,55 +48,46 @@ def _shape(value: Any) -> list[int]:
 _Call = Callable[[Sequence[Any]], Any]
 
 
-class _BatchSplitter:
-    """Rewrites `main` so that operators run once per image.
+class _ImageSplitter(MainRewriter):
+    """Rewrites `main` so that operators run once per image; `replaced` has variables with all images.
 
     Attributes:
-        wholes: new variable for each old one, with all images.
         parts: new variables for each old one, image by image.
         waiting: bindings that are not computed yet, each for one image at a time.
+        split: variables of bindings that are, or were, waiting.
     """
 
     def __init__(self, main: Any, size: int) -> None:
-        from tvm import relax
-
-        self.main, self.size, self.builder = main, size, relax.BlockBuilder()
-        self.wholes: dict[Any, Any] = {parameter: parameter for parameter in main.params}
+        super().__init__(main)
+        self.size = size
         self.parts: dict[Any, list[Any]] = {}
         self.waiting: list[tuple[Any, Sequence[Any], _Call]] = []
-        #: Variables of these.
         self.split: set[Any] = set()
 
-    def rewritten(self) -> Any:
-        """Return the new `main`."""
-        with self.builder.function("main", list(self.main.params)):
-            with self.builder.dataflow():
-                for binding in bindings_of(self.main):
-                    self._bind(binding.var, binding.value)
-                results = results_of(self.main)
-                outputs = [self.builder.emit_output(self._whole(result)) for result in results]
-            self.builder.emit_func_output(returned(outputs))
-        return self.builder.get()["main"]
-
-    def _bind(self, variable: Any, value: Any) -> None:
+    def bind(self, variable: Any, value: Any) -> None:
+        """Emit a value of all images, or let it wait."""
         arguments, call = self._of_one(value)
         # A tensor that each image reads whole must be there before any of them is computed.
         if call is not None and not any(isinstance(argument, _SharedArgument) and argument.value in self.split for argument in arguments):
             self.waiting.append((variable, arguments, call))
             self.split.add(variable)
         else:
-            self.wholes[variable] = self.builder.emit(rebuilt(value, self._whole))
+            super().bind(variable, value)
 
-    def _whole(self, variable: Any) -> Any:
-        """Return a variable or constant with all images."""
+    def value(self, variable: Any, value: Any) -> Any:
+        """Return a value of all images."""
+        return rebuilt(value, self.output)
+
+    def output(self, variable: Any) -> Any:
+        """Return a variable or constant, of all images."""
         from tvm import relax
 
         if not isinstance(variable, relax.Var):
             return variable
-        if variable not in self.wholes:
+        if variable not in self.replaced:
             self._compute()
-            self.wholes[variable] = self._concatenated(variable)
-        return self.wholes[variable]
+            self.replaced[variable] = self._concatenated(variable)
+        return self.replaced[variable]
 
     def _concatenated(self, variable: Any) -> Any:
         from tvm import relax
@@ -121,12 +112,12 @@ class _BatchSplitter:
         from tvm import relax
 
         if isinstance(argument, _SharedArgument):
-            return self._whole(argument.value)
+            return self.output(argument.value)
         if argument in self.split:
             return self.parts[argument][image]
         known = self.parts.setdefault(argument, [])
         if len(known) <= image:
-            known.append(self.builder.emit(relax.op.strided_slice(self._whole(argument), [0], [image], [image + 1])))
+            known.append(self.builder.emit(relax.op.strided_slice(self.output(argument), [0], [image], [image + 1])))
         return known[image]
 
     def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:

@@ -99,9 +99,7 @@ def _is_concatenation(value: Any) -> bool:
 
 
 def _tensors(step: Any) -> list[Any]:
-    """Return the variables of an image's shape that a step of images reads; none for other values. For a product with one number per
-    channel, that is the image alone.
-    """
+    """Return the variables of an image's shape that a step reads: of a product with a number for each channel, the image; else none."""
     if operator_of(step) not in _UNARY | _BINARY or not _is_image(step):
         return []
     read = [operand for operand in step.args if isinstance(operand, relax.Var)]

@@ -88,14 +88,7 @@ def _steps(found: ComposedLayer) -> ComposedLayer:
     layer, channels = found.layer, found.layer.output_shape[-1]
     assert isinstance(layer, Conv2d)
     alone = Conv2d(
-        layer.out_height,
-        layer.out_width,
-        channels,
-        channels,
-        groups=channels,
-        clamp=layer.clamp,
-        residual=layer.residual,
-        then=layer.then,
+        layer.out_height, layer.out_width, channels, channels, groups=channels, clamp=layer.clamp, residual=layer.residual, then=layer.then
     )
     ones, zeros = np.ones(alone.weight_shape, np.float32), np.zeros(channels, np.float32)
     return ComposedLayer(alone, replace(found.parameters, weight=ones, bias=zeros))

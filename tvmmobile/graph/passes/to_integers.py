@@ -62,11 +62,7 @@ class _IntegerConversion(RoundingFinder):
     """Rewrites `main` so that some of its variables become integers."""
 
     def __init__(
-        self,
-        main: Any,
-        quantised: Mapping[str, QuantisedLayer],
-        layers: dict[str, ComposedLayer],
-        accepts: Callable[[Layer], bool],
+        self, main: Any, quantised: Mapping[str, QuantisedLayer], layers: dict[str, ComposedLayer], accepts: Callable[[Layer], bool]
     ) -> None:
         super().__init__(main)
         self.quantised, self.layers, self.accepts = quantised, layers, accepts

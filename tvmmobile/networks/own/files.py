@@ -196,7 +196,7 @@ def _check_shapes(file: OwnFile, takes: Sequence[Port]) -> None:
     known = {port.name: port.shape for port in takes}
     for name, shape in file.shapes:
         if name not in known:
-            raise UserError(f"{file} has no input {name!r} for --shape.", f"It takes: {', '.join(known)}.")
+            raise UserError(f"{file} has no input {name!r} for --shape.", f"Name one of: {', '.join(known)}.")
         if shape != known[name]:
             raise UserError(f"{file}: the input {name!r} is {words(known[name])}, not {words(shape)}.", "Change --shape, or leave it out.")
 

@@ -47,7 +47,7 @@ def load_own(file: OwnFile, side: Side | None, checkpoint: Path | None, seed: in
     with FRAMEWORK_LOCK, insisted():  # torch.export has weak references with callbacks
         imported = _imported(file, RequestedShape(side, batch), checkpoint, seed)
     if not imported.macs or not imported.parameters:
-        raise UserError(f"{file} has no convolution or matrix product with weights.", "Give a network with such a layer.")
+        raise UserError(f"{file} has no convolution or matrix product with weights.", "Give a network that has one.")
     check_module(str(file), imported.module, imported.macs)
     _check_divisors(file, imported.module)
     return imported

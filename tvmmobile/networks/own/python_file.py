@@ -82,7 +82,7 @@ def _module_of(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Modu
     except Terminated:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{file} fails: {_one_line(file, error)}", "It is called without arguments and must return the network.") from error
+        raise UserError(f"{file} fails: {_one_line(file, error)}", "Make it return the network if called without arguments.") from error
     parts = result if isinstance(result, tuple) else (result, None)
     examples = examples_of(parts[1]) if len(parts) == 2 else None
     if examples is None or not isinstance(parts[0], torch.nn.Module):

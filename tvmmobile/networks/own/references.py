@@ -53,7 +53,7 @@ class HostReference:
             if not self._left:
                 raise UserError(
                     f"no program on this machine computes {self._subject}: {'; '.join(self._reasons)}",
-                    "The output cannot be checked without one.",
+                    "Export it with operators that one of them computes: without one, the output cannot be checked.",
                 )
             try:
                 self._running = self._left[0][1]()

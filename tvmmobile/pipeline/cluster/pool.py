@@ -82,9 +82,7 @@ class ClusterWorkers:
             self._client.close(_CLOSE_S)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        """Implement `WorkerPool.run`; a dead worker's job goes to another. Raises `DeviceUnavailable` when the scheduler or all workers
-        end.
-        """
+        """Implement `WorkerPool.run`; a dead worker's job goes to another. Raises `DeviceUnavailable` if scheduler or all workers end."""
         if self._here is None:
             return self._run_there(function, jobs, timeout_s)
         chosen: Any = function

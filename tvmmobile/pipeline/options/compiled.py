@@ -23,7 +23,7 @@ class TimingOptions(Options):
 
 
 class TimingArguments(TypedDict, total=False):
-    """Keywords of calls: those of `TimingOptions`."""
+    """For type checkers: the keywords of calls that take `TimingOptions`; a test holds them equal."""
 
     repeat: int
     warmup_runs: int
@@ -37,7 +37,7 @@ class BenchOptions(TimingOptions):
 
 
 class BenchArguments(TimingArguments, total=False):
-    """Keywords of calls: those of `BenchOptions`."""
+    """For type checkers: the keywords of calls that take `BenchOptions`; a test holds them equal."""
 
     dask: str | None
 
@@ -58,7 +58,7 @@ class ComparisonOptions(Options):
 
 
 class RegressArguments(TimingArguments, total=False):
-    """Keywords of calls: those of `ComparisonOptions` and `TimingOptions`."""
+    """For type checkers: the keywords of calls that take `ComparisonOptions` and `TimingOptions`; a test holds them equal."""
 
     threshold: float
 
@@ -82,7 +82,7 @@ class EvaluateOptions(Options):
 
 
 class EvaluateArguments(TypedDict, total=False):
-    """Keywords of calls: those of `EvaluateOptions`."""
+    """For type checkers: the keywords of calls that take `EvaluateOptions`; a test holds them equal."""
 
     limit: int | None
     out: str | Path | None
@@ -101,7 +101,7 @@ class DeployOptions(Options):
 
 
 class DeployArguments(TypedDict, total=False):
-    """Keywords of calls: those of `DeployOptions`."""
+    """For type checkers: the keywords of calls that take `DeployOptions`; a test holds them equal."""
 
     to: str | None
     verify: bool

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from tvmmobile.graph.precision import FLOAT32, INT8, SMALL_WEIGHTS, Precision, precision_named
 from tvmmobile.networks.preprocessing import Normalisation
 from tvmmobile.pipeline.options.image import MEAN, STD, normalisation_for
-from tvmmobile.pipeline.options.option import HelpOrder, Options, option
+from tvmmobile.pipeline.options.option import HelpOrder, Options, option, option_of_several
 from tvmmobile.running.formats import FORMS, C
-from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,14 +72,10 @@ class LibraryOptions(Options):
         "Data that give int8 its scales: a folder of images, a .npy or .npz of inputs, or noise:N for generated weights.",
         parse=lambda given: None if given is None else str(given),
     )
-    keep: tuple[str, ...] = option(
+    keep: tuple[str, ...] = option_of_several(
         (),
         "--keep LAYER",
         "Keep a layer in float32 beside int8: its number, or its name, where * matches anything.",
-        cli_type=list[str] | None,
-        cli_default=None,
-        from_cli=lambda given: given or (),
-        parse=one_or_several,
         api_doc="Layers to keep in float32 beside int8: their numbers, or their names in the float32 network, where `*` matches anything.",
     )
     max_drop: str | None = option(
@@ -101,14 +96,10 @@ class LibraryOptions(Options):
         order=HelpOrder.FILES,
     )
     archive: bool = option(False, "--archive", "Also write static libraries (.a); C libraries only.")
-    stateful: tuple[str, ...] = option(
+    stateful: tuple[str, ...] = option_of_several(
         (),
         "--stateful INPUT=OUTPUT",
         "Keep an input in the C library between calls, where the output is the next one; NAME is enough for a LiteRT file's variable.",
-        cli_type=list[str] | None,
-        cli_default=None,
-        from_cli=lambda given: given or (),
-        parse=one_or_several,
         api_doc="Inputs that the C library keeps between calls, each as `input=output`, where the output is the next one; "
         "the name is enough for a LiteRT file's variable.",
     )
@@ -175,7 +166,7 @@ class LibraryOptions(Options):
 
 
 class LibraryArguments(TypedDict, total=False):
-    """Keywords of calls: those of `LibraryOptions`."""
+    """For type checkers: the keywords of calls that take `LibraryOptions`; a test holds them equal."""
 
     threads: int | Literal["best"]
     dtype: str

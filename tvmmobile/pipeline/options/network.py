@@ -81,7 +81,7 @@ class NetworkOptions(Options):
 
 
 class NetworkArguments(TypedDict, total=False):
-    """Keywords of calls: those of `NetworkOptions`."""
+    """For type checkers: the keywords of calls that take `NetworkOptions`; a test holds them equal."""
 
     activation: str | None
     batch: int | None

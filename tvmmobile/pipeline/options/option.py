@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Self, get_type_hints
 
+from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.keywords import in_calls
 
@@ -92,6 +93,12 @@ def option(default: Any, usage: str = "", help: str = "", **others: Any) -> Any:
     """Declare a field of `Options`; see `Option`."""
     declared = Option(default, usage, help, **others)
     return field(default=declared.parse(default), metadata={"option": declared})
+
+
+def option_of_several(default: tuple[Any, ...], usage: str, help: str, of: type = str, **others: Any) -> Any:  # noqa: A002
+    """Declare a field of one value or several, as calls have them; the command line gives its flag for each."""
+    own = {"cli_type": list[of] | None, "cli_default": None, "from_cli": lambda given: given or default, "parse": one_or_several}  # type: ignore[valid-type]
+    return option(default, usage, help, **{**own, **others})
 
 
 def option_of(kind: type[Options], name: str, **others: Any) -> Any:

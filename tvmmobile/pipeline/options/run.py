@@ -57,7 +57,7 @@ class RunOptions(Options):
 
 
 class RunArguments(LibraryArguments, total=False):
-    """Keywords of calls: those of `LibraryOptions` and `RunOptions`."""
+    """For type checkers: the keywords of calls that take `LibraryOptions` and `RunOptions`; a test holds them equal."""
 
     out: str | Path | None
     logs: str | Path | None
@@ -87,7 +87,7 @@ class CompileOptions(RunOptions):
 
 
 class CompileArguments(RunArguments, total=False):
-    """The options of `compile_models`."""
+    """For type checkers: the keywords of calls that take `LibraryOptions` and `CompileOptions`; a test holds them equal."""
 
     check: bool
     share_weights: float

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from tvmmobile.pipeline.options.option import HelpOrder, Options, option
 from tvmmobile.pipeline.options.run import RunArguments
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.search import STRATEGIES
 
-STRATEGIES = ("evolution", "climb", "random")
+#: As texts list them: "evolution, climb or random".
+_NAMES = " or ".join(", ".join(STRATEGIES).rsplit(", ", 1))
 
 
 def known_strategy(name: str) -> str:
     """Return the strategy; raise `UserError` for one that is not known."""
     if name not in STRATEGIES:
-        raise UserError(f"strategy {name!r} is not known.", "Give --strategy evolution, climb or random.")
+        raise UserError(f"strategy {name!r} is not known.", f"Give --strategy {_NAMES}.")
     return name
 
 
@@ -31,13 +33,13 @@ class SearchOptions(Options):
     )
     fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", order=HelpOrder.LOGS)
     strategy: str = option(
-        STRATEGIES[0], "--strategy NAME", "Search strategy: evolution, climb or random.", order=HelpOrder.SEARCH, parse=known_strategy
+        next(iter(STRATEGIES)), "--strategy NAME", f"Search strategy: {_NAMES}.", order=HelpOrder.SEARCH, parse=known_strategy
     )
     seed: int = option(0, api_doc="Seed for the search.")
 
 
 class TuneArguments(RunArguments, total=False):
-    """The options of `tune` and `plan_tuning`."""
+    """For type checkers: the keywords of calls that take `RunOptions` and `SearchOptions`; a test holds them equal."""
 
     trials: int | None
     fresh: bool

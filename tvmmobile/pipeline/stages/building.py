@@ -12,14 +12,16 @@ from tvmmobile.pipeline.sentences import (
     drop_sentence,
     float32_sentence,
     loss_sentence,
+    outdated_sentence,
     rounding_sentence,
     sharing_sentence,
+    skipped_lines,
     small_weights_sentence,
 )
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.running.library import Library
 from tvmmobile.system.workers import WorkerPool
-from tvmmobile.tuning.claims import RefusedLine, outdated_sentence, passed_over
+from tvmmobile.tuning.claims import RefusedLine
 
 
 def build_libraries(
@@ -44,7 +46,7 @@ def build_libraries(
         for sentence in _sentences_of(job.spec.variant, built):
             message(sentence)
     if refused:
-        message(passed_over(list(refused)))
+        message(skipped_lines(list(refused)))
     if outdated:
         message(outdated_sentence(outdated))
     return [job.library for job in jobs]

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tvmmobile.networks.models.spec import ModelSpec
-from tvmmobile.pipeline.job import PreparingJob, VariantJob
+from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.planning import variant_tasks
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.system.workers import WorkerPool
-from tvmmobile.tuning.plan import VariantTasks
+from tvmmobile.tuning.regions import VariantTasks
 
 
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """Prepare every variant; return their candidate kernels in the order of `jobs`. Raises `UserError` where one cannot be imported."""
     found: dict[ModelSpec, VariantTasks] = {}
-    without_logs = [replace(PreparingJob(**vars(job)), logs=()) for job in jobs]  # they need not travel
+    without_logs = [replace(job, logs=(), returns_prepared=True) for job in jobs]  # they need not travel
     for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from tvmmobile.devices.board.hardware import HardwareDevice
-from tvmmobile.devices.board.manage import registered
 from tvmmobile.devices.board.registered import AdbAddress, SshAddress, load_device
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.pipeline.job import variant_job
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.registration import registered
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.pipeline.stages.timing import undisturbed
@@ -100,34 +100,43 @@ def validate_device(
         check_file_writable(Path(share), "--share")
     if refit is not None:
         check_refit(Path(refit), device.profile)
-    known = {point.name for point in validation.points}
-    missing = [name for name in suite.names if name not in known]
     origin = device.profile.origin.kind
     listener.message(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
     if not device.profile.clock_hz:
         hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
         listener.message(hidden)
-    listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
-    if missing:
-        with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
-            built = _built(missing, suite, device.profile, folder, workers, listener)
-            with (
-                started_bench(device, workers) as bench,
-                started_agents(compared.device) as virtual,
-                listener.stage("measuring", len(built)) as done,
-            ):
-                for each, what in built.items():
-                    kind = "kernel" if isinstance(what, KernelSource) else "network"
-                    measured, invalid, _ = undisturbed(bench.watch, partial(_timed, TimingJob(each, what, bench.agents), workers))
-                    modelled = _timed(TimingJob(each, what, virtual), workers)
-                    point = point_of(each, kind, measured, invalid, modelled, sha256_of(what.path), compared)
-                    validation = with_point(validation, point, suite, compared)
-                    write_validation(validation, file)
-                    done(each)
+    validation = _completed(validation, file, suite, device, compared, listener)
     if share is not None:
         write_validation(shareable(validation, _private_words(device)), Path(share))
     fitted = None if refit is None else refit_board(validation, compared, Path(refit))
     return Validated(validation, compared, fitted)
+
+
+def _completed(
+    validation: Validation, file: Path, suite: Suite, device: HardwareDevice, compared: ComparedModel, listener: Listener
+) -> Validation:
+    """Measure and model the points of the suite that a validation lacks, each of which is in its file before the next one is measured."""
+    known = {point.name for point in validation.points}
+    missing = [name for name in suite.names if name not in known]
+    listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
+    if not missing:
+        return validation
+    with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
+        built = _built(missing, suite, device.profile, folder, workers, listener)
+        with (
+            started_bench(device, workers) as bench,
+            started_agents(compared.device) as virtual,
+            listener.stage("measuring", len(built)) as done,
+        ):
+            for each, what in built.items():
+                kind = "kernel" if isinstance(what, KernelSource) else "network"
+                measured, invalid, _ = undisturbed(bench.watch, partial(_timed, TimingJob(each, what, bench.agents), workers))
+                modelled = _timed(TimingJob(each, what, virtual), workers)
+                point = point_of(each, kind, measured, invalid, modelled, sha256_of(what.path), compared)
+                validation = with_point(validation, point, suite, compared)
+                write_validation(validation, file)
+                done(each)
+    return validation
 
 
 def _private_words(device: HardwareDevice) -> set[str]:

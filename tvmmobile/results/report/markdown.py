@@ -8,17 +8,7 @@ from collections.abc import Sequence
 from tvmmobile.results.report.beside import SideBySide
 from tvmmobile.results.report.facts import facts, fit_sentence, law_sentence, sums_sentence
 from tvmmobile.results.report.view import Grid, VariantRow, View
-from tvmmobile.results.report.wording import (
-    UNKNOWN,
-    clean,
-    latency_ms,
-    millions,
-    origin,
-    origin_caption,
-    percent,
-    plural,
-    signed,
-)
+from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, millions, origin, origin_caption, percent, plural, signed
 from tvmmobile.system.markdown import markdown_table
 
 #: GitHub takes comments of up to 65,536 characters; some are left for what a workflow puts around the report.

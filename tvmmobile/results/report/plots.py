@@ -141,15 +141,7 @@ def _plot(
     texts = [rows[place].variant.side for place in wanted]
     labels = dict(zip(wanted, place_labels([points[place] for place in wanted], texts, FONT, RADIUS, FRAME), strict=True))
     marks = tuple(
-        Mark(
-            *point,
-            styles[row.series],
-            described(view, row),
-            row.index,
-            row.on_front,
-            row.variant.side,
-            labels.get(place),
-        )
+        Mark(*point, styles[row.series], described(view, row), row.index, row.on_front, row.variant.side, labels.get(place))
         for place, (row, point) in enumerate(zip(rows, points, strict=True))
     )
     used = dict.fromkeys(row.series for row in rows)

@@ -15,9 +15,7 @@ _LEAST_GAIN = 1.1
 
 
 def thread_sentences(results: Results) -> list[str]:
-    """Say which thread count is fastest and by how much, for which variants another one is, and which cores are wasted; say nothing for a
-    single count.
-    """
+    """Return the fastest thread count and its gain, variants where another one is faster, and wasted cores; nothing for a single count."""
     variants = [variant for variant in results.variants if variant.other_threads_us and not variant.invalid]
     if not variants:
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,7 +154,7 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
             variant.peak_share(results.context),
             sources.index(_source(variant)) + 1 if variant.top1 is not None else None,
             index in front,
-            _spread(variant.samples_us),
+            variant.spread,
             departed.get(index),
             ", ".join([*(words[_group(variant)][place] for place in differing), f"α {variant.alpha}"]),
         )
@@ -183,9 +182,7 @@ def doubt_sentence(results: Results) -> str:
 
 
 def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Return the points that no other beats (costs at most as much, gains at least as much, and one of them better): indices by ascending
-    cost.
-    """
+    """Return the points that no other beats (no worse in cost and gain, better in one of them): indices by ascending cost."""
     order = sorted(range(len(costs)), key=lambda index: (costs[index], -gains[index]))
     front: list[int] = []
     for index in order:
@@ -231,13 +228,6 @@ def _departures(variants: Sequence[VariantResult], context: Context) -> dict[int
         ]
         found |= dict(zip(indices, departures([variants[index] for index in indices], context), strict=False))
     return found
-
-
-def _spread(samples_us: Sequence[float]) -> float | None:
-    if len(samples_us) < 4:
-        return None
-    low, middle, high = statistics.quantiles(samples_us, n=4, method="inclusive")
-    return (high - low) / middle
 
 
 def _grid(title: str, rows: Sequence[VariantRow]) -> Grid:

@@ -66,7 +66,7 @@ def compact_logs(paths: str | Path | Sequence[str | Path] = (), *, keep: int = K
 def check_keep(keep: int) -> None:
     """Raise `UserError` unless at least one record of each kernel is kept."""
     if keep < 1:
-        raise UserError(f"{keep} records of a kernel cannot be kept.", "Give keep=1 or more.")
+        raise UserError(f"{keep} records cannot be kept of a kernel.", "Give --keep 1 or more.")
 
 
 def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = False) -> CompactedLog:

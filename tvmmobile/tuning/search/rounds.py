@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import VariantTasks, detours
+from tvmmobile.tuning.plan import detours
+from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.nearest import best_with_knobs
 from tvmmobile.tuning.search.tuner import TrialBudget
 

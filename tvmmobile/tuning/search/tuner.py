@@ -18,10 +18,11 @@ from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
+from tvmmobile.tuning.search import STRATEGIES, strategy
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.similar_core import first_guesses
-from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
+from tvmmobile.tuning.search.strategy import Strategy
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.twin import best_of_twin
 
@@ -300,22 +301,12 @@ def record_of(job: TrialJob, outcome: Outcome) -> Record:
     return Record(job.task, job.schedule, outcome.latency_us, outcome.cycles, outcome.samples_us, outcome.error, terms_us=outcome.terms_us)
 
 
-def make_strategy(
-    name: str,
-    template: Template,
-    task: Task,
-    seeds: list[KnobSchedule],
-    rng: random.Random,
-    models: CostModels,
-) -> Strategy:
-    """Return a strategy by name: `evolution`, `random` or `climb`."""
+def make_strategy(name: str, template: Template, task: Task, seeds: list[KnobSchedule], rng: random.Random, models: CostModels) -> Strategy:
+    """Return the strategy with a name in `STRATEGIES`."""
     space = template.space(task)
     assert space is not None
-    if name == "random":
-        return RandomSampling(task, space, seeds, rng)
-    if name == "climb":
-        return HillClimbing(task, space, seeds, rng)
-    return GuidedEvolution(task, space, seeds, rng, models.of(template))
+    kind: type[Strategy] = getattr(strategy, STRATEGIES[name])
+    return kind(task, space, seeds, rng, models.of(template))
 
 
 class _Tuning:

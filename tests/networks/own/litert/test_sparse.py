@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from litert_files import FILE, Array, LiteRtFile, agrees
+from lowered_networks import prepare
 from own_networks import load
 from small_networks import accepted
 from sparse_files import pruned, sparse_file, sparse_litert
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.networks.own.litert.reader import read_litert
 from tvmmobile.networks.own.litert.sparse import SparseConstants
 from tvmmobile.system.errors import UserError

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from lowered_networks import prepare
 from onnx import TensorProto, helper, numpy_helper
 from onnx_campaign import built, difference_of, run
 from own_networks import load, network_of
@@ -16,7 +17,6 @@ from small_networks import accepted, kernels_of
 
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.lowering import lower
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.own.files import OwnFile, RequestedShape

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowered_networks import prepare
 from network_files import Array, Graph, convolution, write_model
 from onnx import TensorProto, helper, numpy_helper
 from own_networks import image_for, load
@@ -19,7 +20,6 @@ from sparse_files import pruned, sparse_onnx
 
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.network import read_network
-from tvmmobile.graph.passes.pipeline import prepare
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.onnx.sparse import fill_zeros
 from tvmmobile.system.errors import UserError

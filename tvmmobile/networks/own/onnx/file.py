@@ -230,7 +230,7 @@ def _fix_values(file: OwnFile, graph: Any) -> None:
     inputs = {value.name: value for value in _inputs(graph)}
     for name, number in file.values:
         if name not in inputs:
-            raise UserError(f"{file} has no input {name!r} for --value.", f"It takes: {', '.join(inputs)}.")
+            raise UserError(f"{file} has no input {name!r} for --value.", f"Name one of: {', '.join(inputs)}.")
         tensor = _tensor(inputs[name])
         refuse_dynamic(file, tensor, "input", _FIX)
         if tensor.shape is None or not re.fullmatch(r"(float|u?int)\d+|bool", tensor.dtype):

@@ -138,9 +138,7 @@ def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -
 
 
 def _convolution(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """Convert a convolution that is a Fourier transform. Replace another one's `SAME` by explicit padding, for which TVM's converter would
-    make a kernel.
-    """
+    """Convert Fourier transforms; in other convolutions make `SAME` explicit padding, for which TVM's converter would make a kernel."""
     mode = attrs.get("auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
         return fourier.spectral_convolution(inputs, attrs, opset)

@@ -139,9 +139,7 @@ def _squeeze(into: VaryingNodes, node: Any) -> bool:
 
 
 def _reshape(into: VaryingNodes, node: Any) -> bool:
-    """Append a `Reshape`, `Flatten` or `Expand` that keeps the product of the extents in front of the axis, and joins it with none but
-    those behind it.
-    """
+    """Append a `Reshape`, `Flatten` or `Expand` that keeps the extents' product in front of the axis, and joins only those behind."""
     data = node.input[0]
     if data in into.fewer and data not in into.rows:
         return False

@@ -1,0 +1,37 @@
+"""Boards are registered with the options of `add_device`, and progress is reported before each step."""
+
+from __future__ import annotations
+
+import pytest
+
+import tvmmobile as tm
+from tvmmobile.devices.board.registered import AdbAddress, DeviceFile, Facts, LinuxCore, RegisteredBoard, load_device, save_device
+from tvmmobile.pipeline import registration
+from tvmmobile.system.errors import DeviceUnavailable, UserError
+
+
+def test_options_are_checked_before_a_board_is_reached() -> None:
+    with pytest.raises(UserError, match=r"^give one of `ssh`, `adb` and `local`"):
+        tm.add_device("desk")
+    with pytest.raises(UserError, match=r"^`directory` relative is not absolute"):
+        tm.add_device("desk", adb="serial", directory="relative")
+    with pytest.raises(UserError, match=r"^`port=0` is too small"):
+        tm.add_device("desk", ssh="pi@desk", port=0)
+
+
+def test_progress_is_reported_before_a_board_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = (LinuxCore(implementer=0x41, part=0xD08, max_hz=1.8e9),)
+    facts = Facts(architecture="aarch64", model="Phone", cores=cores, memory_bytes=4 << 30, system="Android 14", kernel="5.15", libc="")
+    board = RegisteredBoard(address=AdbAddress(serial="abc"), directory="/data/x", runner=(), facts=facts, added="today")
+    save_device(DeviceFile(name="desk", boards=(board,)))
+
+    def unreachable(_address: object) -> None:
+        raise DeviceUnavailable("abc does not answer.")
+
+    monkeypatch.setattr(registration, "connected", unreachable)
+    told: list[str] = []
+    with pytest.raises(DeviceUnavailable):
+        tm.remove_device("desk", on_progress=told.append)
+    assert told == ["Removing /data/x from adb abc"] and load_device("desk") is not None
+    tm.remove_device("desk", keep_files=True, on_progress=told.append)
+    assert len(told) == 1 and load_device("desk") is None

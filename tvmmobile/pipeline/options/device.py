@@ -1,0 +1,52 @@
+"""Options of a board that is registered."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TypedDict
+
+from tvmmobile.pipeline.options.option import Options, option
+from tvmmobile.system.errors import UserError
+
+
+def _absolute(directory: str | None) -> str | None:
+    """Return the directory; raise `UserError` for a relative one."""
+    if directory is not None and not directory.startswith("/"):
+        raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
+    return directory
+
+
+@dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Options of `add_device`: the board's address, one of three, and what the board does not tell."""
+
+    ssh: str | None = option(None, "--ssh [USER@]HOST", "Board to reach over SSH.")
+    adb: str | None = option(None, "--adb SERIAL", "Phone to reach over adb; HOST:PORT over the network.")
+    local: bool = option(False, "--local", "This machine itself, if it is AArch64 Linux.")
+    port: int | None = option(None, "--port N", "Port of the SSH server.", typer_settings={"min": 1, "max": 65535})
+    fingerprint: str | None = option(None, "--fingerprint SHA256:…", "Expected host key; without it you are asked to confirm the key.")
+    directory: str | None = option(None, "--directory DIR", "Directory for the agent on the board.", parse=_absolute)
+    runner: tuple[str, ...] = option(
+        "", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=lambda words: tuple(shlex.split(words))
+    )
+    root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.")
+    clock_ghz: float | None = option(
+        None, "--clock GHZ", "Maximum clock in GHz, if the board does not report it.", typer_settings={"min": 0.1, "max": 10}
+    )
+    join: bool = option(False, "--join", "Add another board to an existing device; they share the work.")
+
+
+class DeviceArguments(TypedDict, total=False):
+    """For type checkers: the keywords of calls that take `DeviceOptions`; a test holds them equal."""
+
+    ssh: str | None
+    adb: str | None
+    local: bool
+    port: int | None
+    fingerprint: str | None
+    directory: str | None
+    runner: str
+    root: str
+    clock_ghz: float | None
+    join: bool

@@ -1,0 +1,84 @@
+"""Quantises a network from calibration data for the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from tvmmobile.graph.layers import Array, IntegerLayer, Layer
+from tvmmobile.graph.network import Float32Layer, Network, read_network
+from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_nhwc
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.tasks import Task
+from tvmmobile.quantisation.calibration import Accepts, Images, Method, best_method, with_seven_bit_weights
+from tvmmobile.quantisation.flow import Flow, FlowStep, flow_of
+from tvmmobile.quantisation.integers import reads_input
+from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
+from tvmmobile.quantisation.mixed import Decision, Mixed
+from tvmmobile.schedules import all_templates, template_for
+
+#: Reason for layers that no int8 kernel takes.
+_NO_KERNEL = "no int8 kernel"
+#: Reason for layers that an int8 kernel would slow down.
+_FASTER = "faster in float32"
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedNetwork(LoweredNetwork):
+    """A network quantised from calibration data, and the decision that made it."""
+
+    decision: Decision
+
+
+def prepare_calibrated(
+    composed: ComposedNetwork,
+    images: Images,
+    task_of: Callable[[tuple[Layer, ...]], Task],
+    choose: Callable[[Network, Flow, Method, Accepts], Mixed],
+) -> CalibratedNetwork:
+    """Quantise a network, except layers that no kernel takes or that are faster in float32.
+
+    Args:
+        task_of: returns the task of a region's layers.
+        choose: chooses the integer layers of a network in float32, given its steps, the method, and the layers that may be in integers.
+    """
+
+    def task(layer: Layer) -> Task:
+        return task_of((layer,))
+
+    @cache
+    def accepts(layer: Layer) -> bool:
+        return template_for(task(layer)) is not None and not is_faster_in_floats(task(layer))
+
+    wide = read_network(*lower_in_nhwc(composed))
+    flow = flow_of(wide)
+    method = best_method(flow, images, accepts)
+    method = with_seven_bit_weights(flow, images, method, accepts, lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
+    mixed = choose(wide, flow, method, accepts)
+    lowered = lower_quantised(mixed.network, composed, wide, accepts)
+    network, reasons = lowered.network, mixed.decision.float32_reasons
+    floats = tuple(
+        Float32Layer(node, network.nodes[node].layer.name, reasons.get(number) or _left_out(flow.steps[number], task))
+        for number, node in lowered.nodes.items()
+        if number not in mixed.network.steps
+    )
+    return CalibratedNetwork(replace(network, float32_layers=floats), mixed.network, lowered.nodes, mixed.decision)
+
+
+def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
+    """Return the reason why a layer that nobody asked to keep in float32 is there."""
+    layer = step.layer
+    if isinstance(layer, IntegerLayer):
+        layer = layer.as_integers(FLOAT32.name * reads_input(step), "")
+    return _FASTER if is_faster_in_floats(task(layer)) else _NO_KERNEL
+
+
+def is_faster_in_floats(task: Task) -> bool:
+    """Return whether an integer layer's kernel takes longer than one in float32."""
+    return any(template.faster_in_floats(task) for template in all_templates())
+
+
+def _gains_by_smaller_weights(task: Task, weight: Array) -> bool:
+    """Return whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
+    return any(template.gains_by_smaller_weights(task, weight) for template in all_templates())
