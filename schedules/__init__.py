@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.floats.attention import HeadAttention
 from tvmmobile.schedules.floats.batched_product import BatchedProduct
-from tvmmobile.schedules.floats.channel_norm import LayerNorm
+from tvmmobile.schedules.floats.channel_norm import PixelwiseChannelNorm
 from tvmmobile.schedules.floats.conv import Conv
 from tvmmobile.schedules.floats.dense import DenseVector
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.digits import DigitPointwise
-from tvmmobile.schedules.floats.group_norm import GroupStatistics
+from tvmmobile.schedules.floats.group_norm import ThreePassGroupNorm
 from tvmmobile.schedules.floats.image_conv import ImageConv
 from tvmmobile.schedules.floats.plane_conv import PlaneConv
 from tvmmobile.schedules.floats.plane_mean import PlaneMean
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.floats.pool import PoolMean
-from tvmmobile.schedules.floats.recurrent import Sequences
+from tvmmobile.schedules.floats.recurrent import StepwiseRecurrent
 from tvmmobile.schedules.floats.resize import Resample
 from tvmmobile.schedules.floats.softmax import AxisSoftmax
 from tvmmobile.schedules.floats.sparse import SparseClusters, SparsePointwise
@@ -61,12 +61,12 @@ TEMPLATES: tuple[Template, ...] = (
     WindowMax(),
     WindowMean(),
     Resample(),
-    LayerNorm(),
-    GroupStatistics(),
+    PixelwiseChannelNorm(),
+    ThreePassGroupNorm(),
     HeadAttention(),
     BatchedProduct(),
     AxisSoftmax(),
-    Sequences(),
+    StepwiseRecurrent(),
     SparsePointwise(),
     SparseClusters(),
     SparseSeparable(),

@@ -138,8 +138,8 @@ class Template(ABC):
         if space is None:
             raise ValueError(f"{self.name} does not take {task.name}")
         if wrong := sorted((space.options.keys() ^ knobs.keys()) - space.optional.keys()):
-            told = [f"{'unknown' if name in knobs else 'missing'} knob {name}" for name in wrong]
-            raise ValueError(f"{self.name}@{self.version}: {', '.join(told)}")
+            problems = [f"{'unknown' if name in knobs else 'missing'} knob {name}" for name in wrong]
+            raise ValueError(f"{self.name}@{self.version}: {', '.join(problems)}")
 
     @abstractmethod
     def _space(self, task: Task) -> Space | None:

@@ -58,8 +58,8 @@ def build_wheel(out: Path, say: Callable[[str], None]) -> Path:
         stage_prebuilt(stage / "tvmmobile" / PREBUILT.name, say)
         say("building the wheel …")
         command = [sys.executable, "-c", _BUILD, str(stage), folder]
-        said = run_tool(command, "Building the wheel", "Remove .venv and run it again.")
-        name = said.splitlines()[-1]
+        output = run_tool(command, "Building the wheel", "Remove .venv and run it again.")
+        name = output.splitlines()[-1]
         shutil.copyfile(Path(folder, name), out / name)
     return out / name
 

@@ -44,7 +44,7 @@ def chosen(names: Sequence[str]) -> list[Reader]:
     return [reader for reader in READERS if not names or reader.name in names]
 
 
-def told(finding: Finding, seed: int) -> str:
+def description(finding: Finding, seed: int) -> str:
     """Describe a finding, and how to reproduce it."""
     content = finding.content
     more = f" and {len(content) - _MOST_SHOWN} bytes more" if len(content) > _MOST_SHOWN else ""
@@ -72,7 +72,7 @@ def main() -> int:
         print(f"{reader.name:<16} {tally.inputs:>9,} {rate:>9,.0f} {accepted:>9.1%} {len(tally.findings):>7}", flush=True)
         inputs += tally.inputs
         findings += tally.findings
-    progress("\n".join(told(finding, arguments.seed) for finding in findings))
+    progress("\n".join(description(finding, arguments.seed) for finding in findings))
     minutes = (time.monotonic() - start) / 60
     print(f"{inputs:,} inputs over {len(readers)} readers in {minutes:.1f} minutes: {len(findings)} faults")
     return ExitCode.USAGE if findings else ExitCode.DONE

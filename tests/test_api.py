@@ -78,7 +78,9 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
     read = tvmmobile.read_results(str(tmp_path / "out" / "report.json"))
     assert read == results and not tvmmobile.compare(str(tmp_path / "out" / "report.json"), read).slower
     saved = tvmmobile.save_baselines(read, str(tmp_path), str(tmp_path / "kept"))
-    assert [one.name for one in tvmmobile.load_baselines(str(tmp_path / "kept"), read.context.device)] == sorted(one.name for one in saved)
+    assert [baseline.name for baseline in tvmmobile.load_baselines(str(tmp_path / "kept"), read.context.device)] == sorted(
+        one.name for one in saved
+    )
 
 
 CALLS = {name: call for name in sorted(declared()) if inspect.isfunction(call := getattr(tvmmobile, name))}

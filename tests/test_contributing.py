@@ -167,8 +167,8 @@ for number, shape in enumerate(((7, 5, 22), (1, 1, 3), (3, 3, 8))):
         print(schedule, run_on_host(task, schedule, path) <= 1e-5)
 assert not [one for one in templates_for(Task((Pool(7, 5, 22),), threads=2)) if one.name == "pixel_mean"]
 """
-    said = printed(code).splitlines()
-    assert len(said) == 4 + 1 + 4 and all(line.startswith("pixel_mean@1(pixels=") and line.endswith(" True") for line in said)
+    lines = printed(code).splitlines()
+    assert len(lines) == 4 + 1 + 4 and all(line.startswith("pixel_mean@1(pixels=") and line.endswith(" True") for line in lines)
 
 
 @pytest.mark.parametrize(("title", "lines"), [("A layer kind", [2, 2]), ("An operator's trait", [1])])
@@ -225,9 +225,9 @@ module = import_torch(network, (1, 3, 8, 8))
 print(module.script().count("relax.op.nn.relu") + module.script().count("R.nn.relu"))
 compose(module, lambda layer: False, dumps)
 """
-    said = printed(code).split()
+    words = printed(code).split()
     [dumped] = [path.read_text(encoding="utf-8") for path in tmp_path.glob("*_single_relu.py")]
-    assert said == ["2"] and dumped.count("R.nn.relu") == 1
+    assert words == ["2"] and dumped.count("R.nn.relu") == 1
 
 
 def test_the_command_shows_in_the_help_and_runs(checkout: Path) -> None:
@@ -254,7 +254,7 @@ for verb in "compile", "tune":
     print(run([verb, "--out", "out", "--note", "ours\\n, too"]))
     run([verb, "--help"])
 """
-    said = printed(code).splitlines()
-    assert said[:3] == ["note: str | None = None True"] * 3 and said[3] == "ours"
-    assert [line for line in said if line.isdigit()] == ["1", "1"]
-    assert sum("--note TEXT" in line and line.endswith("Line for readers of the manifest.") for line in said) == 2
+    lines = printed(code).splitlines()
+    assert lines[:3] == ["note: str | None = None True"] * 3 and lines[3] == "ours"
+    assert [line for line in lines if line.isdigit()] == ["1", "1"]
+    assert sum("--note TEXT" in line and line.endswith("Line for readers of the manifest.") for line in lines) == 2

@@ -37,10 +37,10 @@ def sentences(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
-        yield "".join(str(each.value) if isinstance(each, ast.Constant) else "X" for each in node.values)
-        for each in node.values:
-            if isinstance(each, ast.FormattedValue):
-                yield from sentences(each.value)
+        yield "".join(str(value.value) if isinstance(value, ast.Constant) else "X" for value in node.values)
+        for value in node.values:
+            if isinstance(value, ast.FormattedValue):
+                yield from sentences(value.value)
     else:
         for child in ast.iter_child_nodes(node):
             yield from sentences(child)
@@ -156,7 +156,7 @@ def options_of(verb: str, action: str) -> set[str] | None:
     """The options of a verb or of an action of it; `None` where there is no such verb."""
     found = next((load(each) for each in VERBS if each.name == verb), None)
     command = getattr(found, "commands", {}).get(action, found)
-    return command and {word for each in command.params for word in each.opts}
+    return command and {word for param in command.params for word in param.opts}
 
 
 def test_commands_in_errors_have_the_options_that_they_are_given() -> None:

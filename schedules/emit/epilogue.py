@@ -79,8 +79,8 @@ def panel_spots(output: Activation, pixels: Sequence[Expr], channel: Expr, colum
 def k_blocks(layer: Conv2d, task: Task, depth: int, channels: int) -> tuple[int, ...]:
     """Return choices for the input channels of a cache block, all of them or fewer: partial sums are stored and loaded as whole vectors."""
     in_block, shuffle = channel_block(layer.in_layout, layer.in_channels), shuffle_of(layer.out_layout)
-    apart = layer.out_layout == "NCHW" or (shuffle and shuffle[1] % task.lanes)
-    if channels % task.lanes or layer.pieces or not task.keeps_sums or apart:
+    scattered_output = layer.out_layout == "NCHW" or (shuffle and shuffle[1] % task.lanes)
+    if channels % task.lanes or layer.pieces or not task.keeps_sums or scattered_output:
         return (0,)
     return (0, *(k for k in (32, 64, 128, 256) if k < depth and (in_block % k == 0 or k % in_block == 0)))
 

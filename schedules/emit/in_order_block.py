@@ -72,7 +72,7 @@ class InOrderBlock:
     @property
     def fits(self) -> bool:
         """True if registers suffice for what the block reads, loads reach it, and it is long enough to pay."""
-        reached = all(place.reached for one in self.multiplications for place in (one.x, one.y))
+        reached = all(place.reached for multiplication in self.multiplications for place in (multiplication.x, multiplication.y))
         return reached and len(self.multiplications) >= LEAST and self._registers is not None
 
     @property

@@ -110,8 +110,8 @@ def inline_function(
         if n < begun:
             before.append(f"%v{n} = load <4 x float>, ptr %p{n}, align 16")
         after += [f"%r{n} = extractvalue {kind} %r, {n}", f"store <4 x float> %r{n}, ptr %p{n}, align 16"]
-    text, told = "\\0A".join(assembly), ",".join([*constraints, "~{cc}", "~{memory}"])
-    call = f'%r = call {kind} asm sideeffect "{text}", "{told}"({", ".join(inputs)})'
+    text, operands = "\\0A".join(assembly), ",".join([*constraints, "~{cc}", "~{memory}"])
+    call = f'%r = call {kind} asm sideeffect "{text}", "{operands}"({", ".join(inputs)})'
     return "\n".join([f"define internal void {head} alwaysinline nounwind {{", *before, call, *after, "ret void", "}", ""])
 
 

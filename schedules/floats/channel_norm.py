@@ -19,7 +19,7 @@ from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
 
-class LayerNorm(Norm):
+class PixelwiseChannelNorm(Norm):
     """Takes one layer norm or RMS norm over channels, NHWC. Threads divide the pixels among them.
 
     Knobs:

@@ -20,7 +20,7 @@ from tvmmobile.schedules.template import layer_of
 _Term = Callable[[Expr], Expr]
 
 
-class GroupStatistics(Norm):
+class ThreePassGroupNorm(Norm):
     """Takes one group norm, NHWC. Every thread computes the statistics of all groups; threads divide the pixels of the result among them.
 
     Knobs:
@@ -60,7 +60,7 @@ class _Image:
     """Emits the passes over an image.
 
     Attributes:
-        vectors: see `GroupStatistics`.
+        vectors: see `ThreePassGroupNorm`.
         buffers: buffers by argument.
         means, factors: mean of each channel's group, and one over its standard deviation.
     """

@@ -52,8 +52,8 @@ class Pointwise(Template):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
         # With a shuffled output, or channels first, every vector's place is computed anyway.
-        apart = layer.out_layout == "NCHW" or shuffle_of(layer.out_layout)
-        out_block = channel_block("NHWC" if apart else layer.out_layout, channels)
+        is_moved = layer.out_layout == "NCHW" or shuffle_of(layer.out_layout)
+        out_block = channel_block("NHWC" if is_moved else layer.out_layout, channels)
         rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
         may_join = conv_group(layer, task) > 1 and layer.stride == (1, 1) and not (layer.scaled or layer.pieces)
         options = {

@@ -23,7 +23,7 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
-class Sequences(Template):
+class StepwiseRecurrent(Template):
     """Takes one recurrent layer. Threads share its directions and sequences.
 
     States and gates are padded with zeros to whole vectors, and stay in the first-level cache.
@@ -113,7 +113,7 @@ class _Block:
     """Emits all steps of a few sequences in one direction.
 
     Attributes:
-        knobs: see `Sequences`.
+        knobs: see `StepwiseRecurrent`.
         buffers: buffers by argument.
         products: products of the states, for each of `products_of`.
         hidden, other: states, row by row: the hidden ones, and an LSTM's memories or a GRU's states after its reset.

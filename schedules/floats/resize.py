@@ -140,11 +140,11 @@ class _ResizeNest:
     def between_four(self, rows: tuple[Expr, Expr]) -> None:
         """Emit values between four pixels."""
         with self._pixels(rows) as (row, column, line, target):
-            above, beside = self._between(0, row), self._between(1, column)
+            above, columns = self._between(0, row), self._between(1, column)
             for channel, lanes in self._channels(self.layer.channels):
                 with channel as first:
-                    left, right = (self._middle(self.buffers["data"], above, end + first, lanes) for end in (beside.first, beside.last))
-                    self.kernel.store(line, self._mixed(left, right, beside.ratio, lanes), target + first, lanes)
+                    left, right = (self._middle(self.buffers["data"], above, end + first, lanes) for end in (columns.first, columns.last))
+                    self.kernel.store(line, self._mixed(left, right, columns.ratio, lanes), target + first, lanes)
 
     def rows_first(self, rows: tuple[Expr, Expr]) -> None:
         """Emit values between two rows, then between columns of them."""
@@ -156,10 +156,10 @@ class _ResizeNest:
                 with place as first:
                     kernel.store(between, self._middle(self.buffers["data"], above, first, lanes), first, lanes)
             with self._columns(row) as (column, line, target):
-                beside = self._between(1, column)
+                columns = self._between(1, column)
                 for channel, lanes in self._channels(layer.channels):
                     with channel as first:
-                        kernel.store(line, self._middle(between, beside, first, lanes), target + first, lanes)
+                        kernel.store(line, self._middle(between, columns, first, lanes), target + first, lanes)
 
     @contextmanager
     def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Buffer, Expr]]:

@@ -193,5 +193,5 @@ class SparseClusters(Sparse[Clusters]):
 
     def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
         """Return whether outputs have the type of sums, and no other thread writes a strip's."""
-        apart = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
-        return output_holds_sums(task) and (apart or task.threads == 1)
+        separate = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
+        return output_holds_sums(task) and (separate or task.threads == 1)

@@ -110,10 +110,10 @@ def _axes(readers: Sequence[Reader], step: int, offset: int) -> list[ChainAxis]:
     pieces = -(-readers[-1].size // step)
     found = [ChainAxis(readers[-1].size, pieces, step, offset)]
     for layer, reader in zip(reversed(readers[:-1]), reversed(readers[1:]), strict=True):
-        behind = found[0]
-        ahead = behind.offset * reader.stride + reader.kernel - reader.stride - reader.padding
+        following = found[0]
+        ahead = following.offset * reader.stride + reader.kernel - reader.stride - reader.padding
         found.insert(
-            0, ChainAxis(layer.size, pieces, behind.step * reader.stride, ahead, reader.kernel, reader.stride, reader.padding, behind)
+            0, ChainAxis(layer.size, pieces, following.step * reader.stride, ahead, reader.kernel, reader.stride, reader.padding, following)
         )
     return found
 

@@ -18,7 +18,7 @@ from tvmmobile.schedules.emit.pairs import group_of, tile_of
 from tvmmobile.schedules.emit.tiles import Taps, cut, taps_along
 from tvmmobile.schedules.emit.window_nest import window_products
 from tvmmobile.schedules.fused.chain_memory import arrange
-from tvmmobile.schedules.fused.chain_place import Moment, Place
+from tvmmobile.schedules.fused.chain_place import LoopPosition, Place
 from tvmmobile.schedules.space import Knobs
 
 
@@ -258,11 +258,11 @@ class ChainNest:
                     # Bound to variables they are opaque to TVM's analysis of regions, which divides by zero over their expressions.
                     step = self.T.bind(begin - lead + count)
                     opaque = part if isinstance(part, int) else self.T.bind(part)
-                    moment = Moment(block, opaque, step, begin - lead)
+                    moment = LoopPosition(block, opaque, step, begin - lead)
                     for index in range(len(self.stages)):
                         self._layer(index, scratch, moment, count)
 
-    def _layer(self, index: int, scratch: Buffer, moment: Moment, count: Expr) -> None:
+    def _layer(self, index: int, scratch: Buffer, moment: LoopPosition, count: Expr) -> None:
         """Emit a layer in a step, unless no later one needs it there."""
         stage = self.stages[index]
         source = self.stages[index - 1] if index else None

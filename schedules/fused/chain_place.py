@@ -16,7 +16,7 @@ from tvmmobile.schedules.space import Knobs
 
 
 @dataclass(frozen=True)
-class Moment:
+class LoopPosition:
     """The loops' variables.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
     stage: ChainStage
     source: ChainStage | None
     last: bool
-    moment: Moment
+    moment: LoopPosition
     data: Buffer
     output: Buffer
     scratch: Buffer

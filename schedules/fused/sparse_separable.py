@@ -68,7 +68,7 @@ class SparseSeparable(Template):
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size, channels, share of entries, a cluster's sums, a block's bytes, and the depthwise tile."""
-        first, second = _taken(task)
+        first, second = _accepted_layers(task)
         count, together = second.sparse
         block = knobs["k_block"] or second.in_channels
         pixels = knobs["rows"] * first.out_width
@@ -85,7 +85,7 @@ class SparseSeparable(Template):
         ]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        first, second = _taken(task)
+        first, second = _accepted_layers(task)
         lists = _lists(task, second, knobs)
         kernel = Kernel(task, knobs, places=[name for name in lists.shapes if name != "weight"])
         shapes = {
@@ -110,7 +110,7 @@ class SparseSeparable(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return both layers' constants as the single templates pack them."""
-        first, second = _taken(task)
+        first, second = _accepted_layers(task)
         weight = parameters[1].weight.reshape(second.in_channels, second.out_channels)
         return [
             packed_planes(parameters[0].weight, 1, task.lanes),
@@ -131,7 +131,7 @@ def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
     return None if task.side_shapes or second.out_channels % second.sparse[1] else (first, second)
 
 
-def _taken(task: Task) -> tuple[Conv2d, Conv2d]:
+def _accepted_layers(task: Task) -> tuple[Conv2d, Conv2d]:
     layers = _layers(task)
     assert layers is not None
     return layers

@@ -335,9 +335,9 @@ class _Box:
         found: list[_Axis] = []
         for axis in reversed(axes):
             if found:
-                behind = found[0]
-                whole = self._axis(axis.extent * behind.extent)
-                at = {axis.variable: whole.variable // behind.extent, behind.variable: whole.variable % behind.extent}
+                inner = found[0]
+                whole = self._axis(axis.extent * inner.extent)
+                at = {axis.variable: whole.variable // inner.extent, inner.variable: whole.variable % inner.extent}
                 value, target = self._simple(replaced(self.value, at)), self._simple(replaced(self.target, at))
                 if _divisions(value) <= _divisions(self.value) and not _divisions(target):
                     self.value, self.target, found[0] = value, target, whole

@@ -61,16 +61,16 @@ class Cycles:
 
 def insertions(waiting: list[Half], unit: int) -> Iterator[Cycles]:
     """Take insertions before a unit from what is `waiting`, most urgent first: two of different registers, or one that is due."""
-    while able := [one for one in waiting if one[0].release <= unit]:
+    while able := [half for half in waiting if half[0].release <= unit]:
         first = able[0]
         count = {refill: sum(other is refill for other, _ in able) for refill, _ in able}
         # Of three registers, each one's halves go with another one's.
-        second = max((one for one in able if one[0] is not first[0]), key=lambda one: count[one[0]], default=None)
+        second = max((half for half in able if half[0] is not first[0]), key=lambda half: count[half[0]], default=None)
         if second is None and first[0].need > unit:
             return
         halves = [first, second] if second else [first]
-        for one in halves:
-            waiting.remove(one)
+        for half in halves:
+            waiting.remove(half)
         yield Cycles([], 1, 2 - len(halves), halves)
 
 

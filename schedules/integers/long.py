@@ -184,7 +184,9 @@ def order_steps(weight: Sequence[Array]) -> tuple[list[int], list[int]]:
 def _partners(weight: Sequence[Array]) -> list[tuple[int, int]]:
     """Return the pairs of steps that fit. Those that fit with few others choose first."""
     magnitudes = [np.abs(step.astype(np.int32)) for step in weight]
-    lanes = np.stack([(one[:, :HALF] + one[:, HALF:] if one.shape[1] > HALF else one).ravel() for one in magnitudes])
+    lanes = np.stack(
+        [(magnitude[:, :HALF] + magnitude[:, HALF:] if magnitude.shape[1] > HALF else magnitude).ravel() for magnitude in magnitudes]
+    )
     fits = np.array([(lanes + own <= MOST_TOGETHER).all(1) for own in lanes])
     np.fill_diagonal(fits, False)
     left = np.ones(len(weight), bool)

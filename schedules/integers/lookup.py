@@ -23,10 +23,10 @@ def lookup(vectors: int) -> str:
     """Return the function `symbol_of`(bytes, table), both pointers, as LLVM's text: it replaces this many vectors of bytes."""
     numbers = range(3 * vectors + 1)
     kinds, constraints = ["<4 x float>"] * len(numbers), ["=&w"] * len(numbers)
-    told = [*constraints, *(str(vectors + n) for n in range(vectors)), "r", *(f"~{{{register}}}" for register in _REGISTERS)]
+    operands = [*constraints, *(str(vectors + n) for n in range(vectors)), "r", *(f"~{{{register}}}" for register in _REGISTERS)]
     inputs = [*(f"<4 x float> %v{n}" for n in range(vectors)), "ptr %table"]
     head = f"@{symbol_of(vectors)}(ptr %acc, ptr %table)"
-    return inline_function(head, _assembly(vectors, f"${len(numbers) + vectors}"), kinds, told, inputs, vectors, vectors)
+    return inline_function(head, _assembly(vectors, f"${len(numbers) + vectors}"), kinds, operands, inputs, vectors, vectors)
 
 
 def _assembly(vectors: int, table: str) -> list[str]:

@@ -42,8 +42,8 @@ def transposed(weight: Array) -> Array:
     pairs = count // 2
     lane, turn = np.arange(FOUR), np.arange(FOUR)[:, None]
     places = [(lane + turn + shift) % pairs for shift in range(0, pairs, FOUR)]  # (turn, lane), of the lower and upper bytes
-    taken = weight.reshape(channels // FOUR, FOUR, pairs, 2)
-    halves = [taken[:, lane, place].transpose(1, 0, 2, 3).reshape(FOUR, -1, HALF) for place in places]
+    grouped = weight.reshape(channels // FOUR, FOUR, pairs, 2)
+    halves = [grouped[:, lane, place].transpose(1, 0, 2, 3).reshape(FOUR, -1, HALF) for place in places]
     if count == HALF:
         halves.append(np.zeros_like(halves[0]))
     return np.ascontiguousarray(np.concatenate(halves, -1)).ravel()
@@ -169,8 +169,8 @@ class StepsLoop:
             loads = [f"ldpsw {', '.join(registers)}, [{table}], #{2 * _WORD}"]
         else:
             loads = [f"ldrsw {register}, [{table}], #{_WORD}" for register in registers]
-        behind = [f"add {self._general(place.replace('p', 'h'))}, {self._general(place)}, #{HALF}" for place in places if self._odd]
-        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers), *behind]
+        second_halves = [f"add {self._general(place.replace('p', 'h'))}, {self._general(place)}, #{HALF}" for place in places if self._odd]
+        return [*loads, *(f"add {register}, {self._general('a')}, {register}" for register in registers), *second_halves]
 
     @property
     def _odd(self) -> bool:
@@ -242,7 +242,7 @@ class StepsLoop:
         first = FOUR * self._sums - self.rows
         for unit, lines in enumerate(self._units(one)):
             yield from early if unit == first else ()
-            yield from (self._fetch(one.register, one.base, one.offset, False) for one in refills if one.release == unit)
+            yield from (self._fetch(refill.register, refill.base, refill.offset, False) for refill in refills if refill.release == unit)
             yield from lines
 
     def _units(self, one: Pass) -> Iterator[list[str]]:

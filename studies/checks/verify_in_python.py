@@ -75,6 +75,6 @@ def main(options: Options) -> int:
         tolerance = library.tolerance
         good = isinstance(result, float) and math.isfinite(result) and result <= tolerance
         wrong += not good
-        said = f"error {result:.2g} of the output's largest magnitude" if isinstance(result, float) else result
-        print(f"{'ok   ' if good else 'WRONG'} {path.name}: {said}")
+        verdict = f"error {result:.2g} of the output's largest magnitude" if isinstance(result, float) else result
+        print(f"{'ok   ' if good else 'WRONG'} {path.name}: {verdict}")
     return ExitCode.DISAGREES if wrong else ExitCode.DONE

@@ -81,7 +81,7 @@ def table(found: Mapping[str, Any]) -> str:
         by_method.setdefault((row["ranges"], row["per_channel"], row["equalised"], row["corrected"]), []).append(row)
     lines = []
     for (ranges, per_channel, equalised, corrected), rows in by_method.items():
-        words = [ranges, "per channel" if per_channel else "per tensor", *("yes" if told else "no" for told in (equalised, corrected))]
+        words = [ranges, "per channel" if per_channel else "per tensor", *("yes" if flag else "no" for flag in (equalised, corrected))]
         for row in rows:
             words += [f"{row['lost']:.2f} ± {row['interval']:.2f}", f"{row['same']:.2f}", f"{row['signal_to_noise_db']:.1f}"]
         lines.append(words)

@@ -59,9 +59,9 @@ def to_mnn(model: Path, inputs: Any, output: Path) -> None:
             "feature_quantize_method": "KL",
             "weight_quantize_method": "MAX_ABS",
         }
-        said = Path(scratch, "settings.json")
-        said.write_text(json.dumps(settings), encoding="utf-8")
-        _tools.mnnquant(["mnnquant", str(model), str(output), str(said)])
+        configuration = Path(scratch, "settings.json")
+        configuration.write_text(json.dumps(settings), encoding="utf-8")
+        _tools.mnnquant(["mnnquant", str(model), str(output), str(configuration)])
 
 
 def to_onnx(model: Path, inputs: Any, output: Path) -> None:
@@ -81,8 +81,8 @@ def to_onnx(model: Path, inputs: Any, output: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tvmmobile-quantise-") as scratch:
         ready = Path(scratch, "ready.onnx")
         quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
-        how = {"quant_format": QuantFormat.QDQ, "activation_type": activations, "weight_type": QuantType.QInt8, "per_channel": True}
-        quantize_static(str(ready), str(output), Inputs(), **how)
+        options = {"quant_format": QuantFormat.QDQ, "activation_type": activations, "weight_type": QuantType.QInt8, "per_channel": True}
+        quantize_static(str(ready), str(output), Inputs(), **options)
 
 
 def to_ncnn(model: Path, inputs: Any, output: Path) -> None:

@@ -98,9 +98,9 @@ def read_layers(text: str, weights: bytes) -> list[NcnnLayer]:
 
 
 def _layer(words: list[str]) -> NcnnLayer:
-    kind, name, taken, made = *words[:2], int(words[2]), int(words[3])
-    tensors, values = words[4 : 4 + taken + made], words[4 + taken + made :]
-    return NcnnLayer(kind, name, tensors[:taken], tensors[taken:], dict(value.split("=", 1) for value in values))
+    kind, name, inputs, outputs = *words[:2], int(words[2]), int(words[3])
+    tensors, values = words[4 : 4 + inputs + outputs], words[4 + inputs + outputs :]
+    return NcnnLayer(kind, name, tensors[:inputs], tensors[inputs:], dict(value.split("=", 1) for value in values))
 
 
 def write_layers(layers: list[NcnnLayer]) -> tuple[str, bytes]:

@@ -48,9 +48,9 @@ def kernel_lines(kernels: Sequence[Mapping[str, Any]], profile: DeviceProfile) -
     rows.sort(key=lambda row: -(row[0] or 0))
     lines = [f"{'cycles':>12} {'FMA limit':>12} {'of limit':>9} {'runs':>5}  kernel"]
     for cycles, limit, count, name in rows:
-        said = "no record" if cycles is None else f"{cycles:,.0f}"
+        cycles_text = "no record" if cycles is None else f"{cycles:,.0f}"
         share = f"{cycles / limit:.2f} x" if cycles and limit else ""
-        lines.append(f"{said:>12} {limit:>12,.0f} {share:>9} {count:>5}  {name}")
+        lines.append(f"{cycles_text:>12} {limit:>12,.0f} {share:>9} {count:>5}  {name}")
     known, least = sum(row[0] or 0 for row in rows), sum(row[1] for row in rows)
     lines.append(f"{known:>12,.0f} {least:>12,.0f} {f'{known / least:.2f} x':>9} {len(kernels):>5}  all kernels, from their records")
     return lines

@@ -63,14 +63,14 @@ class SurveyOutcome:
 
 def exported(name: str, work: Path) -> Mapping[str, str]:
     """Write a network in both formats; return the reason for each that failed, by format."""
-    told = work / f"{name}.json"
-    if not told.is_file():
+    reasons_file = work / f"{name}.json"
+    if not reasons_file.is_file():
         needed = "" if NETWORKS[name].source == "here" else str(locked_packages(HERE / "survey.lock", "torchvision and timm"))
         command = [sys.executable, str(HERE / "survey_models.py"), needed, name, str(work)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode:
             return dict.fromkeys(FORMATS, _complaint(done.stderr))
-    return dict(json.loads(told.read_text(encoding="utf-8")))
+    return dict(json.loads(reasons_file.read_text(encoding="utf-8")))
 
 
 def out_of(model: Path) -> Path:
@@ -98,8 +98,8 @@ def tried(model: Path, device: str, trials: int, threads: int, more: Sequence[st
 def _complaint(text: str) -> str:
     """Return a command's error message without its advice; the last line if there is no such message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line[found.end() :] for line in lines if (found := _ERRORS.match(line))]
-    return (said or lines or ["ended without a word"])[-1]
+    errors = [line[found.end() :] for line in lines if (found := _ERRORS.match(line))]
+    return (errors or lines or ["ended without a word"])[-1]
 
 
 def survey(names: Iterable[str], options: Options, known: Mapping[str, Any]) -> dict[str, Any]:

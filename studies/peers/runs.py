@@ -167,10 +167,10 @@ def count_run(job: PeerRun) -> tuple[bytes, str, float]:
 
 def difference_in(output: str, job: PeerRun) -> float:
     """Read a program's difference from PyTorch, relative to the largest magnitude; raise `UserError` if it printed none."""
-    said = _DIFFERENCE.search(output)
-    if said is None:
+    match = _DIFFERENCE.search(output)
+    if match is None:
         raise UserError(f"{job.system.key} did not say how far it is from PyTorch.", f"See {job.system.program}.")
-    return float(said[1]) / (float(np.abs(np.load(job.files[0].parent / "logits.npy")).max()) or 1.0)
+    return float(match[1]) / (float(np.abs(np.load(job.files[0].parent / "logits.npy")).max()) or 1.0)
 
 
 def environment_of(job: PeerRun, scratch: str) -> dict[str, str]:

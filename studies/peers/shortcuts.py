@@ -54,7 +54,7 @@ def _shares(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Average over the channels of some layers, for each shortcut over those that have it at all."""
     found = {}
     for name in _TITLES:
-        shares = [(entry["channels"], told[name]) for entry in entries if name in (told := _shares_of(entry))]
+        shares = [(entry["channels"], by_name[name]) for entry in entries if name in (by_name := _shares_of(entry))]
         if shares:
             found[name] = sum(count * share for count, share in shares) / sum(count for count, _ in shares)
     return found

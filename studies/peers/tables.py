@@ -98,7 +98,7 @@ def _index(comparison: PeerComparison, stem: str) -> str:
     parts = [
         "# Latency compared with other libraries",
         "",
-        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_said_of(comparison, stem)),
+        _METHOD.format(json=f"[{stem}.json]({stem}.json)", networks=networks, **_placeholders(comparison, stem)),
         f"![Ours over the best other library, on each board]({stem}.svg)",
         "",
         "## Boards",
@@ -113,7 +113,7 @@ def _index(comparison: PeerComparison, stem: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _said_of(comparison: PeerComparison, stem: str) -> dict[str, str]:
+def _placeholders(comparison: PeerComparison, stem: str) -> dict[str, str]:
     """Describe the precision and the weights in words."""
     dtype = comparison.context.dtype
     peers, ours = (f"{bound:.0e}".replace("e-0", "e-") for bound in (peer_tolerance(dtype), precision_named(dtype).network_tolerance))

@@ -73,15 +73,15 @@ def test_layers_in_the_order_of_execution_with_what_they_lose() -> None:
     module = network()
     before = [image.copy() for image in IMAGES], {name: tensor.clone() for name, tensor in module.state_dict().items()}
     layers = stored_layers(by_torch(module), IMAGES, FLOAT16)
-    assert [one.layer for one in layers] == [
+    assert [layer.layer for layer in layers] == [
         "1: 3×3, 3 → 8 channels, to 8×8",
         "2: depthwise 3×3, 8 channels, to 8×8",
         "3: 1×1, 8 → 8 channels, to 8×8",
         "4: dense, 8 → 5",
     ]
     # A rounding costs at most 2⁻¹¹ of a number: 66 dB, and a few of them some decibels more or less.
-    assert all(one.signal_to_noise_db is not None and 55 < one.signal_to_noise_db < 85 for one in layers)
-    assert [one.values for one in layers] == [1024, 1024, 1024, 10] and all(one.beyond == one.not_finite == 0 for one in layers)
+    assert all(layer.signal_to_noise_db is not None and 55 < layer.signal_to_noise_db < 85 for layer in layers)
+    assert [layer.values for layer in layers] == [1024, 1024, 1024, 10] and all(layer.beyond == layer.not_finite == 0 for layer in layers)
     with torch.no_grad():
         sums = module[1](module[0](torch.from_numpy(np.concatenate(IMAGES))))
     assert layers[0].largest == pytest.approx(float(sums.abs().max())), "after the batch norm, before the activation"
@@ -109,7 +109,7 @@ def test_an_exported_program_is_seen_alike() -> None:
 
 def test_layers_beyond_the_range_of_half_precision_are_found() -> None:
     layers = stored_layers(by_torch(network(scale=1e6)), IMAGES, FLOAT16)
-    assert [one.beyond > 0 for one in layers] == [False, False, True, True] and layers[2].largest > 65504
+    assert [layer.beyond > 0 for layer in layers] == [False, False, True, True] and layers[2].largest > 65504
     assert layers[2].not_finite == 0 and layers[2].signal_to_noise_db is not None, "what it reads is still in range"
     assert layers[3].not_finite > 0 and layers[3].signal_to_noise_db is None
     small = stored_layers(by_torch(network(scale=1e-7)), IMAGES, FLOAT16)

@@ -253,12 +253,12 @@ def test_a_checkpoint_is_compared_by_its_contents(cli: CommandLine, compiled: Co
     one = shutil.copytree(compiled.folder / sorted(compiled.labels)[0].partition("/")[0], tmp_path / "one" / "2").parent
     done = cli("evaluate", str(library), str(one), "--checkpoint", str(tmp_path / "0.pth"))
     assert done.code == 0 and f"All {len(list(one.rglob('*.png')))} images have class 2: top-1 means little." in done.out
-    code, said = evaluate("--checkpoint", str(tmp_path / "1.pth"))
-    assert code == 1 and "1.pth is not the one that" in said and sha256_of(tmp_path / "0.pth") in said
-    code, said = evaluate()
-    assert code == 1 and "was compiled from a checkpoint" in said and sha256_of(tmp_path / "0.pth") in said
-    code, said = evaluate("--checkpoint", str(tmp_path / "absent.pth"))
-    assert code == 1 and "absent.pth is not a file" in said
+    code, message = evaluate("--checkpoint", str(tmp_path / "1.pth"))
+    assert code == 1 and "1.pth is not the one that" in message and sha256_of(tmp_path / "0.pth") in message
+    code, message = evaluate()
+    assert code == 1 and "was compiled from a checkpoint" in message and sha256_of(tmp_path / "0.pth") in message
+    code, message = evaluate("--checkpoint", str(tmp_path / "absent.pth"))
+    assert code == 1 and "absent.pth is not a file" in message
 
 
 @pytest.mark.virtual
@@ -276,8 +276,8 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
         done = cli("evaluate", str(library), str(folder), "--out", str(tmp_path / "evaluated"), *more)
         return done.code, done.out, done.err
 
-    code, out, said = evaluate("--model", model)
-    assert code == 0, said
+    code, out, message = evaluate("--model", model)
+    assert code == 0, message
     evaluation = evaluation_in(tmp_path / "evaluated")
     assert evaluation["context"]["judge"].startswith(f"{judge} ") and f"\n {judge} " in out
     for image in evaluation["images"]:
@@ -286,14 +286,14 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
         assert image["library_top5"] == answer.argsort(descending=True)[:5].tolist()
     assert (evaluation["evaluated"], evaluation["same_top5"], evaluation["beyond_tolerance"]) == (3, 3, 0)
 
-    code, _, said = evaluate()
-    assert code == 1 and f"is a network from a file ({'separable' if seed else 'net'})" in said and "--model" in said
-    code, _, said = evaluate("--model", model, "--checkpoint", str(tmp_path / "net.py"))
-    assert code == 1 and "was compiled with " in said and "Leave out --checkpoint" in said
-    code, _, said = evaluate("--model", "mobilenet_v1")
-    assert code == 1 and "--model mobilenet_v1 is not a file" in said
-    code, _, said = evaluate("--model", str(write_onnx(module_of(tmp_path / "net.py", "separable", seed=4), tmp_path / "other.onnx")))
-    assert code == 1 and "other.onnx is not the network that" in said and "SHA-256" in said
+    code, _, message = evaluate()
+    assert code == 1 and f"is a network from a file ({'separable' if seed else 'net'})" in message and "--model" in message
+    code, _, message = evaluate("--model", model, "--checkpoint", str(tmp_path / "net.py"))
+    assert code == 1 and "was compiled with " in message and "Leave out --checkpoint" in message
+    code, _, message = evaluate("--model", "mobilenet_v1")
+    assert code == 1 and "--model mobilenet_v1 is not a file" in message
+    code, _, message = evaluate("--model", str(write_onnx(module_of(tmp_path / "net.py", "separable", seed=4), tmp_path / "other.onnx")))
+    assert code == 1 and "other.onnx is not the network that" in message and "SHA-256" in message
 
 
 def class_folders(folder: Path, *names: str) -> Path:
@@ -311,7 +311,7 @@ def test_how_class_folders_become_labels(tmp_path: Path) -> None:
     names = [f"n{number:08} thing {number}" for number in range(5)]
     synsets = class_folders(tmp_path / "synsets", "n00000004", "n00000001", "n00000003", "n00000002", "n00000000")
     found = read_folder(synsets, 5)
-    assert labels_of(found) == {f"n{number:08}": number for number in range(5)} and "5 synsets, sorted" in found.how
+    assert labels_of(found) == {f"n{number:08}": number for number in range(5)} and "5 synsets, sorted" in found.rule
     some = class_folders(tmp_path / "some", "n00000003", "n00000001")
     assert labels_of(read_folder(some, 5, names)) == {"n00000001": 1, "n00000003": 3}
     with pytest.raises(UserError, match="has 2 synsets but the network 5 classes") as caught:
@@ -324,7 +324,7 @@ def test_how_class_folders_become_labels(tmp_path: Path) -> None:
     words = class_folders(tmp_path / "words", "dog", "cat")
     found = read_folder(words, 10)
     assert labels_of(found) == {"cat": 0, "dog": 1}
-    assert found.how == "the 2 class folders in alphabetical order are the classes 0 to 1"
+    assert found.rule == "the 2 class folders in alphabetical order are the classes 0 to 1"
 
 
 def test_what_is_no_image_is_left_alone(tmp_path: Path) -> None:

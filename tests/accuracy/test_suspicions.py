@@ -27,9 +27,9 @@ def scattered(count: int, right: int, classes: int = 10) -> list[tuple[int, int]
 
 
 def test_preprocessing_is_the_first_suspect_where_top1_is_that_of_guessing() -> None:
-    [said] = found(scattered(40, 4))
-    assert said.startswith("4 of 40 images right is no better than guessing among 10 classes. Suspect the preprocessing first: ")
-    assert "every image got RGB minus 0.5" in said and "channel order, mean and standard deviation" in said and "--labels" in said
+    [text] = found(scattered(40, 4))
+    assert text.startswith("4 of 40 images right is no better than guessing among 10 classes. Suspect the preprocessing first: ")
+    assert "every image got RGB minus 0.5" in text and "channel order, mean and standard deviation" in text and "--labels" in text
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ def test_what_is_no_guessing_is_not_suspected(count: int, right: int, classes: i
 
 
 def test_classes_that_are_numbered_differently() -> None:
-    [said] = found([(n % 9, n % 9 + 1) for n in range(20)])
-    assert said.startswith("Most images get a class 1 higher than their label") and "background class" in said and "--labels" in said
-    [said] = found([(n % 7 + 3, n % 7) for n in range(20)])
-    assert said.startswith("Most images get a class 3 lower")
+    [text] = found([(n % 9, n % 9 + 1) for n in range(20)])
+    assert text.startswith("Most images get a class 1 higher than their label") and "background class" in text and "--labels" in text
+    [text] = found([(n % 7 + 3, n % 7) for n in range(20)])
+    assert text.startswith("Most images get a class 3 lower")
 
 
 def test_swapped_folders() -> None:
     swapped = {3: 7, 7: 3}
-    [said] = found([(n % 10, swapped.get(n % 10, n % 10)) for n in range(40)])
-    assert said == "Most images of class 3 get class 7, and the other way round: their folders may be swapped."
+    [text] = found([(n % 10, swapped.get(n % 10, n % 10)) for n in range(40)])
+    assert text == "Most images of class 3 get class 7, and the other way round: their folders may be swapped."
 
 
 def test_one_class_only() -> None:
-    [said] = found([(4, 4)] * 12)
-    assert said == "All 12 images have class 4: top-1 means little. Give images of several classes."
+    [text] = found([(4, 4)] * 12)
+    assert text == "All 12 images have class 4: top-1 means little. Give images of several classes."
 
 
 def test_nothing_is_said_of_generated_weights_of_noise_and_of_outputs_that_are_not_numbers() -> None:

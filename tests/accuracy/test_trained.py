@@ -25,8 +25,8 @@ def test_a_trained_network_loses_little_by_storage_in_half_precision() -> None:
     compute = by_torch(trained())
     assert (compute([inputs_of(pixels)])[0].argmax(1) == labels).mean() > 0.95
     layers = stored_layers(compute, [inputs_of(pixels[:20])], FLOAT16)
-    assert len(layers) == 28 and all(one.beyond == one.not_finite == 0 for one in layers)
-    assert all(one.signal_to_noise_db is not None and one.signal_to_noise_db > 50 for one in layers)
+    assert len(layers) == 28 and all(layer.beyond == layer.not_finite == 0 for layer in layers)
+    assert all(layer.signal_to_noise_db is not None and layer.signal_to_noise_db > 50 for layer in layers)
 
 
 @pytest.mark.virtual

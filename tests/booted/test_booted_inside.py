@@ -31,9 +31,9 @@ class Inside:
 
     def __call__(self, command: str) -> str:
         """Run a command that succeeds; returns what it said."""
-        said = self.machine.user("plain", f"export COLUMNS=80; cd tvmmobile && {command}", LONG_S)
-        assert said.code == 0 and "Traceback" not in said.err, f"{command}: {said.code}\n{said.out[-6000:]}\n{said.err[-6000:]}"
-        return said.out + said.err
+        result = self.machine.user("plain", f"export COLUMNS=80; cd tvmmobile && {command}", LONG_S)
+        assert result.code == 0 and "Traceback" not in result.err, f"{command}: {result.code}\n{result.out[-6000:]}\n{result.err[-6000:]}"
+        return result.out + result.err
 
 
 @contextmanager
@@ -63,8 +63,8 @@ def inside(debian: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_the_first_command(inside: Inside) -> None:
     first, _ = readme_commands()
-    said = inside(first)
-    assert "modelled" in said and "measured" not in said
+    output = inside(first)
+    assert "modelled" in output and "measured" not in output
     assert inside("ls out/*.so").count(".so") == 16
 
 
@@ -109,5 +109,5 @@ def _output(steps: Iterable[Done]) -> str:
 
 def test_the_second_command(inside: Inside) -> None:
     _, second = readme_commands()
-    said = inside(f"{second} {SUBSET}")
-    assert re.search(r"\d+ passed", said) and "failed" not in said
+    output = inside(f"{second} {SUBSET}")
+    assert re.search(r"\d+ passed", output) and "failed" not in output

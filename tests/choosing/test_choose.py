@@ -56,7 +56,7 @@ def whole_front() -> NetworkChoice:
 def test_without_a_bound_there_is_a_front(whole_front: NetworkChoice) -> None:
     assert whole_front.best is None and names(whole_front) == ["mobilenet_v1_0.25_128", "mobilenet_v1_0.25_160"]
     assert whole_front.front[0].worst_us < whole_front.front[1].worst_us
-    assert {one.candidate.accuracy.source for one in whole_front.front} <= {one.source for one in figures("mobilenet_v1", 0.25, 128)}
+    assert {one.candidate.accuracy.source for one in whole_front.front} <= {figure.source for figure in figures("mobilenet_v1", 0.25, 128)}
 
 
 def test_the_most_accurate_network_within_a_latency(whole_front: NetworkChoice) -> None:
@@ -246,7 +246,7 @@ def test_no_library_is_faster_than_its_bound(whole_front: NetworkChoice) -> None
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(UserError, match=r"no accuracy is known of mobilenet_v1_0\.25_144_float32_t1"):
+    with pytest.raises(UserError, match=r"no accuracy is known for mobilenet_v1_0\.25_144_float32_t1"):
         choose([Model(ModelSpec("mobilenet_v1", 0.25, 144))], "pi4")
     with pytest.raises(UserError, match="names pi4-virtual twice"):
         choose(SMALL, ["pi4", "pi4-virtual"])

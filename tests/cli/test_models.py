@@ -123,9 +123,9 @@ def test_each_way_to_get_latencies_has_its_column(cli: CommandLine, tmp_path: Pa
         assert ["ms", "[a]", "ms", "[b]"] in [line[-4:] for line in lines] and ["modelled", "measured"] in [line[-2:] for line in lines]
         expected = [f"{sample_results(measured=measured).variants[0].latency_us / 1000:.2f}" for measured in (False, True)]
         assert any(line[-2:] == expected for line in lines)
-        said = " ".join(text.split())
-        assert "Latency [a] modelled: Cortex-A72" in said and "; pi4-virtual, 1 thread." in said
-        assert "Latency [b] measured on Raspberry Pi 4 Model B (pi4)" in said and fits(text)
+        one_line = " ".join(text.split())
+        assert "Latency [a] modelled: Cortex-A72" in one_line and "; pi4-virtual, 1 thread." in one_line
+        assert "Latency [b] measured on Raspberry Pi 4 Model B (pi4)" in one_line and fits(text)
     first = json.loads(cli("models", *words, "--json").out)[0]
     assert [(one["device"], one["kind"], one["threads"]) for one in first["latencies"]] == [
         ("pi4-virtual", "modelled", 1),

@@ -106,7 +106,7 @@ def test_sizes() -> None:
 
 @pytest.mark.virtual
 def test_a_c_library_is_timed_and_written(story: Story) -> None:
-    """And nothing else."""
+    """No other file is written."""
     out = story.folder / "python"
     assert {path.name for path in out.iterdir() if path.name.startswith(STEM)} == {
         f"{STEM}{suffix}" for suffix in (".so", ".h", ".json", ".reference.npz", "Config.cmake")
@@ -178,7 +178,7 @@ def test_an_onnx_model_is_compiled_and_run(story: Story) -> None:
 @pytest.mark.long
 @pytest.mark.virtual
 def test_an_output_that_is_no_row_of_classes(story: Story) -> None:
-    """And an input that is no photograph."""
+    """The input is not a photograph either."""
     text = SOURCE.replace("    return small(1),", "    return nn.Sequential(*unit(1, 8, 3), nn.Conv2d(8, 2, 1)),")
     write_python(story.folder, text, "gray.py")
     out = story.folder / "gray"

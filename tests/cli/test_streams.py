@@ -55,14 +55,14 @@ def test_a_locale_without_characters_of_ours(tmp_path: Path) -> None:
     assert done.stdout.endswith(b"? printed\n" * 2000 + b"\n")
     words = "print('\\u03b1\\udce9\\ud83d')"  # a letter, a byte of a name, half of a character
     program = f"from tvmmobile.cli import streams; streams.prepare(); {words}"
-    for encoding, said in (("ascii", b"?\xe9?\n"), ("utf-8", b"\xce\xb1\xe9?\n")):
+    for encoding, expected in (("ascii", b"?\xe9?\n"), ("utf-8", b"\xce\xb1\xe9?\n")):
         environment = {
             **os.environ,
             "PYTHONIOENCODING": f"{encoding}:surrogateescape",
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False, timeout=60)
-        assert (done.stdout, done.stderr) == (said, b"")
+        assert (done.stdout, done.stderr) == (expected, b"")
 
 
 @pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])

@@ -179,11 +179,11 @@ def test_refused_in_one_sentence(phone: Phone, cli: CommandLine, tmp_path: Path,
         closed = f"127.0.0.1:{free.getsockname()[1]}"
     assert f"{closed} cannot be reached" in refusal(*add_words(phone, closed))
     with switched_on(tmp_path / "other", "--authorize") as other:
-        said = refusal(*add_words(other))
-        assert "does not trust this computer" in said and "accept this computer's key" in said
+        message = refusal(*add_words(other))
+        assert "does not trust this computer" in message and "accept this computer's key" in message
     phone.order("set ro.product.cpu.abilist=armeabi-v7a,armeabi")
-    said = refusal(*add_words(phone))
-    assert "Google Pixel 6 (Tensor) runs an Android without arm64-v8a (armeabi-v7a,armeabi)" in said and "Raspberry" not in said
+    message = refusal(*add_words(phone))
+    assert "Google Pixel 6 (Tensor) runs an Android without arm64-v8a (armeabi-v7a,armeabi)" in message and "Raspberry" not in message
     assert not directory(phone).exists()
     phone.order("set ro.product.cpu.abilist=arm64-v8a,armeabi-v7a,armeabi")
 
@@ -237,7 +237,7 @@ def test_cpusets(phone: Phone, cli: CommandLine) -> None:
         for allowed, mask, notes in (("0-7", "f0", 0), ("0-3,6-7", "c0", 1), ("6", "40", 1), ("5-900", "e0", 1), ("rubbish", "f0", 0)):
             write_cpuset(phone, allowed, "/foreground")
             assert fast_core_words(remote, board) == ["taskset", mask], allowed
-            assert [said.startswith("Of its 4 fastest cores our programs may use") for said in core_notes(remote, board)] == [True] * notes
+            assert [note.startswith("Of its 4 fastest cores our programs may use") for note in core_notes(remote, board)] == [True] * notes
         write_cpuset(phone, "0-3", "/background")
     outcome = cli("device", "check", "phone")
     first, remedy = outcome.err.strip().splitlines()
@@ -249,14 +249,14 @@ def test_cpusets(phone: Phone, cli: CommandLine) -> None:
 def test_a_folder_in_which_nothing_may_be_executed(phone: Phone) -> None:
     loader = Path(phone.board) / LOADER
     with connected(phone.address) as remote:
-        for script, mode, said in (
+        for script, mode, message in (
             ("exit 0", 0o755, ""),
             ("exit 0", 0o644, "does not let this user execute programs in .*ermission denied"),
             ("echo 'ELF load command alignment not page-aligned' >&2; exit 127", 0o755, "does not start on the board: ELF load command"),
         ):
             loader.write_text(f"#!/bin/sh\n{script}\n")
             loader.chmod(mode)
-            with pytest.raises(DeviceUnavailable, match=said) if said else contextlib.nullcontext():
+            with pytest.raises(DeviceUnavailable, match=message) if message else contextlib.nullcontext():
                 check_runs(remote, phone.board)
 
 
@@ -334,8 +334,8 @@ def test_a_phone_that_is_unplugged_for_good(phone: Phone, cli: CommandLine, tmp_
     begin = time.monotonic()
     outcome = unplugged(cli, phone, library, back=False)
     # The link may notice it first, or what watches over the board's state.
-    said = "phone stopped answering: " in outcome.err or " does not answer: " in outcome.err
-    assert outcome.code == 3 and len(outcome.err.strip().splitlines()) == 2 and said, outcome.err
+    is_named = "phone stopped answering: " in outcome.err or " does not answer: " in outcome.err
+    assert outcome.code == 3 and len(outcome.err.strip().splitlines()) == 2 and is_named, outcome.err
     assert time.monotonic() - begin < RECONNECT_S + 60
     phone.order("back")
     assert cli("device", "check", "phone").code == 0, "nobody has it any more"

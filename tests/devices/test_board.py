@@ -56,11 +56,11 @@ def test_what_is_found(board: RegisteredBoard) -> None:
     assert profile.origin == EMULATED and (profile.origin.kind, profile.origin.written) == ("emulated", "emulated")
 
 
-@pytest.mark.parametrize(("architecture", "said"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is not an AArch64 board but x86_64")])
-def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, architecture: str, said: str) -> None:
+@pytest.mark.parametrize(("architecture", "fault"), [("armv7l", "runs a 32-bit kernel"), ("x86_64", "is not an AArch64 board but x86_64")])
+def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, architecture: str, fault: str) -> None:
     (ssh_board.root / "proc/sys/kernel/arch").write_text(f"{architecture}\n")
     outcome = cli(*ssh_board.add_words("desk"))
-    assert outcome.code == 3 and said in outcome.err and len(outcome.err.strip().splitlines()) == 2
+    assert outcome.code == 3 and fault in outcome.err and len(outcome.err.strip().splitlines()) == 2
     assert registered_names() == [] and not ssh_board.directory.exists()
 
 

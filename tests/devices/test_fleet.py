@@ -149,13 +149,13 @@ def test_workers_follow_the_boards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jobs_are_taken_as_workers_are_free(workers: Prebuilt) -> None:
-    taken: list[int] = []
+    started: list[int] = []
 
     def source() -> Iterator[int]:
         for number in range(20):
-            taken.append(number)
+            started.append(number)
             yield number
 
-    done = [(number, len(taken)) for number, _ in workers.run(abs, source(), 30)]
+    done = [(number, len(started)) for number, _ in workers.run(abs, source(), 30)]
     assert sorted(number for number, _ in done) == list(range(20))
     assert all(ahead <= finished + JOBS_EACH * workers.count for finished, (_, ahead) in enumerate(done))

@@ -229,7 +229,7 @@ def _listening(board: SshBoard) -> set[tuple[str, int]]:
     found = set()
     for process in {psutil.Process(), *psutil.Process().children(recursive=True), *board.agents()}:
         with contextlib.suppress(psutil.Error):
-            listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+            listening = [connection for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN]
             found |= {(one.laddr.ip, one.laddr.port) for one in listening}
     return found
 

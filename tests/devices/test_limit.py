@@ -35,7 +35,7 @@ def ask(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
     command = [str(program), "10", str(stretch), str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdin is not None and running.stdout is not None
-        asked, told = running.stdin, running.stdout
+        questions, answers = running.stdin, running.stdout
 
         def one(now: float, threads: Threads) -> tuple[float, bool]:
             shutil.rmtree(tasks, ignore_errors=True)
@@ -45,13 +45,13 @@ def ask(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
                 (tasks / str(number) / "stat").write_text(
                     f"{number} (a) S (b) {state} 1 7 7 0 -1 0 1 2 3 4 {ticks - ticks // 3} {ticks // 3} 9 9\n"
                 )
-            asked.write(f"{now}\n")
-            asked.flush()
-            left, starved = told.readline().split()
+            questions.write(f"{now}\n")
+            questions.flush()
+            left, starved = answers.readline().split()
             return float(left), starved == "1"
 
         yield one
-        asked.close()
+        questions.close()
 
 
 @pytest.mark.parametrize("ask", [1], indirect=True)

@@ -22,7 +22,7 @@ from registered_boards import RUNNER, TestBoard, make_local_board, only_board, r
 from small_disk import mounted_disk
 from waiting import wait_until
 
-from tvmmobile.devices.agents.host import told
+from tvmmobile.devices.agents.host import error_message
 from tvmmobile.devices.agents.launch import hosted
 from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.connect import connected
@@ -291,7 +291,7 @@ signal.signal(signal.SIGTERM, stop)
 print('{"port": 1}', flush=True)
 time.sleep(60)
 """
-    words = [sys.executable, "-c", host, json.dumps(told(DeviceUnavailable("its disk is read-only.", known, again=again)))]
+    words = [sys.executable, "-c", host, json.dumps(error_message(DeviceUnavailable("its disk is read-only.", known, again=again)))]
     with pytest.raises(DeviceUnavailable, match="its disk is read-only") as caught, hosted(words, "", 20, "", ""):
         raise DeviceUnavailable("no agent answers.", own, again=True)
     assert (caught.value.remedy, caught.value.again) == (remedy, True)

@@ -90,7 +90,7 @@ def test_an_unreadable_uptime_counts_as_zero(uptime: str) -> None:
 
 
 @contextmanager
-def _said(content: bytes) -> Iterator[socket.socket]:
+def _peer_sending(content: bytes) -> Iterator[socket.socket]:
     """A connection whose other end says this and no more."""
     ours, theirs = socket.socketpair()
     ours.settimeout(2.0)
@@ -102,14 +102,14 @@ def _said(content: bytes) -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("kind", [b"DATA", b"FAIL"])
 def test_adb_announces_more_than_it_may_send(kind: bytes) -> None:
-    with _said(struct.pack("<4sI", kind, 0xFFFFFFF0)) as connection, pytest.raises(Gone, match="4294967280 bytes at once"):
+    with _peer_sending(struct.pack("<4sI", kind, 0xFFFFFFF0)) as connection, pytest.raises(Gone, match="4294967280 bytes at once"):
         receive_file(connection, "/sdcard/x", io.BytesIO())
-    with _said(struct.pack("<4sI", kind, 65537)) as connection, pytest.raises((Gone, OSError)):
+    with _peer_sending(struct.pack("<4sI", kind, 65537)) as connection, pytest.raises((Gone, OSError)):
         send_file(connection, io.BytesIO(b""), "/sdcard/x", 0o644)
 
 
 def test_nothing_is_reserved_for_bytes_that_never_come() -> None:
-    with _said(b"few") as connection, pytest.raises(Gone):
+    with _peer_sending(b"few") as connection, pytest.raises(Gone):
         receive(connection, 1 << 50)
 
 

@@ -125,5 +125,5 @@ def test_a_client_says_no_more_than_its_nonce_to_whoever_proves_nothing() -> Non
         theirs.sendall(nonce() + nonce())
         with pytest.raises(NotProven, match="did not prove"):
             prove(ours, bytes(32), "offer", 5)
-        said = theirs.recv(1000)
-        assert len(said) == 36 and said[:4] == struct.pack("<i", AGENT_MAGIC)
+        received = theirs.recv(1000)
+        assert len(received) == 36 and received[:4] == struct.pack("<i", AGENT_MAGIC)

@@ -48,7 +48,7 @@ def separately(*names: tuple[str, str]) -> float:
 
 def waiting_ns() -> tuple[float, float, float]:
     """Return the time that the calibrated Pi 4 charges for a load from the second level, one from memory, and a store, in ns."""
-    board, shares = load_board("pi4"), {one.name: one.value for one in fit_of("pi4").parameters}
+    board, shares = load_board("pi4"), {parameter.name: parameter.value for parameter in fit_of("pi4").parameters}
     hit = shares["cache_hits"] * board.caches.l2_cycles / board.clock_hz * 1e9
     return hit, shares["lines_read"] * board.line_copy_ns, shares["stores"] * board.line_copy_ns
 
@@ -72,7 +72,7 @@ def without_strassen() -> tuple[float, float]:
 
 def beside_the_core() -> tuple[float, float, float]:
     """Return the memory's time on the Pi 5 for a line that a load reads and one that a store fetches, in ns; a free fit over the first."""
-    board, found = load_board("pi5"), {one.name: one for one in fit_of("pi5").parameters}
+    board, found = load_board("pi5"), {parameter.name: parameter for parameter in fit_of("pi5").parameters}
     bus_ns = board.caches.line_bytes / board.memory.peak_bytes_per_s * 1e9
     return bus_ns, found["stores"].value * board.line_copy_ns, found["lines_read"].unbounded
 
@@ -81,7 +81,7 @@ def beside_the_core() -> tuple[float, float, float]:
 def adding_up() -> tuple[float, ...]:
     """Mean and worst errors in percent of networks left out, in floats and in integers, if the Pi 5's terms added up as other cores' do."""
     waiting, fit = load_board("pi5").model_copy(update={"mcpu": "cortex-a72"}), fit_of("pi5")
-    seen = [replace(one, phases=()) for one in fit.observations]
+    seen = [replace(observation, phases=()) for observation in fit.observations]
     _, others = fit_terms(waiting, seen)
     errors = [relative_errors(waiting, without, [one])[0] for one, without in zip(seen, others, strict=True)]
     kinds = (fit.of_board(errors, "pi5", integers) for integers in (False, True))

@@ -56,7 +56,7 @@ def test_timing_models_know_nothing_of_tvm() -> None:
 
 
 def test_another_tvm_is_another_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is built, and installed on boards in place of the old one."""
+    """It is built, and replaces the old one on boards."""
     before = build.bundle_path()
     assert [wheel.requirement for wheel in build.WHEELS] == [f"apache-tvm=={TVM_VERSION}", f"apache-tvm-ffi=={TVM_FFI_VERSION}"]
     monkeypatch.setattr(build, "WHEELS", tuple(replace(wheel, requirement=f"{wheel.requirement}.post9") for wheel in build.WHEELS))

@@ -99,7 +99,7 @@ def options_of(verb: str, action: str | None) -> frozenset[str] | None:
         found = actions[action]
     elif found is not None and actions and verb == "models":
         found = actions["list"]
-    return None if found is None else frozenset(word for one in found.params for word in one.opts)
+    return None if found is None else frozenset(word for param in found.params for word in param.opts)
 
 
 def commands_in(document: str) -> Iterator[list[str]]:

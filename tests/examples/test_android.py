@@ -53,15 +53,15 @@ def library(out: Path) -> Path:
     return build / "libclassifier.so"
 
 
-def check(out: Path, said: str) -> None:
+def check(out: Path, line: str) -> None:
     """Asserts that a line gives the best class and its score."""
     with np.load(out / f"{STEM}.reference.npz") as arrays:
         expected = arrays["output"].reshape(-1)
-    best, score = said.removeprefix("class ").split(": ")
+    best, score = line.removeprefix("class ").split(": ")
     assert int(best) == expected.argmax() and float(score) == pytest.approx(expected.max(), rel=1e-5)
 
 
-def said_by(out: Path, *command: object) -> list[str]:
+def output_lines(out: Path, *command: object) -> list[str]:
     """The lines that a program prints."""
     return subprocess.run([*map(str, command)], cwd=out, capture_output=True, text=True, check=False, timeout=120).stdout.splitlines()
 
@@ -69,10 +69,10 @@ def said_by(out: Path, *command: object) -> list[str]:
 def check_calls(out: Path, *command: object) -> None:
     """Asserts what `call_classifier` prints, with one thread, with four and with too many."""
     for threads in (1, THREADS):
-        answer, complaint = said_by(out, *command, "input.f32", threads)
+        answer, complaint = output_lines(out, *command, "input.f32", threads)
         check(out, answer)
         assert complaint == "java/lang/ArrayIndexOutOfBoundsException: a float[] is too short"
-    assert said_by(out, *command, "input.f32", THREADS + 1) == [f"java/lang/IllegalArgumentException: {TOO_MANY}"]
+    assert output_lines(out, *command, "input.f32", THREADS + 1) == [f"java/lang/IllegalArgumentException: {TOO_MANY}"]
 
 
 @pytest.mark.virtual
@@ -208,9 +208,9 @@ def test_in_a_java_machine(out: Path, library: Path, tmp_path: Path) -> None:
         "-d",
         tmp_path / "classes",
     ]
-    assert said_by(out, *compiler, *sources) == []
-    said = said_by(out, *machine, "-Xint", f"-Djava.library.path={library.parent}", "-cp", tmp_path / "classes", "Program")
-    assert len(said) == 5 and said[0] == said[2] and said[1] == said[3]
-    check(out, said[0])
-    assert said[1].startswith("java.lang.ArrayIndexOutOfBoundsException: ")
-    assert said[4] == f"java.lang.IllegalArgumentException: {TOO_MANY}"
+    assert output_lines(out, *compiler, *sources) == []
+    lines = output_lines(out, *machine, "-Xint", f"-Djava.library.path={library.parent}", "-cp", tmp_path / "classes", "Program")
+    assert len(lines) == 5 and lines[0] == lines[2] and lines[1] == lines[3]
+    check(out, lines[0])
+    assert lines[1].startswith("java.lang.ArrayIndexOutOfBoundsException: ")
+    assert lines[4] == f"java.lang.IllegalArgumentException: {TOO_MANY}"

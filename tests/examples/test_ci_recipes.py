@@ -156,7 +156,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 @pytest.mark.long
 @pytest.mark.virtual
 def test_baselines_saved_as_documented_pass(project: Runner) -> None:
-    """And a checkout without them says which command saves them."""
+    """A checkout without them says which command saves them."""
     checkout, workflow = project.checkout, load_workflow(project.checkout / "examples" / "ci" / VIRTUAL.name)
     assert git(checkout, "status", "--porcelain") == "", "everything that matters is committed, the rest is ignored"
     assert f"baselines/pi4-virtual/{NETWORK}.result.json" in git(checkout, "ls-files", "baselines").split()

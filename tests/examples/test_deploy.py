@@ -52,7 +52,7 @@ class Walk:
     """
 
     folder: Path
-    said: str
+    output: str
 
     @property
     def library(self) -> Path:
@@ -103,10 +103,10 @@ def emulated(*words: str) -> list[str]:
 @pytest.mark.virtual
 def test_the_guides_commands_agree_with_each_other(walk: Walk) -> None:
     # `run` prints its table twice; then the C++ program answers for the same image.
-    tables = re.findall(r"^ (\d+) +(\d+\.\d+) %", walk.said, re.MULTILINE)
-    program = ANSWER.findall(walk.said)
+    tables = re.findall(r"^ (\d+) +(\d+\.\d+) %", walk.output, re.MULTILINE)
+    program = ANSWER.findall(walk.output)
     assert len(program) == 5 and tables == [*program, *program]
-    assert walk.said.count(" ms modelled") == 2
+    assert walk.output.count(" ms modelled") == 2
 
 
 @pytest.mark.virtual
@@ -131,7 +131,7 @@ def test_the_guides_table_has_what_the_commands_made(walk: Walk) -> None:
     assert c_library - manifest["c"]["weight_bytes"] < 400 * 1024  # code, description and padding
     tvm = sum((bundle / name).stat().st_size for name in ("libtvm_runtime.so", "libtvm_ffi.so"))
     assert f"({tvm / 1e6:.2f} MB)" in rows["VM library, from C++"][3]
-    modelled = [float(found) for found in re.findall(r"^latency (\S+) ms modelled", walk.said, re.MULTILINE)]
+    modelled = [float(found) for found in re.findall(r"^latency (\S+) ms modelled", walk.output, re.MULTILINE)]
     for way, latency_ms in zip(("C library, shared", "VM library, from C++"), modelled, strict=True):
         assert float(rows[way][4]) == pytest.approx(latency_ms, rel=0.02), way
 
@@ -257,18 +257,18 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
 def documented_deploy() -> tuple[str, str]:
     """The guide's command, and what it says that it prints."""
     (block,) = re.findall(r"```console\n(\$ .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    command, _, said = block.removeprefix("$ ").partition("\n")
-    return command, said
+    command, _, output = block.removeprefix("$ ").partition("\n")
+    return command, output
 
 
 @pytest.mark.virtual
 def test_deploy_of_a_c_library_as_the_guide_shows_it(cli: CommandLine, walk: Walk, registered: Registered) -> None:
     command, expected = documented_deploy()
-    said, folder = in_clone(command, walk.folder), registered.directory / "models"
-    said = said.replace("'", "").replace(str(folder), "/home/pi/.tvmmobile/models")
-    said = said.replace(registered.where, "pi@raspberrypi.local").replace(" qemu-aarch64 ", " ")
+    output, folder = in_clone(command, walk.folder), registered.directory / "models"
+    output = output.replace("'", "").replace(str(folder), "/home/pi/.tvmmobile/models")
+    output = output.replace(registered.where, "pi@raspberrypi.local").replace(" qemu-aarch64 ", " ")
     size = re.compile(r"\(\d+\.\d MB\)")
-    assert size.sub("", said) == size.sub("", expected)
+    assert size.sub("", output) == size.sub("", expected)
     kept = {path.name for path in folder.iterdir()}
     assert kept == {f"{STEM}{suffix}" for suffix in (".so", ".h", ".json", ".reference.npz")} | {"runtime"}
     assert all((folder / name).read_bytes() == (walk.c_library.parent / name).read_bytes() for name in kept - {"runtime"})
@@ -354,7 +354,7 @@ def test_an_emulated_board_says_so_with_every_time(cli: CommandLine, walk: Walk,
     arguments = ("run", str(walk.library), str(walk.folder / "photo.jpg"), "--device", "mypi", "--repeat", "2")
     shown = cli(*arguments)
     assert shown.code == 0, shown.err
-    assert ANSWER.findall(walk.said)[0] == re.findall(r"^ (\d+) +(\d+\.\d+) %", shown.out, re.MULTILINE)[0]
+    assert ANSWER.findall(walk.output)[0] == re.findall(r"^ (\d+) +(\d+\.\d+) %", shown.out, re.MULTILINE)[0]
     times = [line for line in shown.out.splitlines() if " ms" in line]
     assert [line.split()[0] for line in times] == ["init", "first", "latency"] and all(" ms emulated" in line for line in times)
 

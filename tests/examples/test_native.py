@@ -41,11 +41,11 @@ class Walk:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def check(self, said: str, runs: int = 1) -> None:
+    def check(self, output: str, runs: int = 1) -> None:
         """Asserts that programs printed what PyTorch computes."""
         with np.load(self.folder / f"out/{STEM}.reference.npz") as arrays:
             expected = arrays["output"].reshape(-1)
-        answers = ANSWER.findall(said)
+        answers = ANSWER.findall(output)
         assert len(answers) == runs
         for best, score in answers:
             assert int(best) == expected.argmax() and abs(float(score) - expected.max()) < 1e-5 * abs(expected).max()

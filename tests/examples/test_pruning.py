@@ -107,8 +107,8 @@ def test_the_program_writes_networks_that_tune_takes(cli: CommandLine, tmp_path:
     assert re.fullmatch(r"before: \d+\.\d\d% of 50 unseen digits are right", first)
     for line, (name, share) in zip(lines, (("unstructured", "80.0"), ("pairs", "80.0"), ("2:4", "50.0")), strict=True):
         interval = r"-?\d+\.\d\d to -?\d+\.\d\d"
-        said = rf"{name}: {share}% zeros, \d+\.\d\d% right, -?\d+\.\d\d points lost \(95 % interval: {interval}\): (.*\.pt2)"
-        found = re.fullmatch(said, line)
+        pattern = rf"{name}: {share}% zeros, \d+\.\d\d% right, -?\d+\.\d\d points lost \(95 % interval: {interval}\): (.*\.pt2)"
+        found = re.fullmatch(pattern, line)
         assert found, line
         program = torch.export.load(found.group(1))
         weights = [weight for key, weight in program.state_dict.items() if key.endswith("conv_pw.weight")]

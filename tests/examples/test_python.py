@@ -78,6 +78,6 @@ def test_the_blocks_of_the_document(tmp_path: Path) -> None:
     (tmp_path / "blocks.py").write_text("\n".join(blocks))
     done = executed("blocks.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    for said in re.findall(r"# (width .*|Give .*)", DOCUMENT.read_text(encoding="utf-8")):
-        assert said in done.stdout
+    for line in re.findall(r"# (width .*|Give .*)", DOCUMENT.read_text(encoding="utf-8")):
+        assert line in done.stdout
     assert {path.name for path in (tmp_path / "out").glob("report.*")} == {f"report.{kind}" for kind in ("json", "csv", "md", "html")}

@@ -37,7 +37,9 @@ def measured(variants: int = 3, noise: float = 0.002, seed: int = 0) -> Results:
     """A quiet board's results, 30 samples each."""
     random = np.random.default_rng(seed)
     results = sample_results(variants, measured=True)
-    timed = tuple(replace(one, samples_us=tuple(one.latency_us * np.exp(random.normal(0, noise, 30)))) for one in results.variants)
+    timed = tuple(
+        replace(variant, samples_us=tuple(variant.latency_us * np.exp(random.normal(0, noise, 30)))) for variant in results.variants
+    )
     return replace(results, variants=timed)
 
 
@@ -96,7 +98,9 @@ def test_measured_latencies_need_more(compare: Files) -> None:
 
 def test_the_same_library_is_not_compared(compare: Files) -> None:
     base = measured()
-    noisy = replace(base, variants=tuple(replace(one, samples_us=tuple(2 * value for value in one.samples_us)) for one in base.variants))
+    noisy = replace(
+        base, variants=tuple(replace(variant, samples_us=tuple(2 * value for value in variant.samples_us)) for variant in base.variants)
+    )
     outcome = compare(base, noisy)
     assert outcome.code == 0 and outcome.out.count("same library") == 3 and "3 skipped" in outcome.out
 
@@ -122,7 +126,7 @@ def test_a_spoiled_run_is_not_compared(compare: Files) -> None:
 
 def _other(results: Results) -> Results:
     """Valid runs of further libraries."""
-    return replace(results, variants=tuple(replace(one, invalid="", library_sha256="2" * 64) for one in results.variants))
+    return replace(results, variants=tuple(replace(variant, invalid="", library_sha256="2" * 64) for variant in results.variants))
 
 
 def _context(**changes: Any) -> Any:
@@ -138,7 +142,7 @@ def _governed(governor: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_context(device="pi5"), "the devices differ, 'pi4-virtual' and 'pi5'"),
         (_context(board="Pi 5"), "the boards differ"),
@@ -152,10 +156,10 @@ def _governed(governor: str) -> Any:
         (lambda results: replace(results, variants=results.variants * 2), "appears twice"),
     ],
 )
-def test_what_does_not_compare_is_refused(compare: Files, tmp_path: Path, change: Any, said: str) -> None:
+def test_what_does_not_compare_is_refused(compare: Files, tmp_path: Path, change: Any, message: str) -> None:
     base = sample_results(2)
     outcome = compare(base, change(rebuilt(base)), "--json", str(tmp_path / "out.json"))
-    assert outcome.code == 1 and outcome.out == "" and said in outcome.err and len(outcome.err.splitlines()) == 2
+    assert outcome.code == 1 and outcome.out == "" and message in outcome.err and len(outcome.err.splitlines()) == 2
     assert not (tmp_path / "out.json").exists()
 
 
@@ -193,7 +197,7 @@ def test_files_that_are_no_results(cli: CommandLine, tmp_path: Path, content: st
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--threshold", "-1"], "Invalid value for '--threshold'"),
         (["--threshold", "nan"], "Invalid value for '--threshold'"),
@@ -201,9 +205,9 @@ def test_files_that_are_no_results(cli: CommandLine, tmp_path: Path, content: st
         (["--markdown", "/proc/x.md"], "--markdown /proc"),
     ],
 )
-def test_bad_options(compare: Files, options: list[str], said: str) -> None:
+def test_bad_options(compare: Files, options: list[str], message: str) -> None:
     outcome = compare(sample_results(1), rebuilt(sample_results(1)), *options)
-    assert outcome.code == 1 and said in outcome.err and outcome.out == "" and len(outcome.err.splitlines()) == 2
+    assert outcome.code == 1 and message in outcome.err and outcome.out == "" and len(outcome.err.splitlines()) == 2
 
 
 def test_the_kernel_that_changed_is_named(compare: Files) -> None:
@@ -228,7 +232,8 @@ def test_a_fused_kernel_takes_the_place_of_others() -> None:
     (variant,) = sample_results(1).variants
     fused = replace(variant.kernels[1], name="fused", network_us=1.0)
     changes = {
-        one.name: one for one in changed_kernels(variant, replace(variant, kernels=(variant.kernels[0], fused, *variant.kernels[3:])))
+        kernel.name: kernel
+        for kernel in changed_kernels(variant, replace(variant, kernels=(variant.kernels[0], fused, *variant.kernels[3:])))
     }
     assert changes["fused"].base_schedule is None and changes["fused"].added_us == 1.0
     gone = changes[variant.kernels[1].name]
@@ -296,7 +301,7 @@ def test_interleaved_runs_decide_where_they_can_be_had() -> None:
         return Pair(old.samples_us, tuple(value * really for value in old.samples_us[::-1]))
 
     comparison = compare_results(base, new, measure=measure)
-    assert [one.verdict for one in comparison.variants] == [Verdict.SLOWER, Verdict.SAME] and comparison.exit_code == 2
+    assert [variant.verdict for variant in comparison.variants] == [Verdict.SLOWER, Verdict.SAME] and comparison.exit_code == 2
     assert comparison.variants[0].change == pytest.approx(0.045, abs=0.01) and comparison.variants[0].pairs > 5
     assert asked.count(base.variants[1].name) < asked.count(base.variants[0].name)
 
@@ -353,7 +358,7 @@ def test_names_in_a_file_do_not_lead_out_of_the_directory(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["list"], "has no baseline"),
         (["list", "--device", "../x"], "cannot be the file name"),
@@ -362,11 +367,11 @@ def test_names_in_a_file_do_not_lead_out_of_the_directory(tmp_path: Path, name: 
     ],
 )
 def test_baselines_that_are_not_there(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = cli("baseline", *arguments)
-    assert outcome.code == 1 and said in outcome.err and len(outcome.err.splitlines()) == 2 and list(tmp_path.iterdir()) == []
+    assert outcome.code == 1 and message in outcome.err and len(outcome.err.splitlines()) == 2 and list(tmp_path.iterdir()) == []
 
 
 def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
@@ -385,17 +390,17 @@ def test_a_baseline_in_another_ones_place_is_noticed(tmp_path: Path) -> None:
 
 def test_a_machine_that_hides_its_clocks_needs_repeats(compare: Files) -> None:
     """Two single runs decide nothing; pairs of runs do, more of them than on a board whose spread is known."""
-    told = measured(1)
+    shown = measured(1)
     base = replace(
-        told,
-        context=replace(told.context, clock_hz=0.0),
+        shown,
+        context=replace(shown.context, clock_hz=0.0),
         variants=tuple(
-            replace(one, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for one in told.variants
+            replace(one, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for one in shown.variants
         ),
     )
     outcome = compare(base, rebuilt(base, 1.0))
     assert outcome.code == 4 and "tells neither clocks nor governor" in " ".join(outcome.out.split()), outcome.out
-    assert compare(told, rebuilt(told, 1.5)).code == 2 and compare(base, rebuilt(base, 1.5)).code == 4
+    assert compare(shown, rebuilt(shown, 1.5)).code == 2 and compare(base, rebuilt(base, 1.5)).code == 4
     random = np.random.default_rng(1)
 
     def pair_of(factor: float) -> Pair:
@@ -406,4 +411,4 @@ def test_a_machine_that_hides_its_clocks_needs_repeats(compare: Files) -> None:
         (variant,) = judged.variants
         assert variant.verdict is verdict and variant.pairs >= 5
     with pytest.raises(UserError, match=r"the clocks differ, '1\.8 GHz' and 'an unknown clock'"):
-        compare_results(told, base)
+        compare_results(shown, base)

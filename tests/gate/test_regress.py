@@ -133,8 +133,8 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
         over = over_commits(history, SeriesFilter(), 0.01)
     assert (before.name, before.source, before.baseline, before.verdict) == ("before", "bench", 1, "")
     assert (after.name, after.source, after.baseline, after.verdict) == ("after", "regress", 0, "slower")
-    (told,) = over.steps
-    assert told.step.change == pytest.approx(variant["change"]) and told.kernels[0].name == KERNEL
+    (step,) = over.steps
+    assert step.step.change == pytest.approx(variant["change"]) and step.kernels[0].name == KERNEL
 
 
 @pytest.mark.long
@@ -145,13 +145,13 @@ def test_the_same_code_in_another_file_passes(built: Built) -> None:
 
 def test_what_cannot_be_compared_is_said_before_anything_runs(built: Built, cli: CommandLine, tmp_path: Path) -> None:
     library = str(built.libraries["old"].path)
-    for options, said in (
+    for options, message in (
         (["--dir", str(tmp_path)], "has no baseline of these libraries on pi4-virtual"),
         (["--device", "toaster", "--dir", str(built.baselines)], "no device 'toaster'"),
         (["--threshold", "9999", "--dir", str(built.baselines)], "threshold of 9999"),
     ):
         outcome = cli("regress", library, *options)
-        assert outcome.code == 1 and said in outcome.err and len(outcome.err.splitlines()) == 2
+        assert outcome.code == 1 and message in outcome.err and len(outcome.err.splitlines()) == 2
     damaged = tmp_path / "damaged"
     shutil.copytree(built.baselines, damaged)
     result = damaged / "pi4-virtual" / f"{STEM}.result.json"

@@ -159,7 +159,7 @@ def test_a_branch_takes_what_it_is_added_to(tmp_path: Path) -> None:
 
 
 def test_of_several_images_at_once(tmp_path: Path) -> None:
-    """Which PyTorch's exporter multiplies by as many copies of the weights."""
+    """PyTorch's exporter multiplies them by as many copies of the weights."""
     split = Lambda(lambda rows: rows.reshape(3, 10, 8))
     network = ready(nn.Conv2d(3, 8, 1), tokens(), split, nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 6))
     shape = (1, 3, 5, 6)

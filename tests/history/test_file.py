@@ -35,8 +35,8 @@ def test_a_result_is_read_as_it_was_added(tmp_path: Path) -> None:
     assert first.spread == pytest.approx(0.01, rel=0.1) and first.source == "bench" and second.median_us == found.variants[1].latency_us
     with open_history(path, add=False) as history:
         kernels = history.kernels(first.id)
-    assert [(one.name, one.schedule, one.network_us, one.latency_us) for one in kernels] == [
-        (one.name, one.schedule, one.network_us, one.latency_us) for one in variant.kernels
+    assert [(kernel.name, kernel.schedule, kernel.network_us, kernel.latency_us) for kernel in kernels] == [
+        (kernel.name, kernel.schedule, kernel.network_us, kernel.latency_us) for kernel in variant.kernels
     ]
 
 
@@ -46,7 +46,7 @@ def test_adding_twice_adds_nothing(tmp_path: Path) -> None:
         assert history.add(results(1), commit(1), "bench") == 1
         assert history.add(results(1), commit(2), "add") == 0  # a run belongs to one commit
         assert history.add(results(2), commit(2), "bench") == 1
-    assert [one.name for one in entries(path)] == [commit(1).name, commit(2).name]
+    assert [entry.name for entry in entries(path)] == [commit(1).name, commit(2).name]
 
 
 def test_a_baseline_and_a_verdict_are_marked_on_what_is_there(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_commits_of_one_second_are_in_the_order_of_their_ancestors(tmp_path: Pat
     with open_history(tmp_path / "history.sqlite", add=True) as history:
         for place in (2, 0, 3, 1):
             history.add(results(place), replace(commit_of(names[place], tmp_path), time=5), "bench")
-    assert [one.name for one in entries(tmp_path / "history.sqlite")] == names
+    assert [entry.name for entry in entries(tmp_path / "history.sqlite")] == names
 
 
 def changed(path: Path, statement: str) -> Path:
@@ -118,9 +118,9 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, make: object, co
     ("statement", "complaint"),
     [
         (f"PRAGMA user_version = {FORMAT + 1}", f"has format {FORMAT + 1}, of a newer tvmmobile; this one reads {FORMAT}"),
-        ("CREATE TRIGGER evil AFTER INSERT ON results BEGIN DELETE FROM results; END", "its tables are others"),
-        ("ALTER TABLE results ADD COLUMN more TEXT", "its tables are others"),
-        ("DROP TABLE kernel_times", "its tables are others"),
+        ("CREATE TRIGGER evil AFTER INSERT ON results BEGIN DELETE FROM results; END", "it has other tables"),
+        ("ALTER TABLE results ADD COLUMN more TEXT", "it has other tables"),
+        ("DROP TABLE kernel_times", "it has other tables"),
         ("PRAGMA application_id = 7", "it is another database"),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_file_that_is_missing_or_empty(tmp_path: Path) -> None:
 
 def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     found = results(1)
-    with open_history(tmp_path / "history.sqlite", add=True) as history, pytest.raises(UserError, match="the date of"):
+    with open_history(tmp_path / "history.sqlite", add=True) as history, pytest.raises(UserError, match="has an invalid date"):
         history.add(replace(found, context=replace(found.context, date="yesterday")), commit(1), "add")
 
 
@@ -200,7 +200,7 @@ def test_an_interrupted_result_leaves_nothing(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(History, "_kernel", interrupted)
         with pytest.raises(KeyboardInterrupt):
             history.add(results(2), commit(2), "bench")
-        assert [one.name for one in history.entries()] == [commit(1).name]
+        assert [entry.name for entry in history.entries()] == [commit(1).name]
     database = sqlite3.connect(path)
     assert database.execute("SELECT count(*) FROM commits").fetchone() == (1,)
 

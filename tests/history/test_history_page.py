@@ -82,7 +82,7 @@ def test_names_cannot_leave_their_place(tmp_path: Path) -> None:
     odd = hostile()
     with open_history(path, add=True) as history:
         for number in range(2):
-            variants = tuple(replace(one, samples_us=(one.latency_us * (1 + number),), invalid="") for one in odd.variants)
+            variants = tuple(replace(variant, samples_us=(variant.latency_us * (1 + number),), invalid="") for variant in odd.variants)
             context = replace(odd.context, date=f"2026-11-2{number}T00:00:00+00:00")
             history.add(
                 replace(odd, context=context, variants=variants), replace(commit(number), name=f"{HOSTILE}{number}", subject=HOSTILE), "add"
@@ -122,7 +122,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "history.html"
 
 
-def said(browser: Browser, selector: str) -> Any:
+def text_of(browser: Browser, selector: str) -> Any:
     return browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
 
 
@@ -130,21 +130,21 @@ def said(browser: Browser, selector: str) -> Any:
 def test_the_chart_of_a_series(browser: Browser, written: Path) -> None:
     browser.size(1280, 900)
     browser.open(written)
-    assert said(browser, "#title") == "mobilenet_v1 1.0-224 float32, 1 thread"
+    assert text_of(browser, "#title") == "mobilenet_v1 1.0-224 float32, 1 thread"
     assert browser.run("document.querySelectorAll('#plot .dot').length") == 40
     assert browser.run("document.querySelectorAll('#series td.course path.level').length") == 4
     browser.click("#series tbody tr:nth-child(2)")
-    assert said(browser, "#title") == "mobilenet_v1 1.0-192 float32, 1 thread" and "No step" in said(browser, "#told")
+    assert text_of(browser, "#title") == "mobilenet_v1 1.0-192 float32, 1 thread" and "No step" in text_of(browser, "#told")
     chosen = browser.run("location.hash")
     browser.open(written, chosen)
-    assert said(browser, "#title") == "mobilenet_v1 1.0-192 float32, 1 thread"
+    assert text_of(browser, "#title") == "mobilenet_v1 1.0-192 float32, 1 thread"
     browser.click("#series tbody tr:nth-child(3)")
-    assert "modelled" in said(browser, "#where") and "exact" in said(browser, "#told") and "+5.0%" in said(browser, "#told")
+    assert "modelled" in text_of(browser, "#where") and "exact" in text_of(browser, "#told") and "+5.0%" in text_of(browser, "#told")
     browser.run("document.getElementById('plot').focus()")
     browser.press("ArrowLeft")
-    assert "ms modelled" in said(browser, "#tip") and "Change number 39" in said(browser, "#tip")
+    assert "ms modelled" in text_of(browser, "#tip") and "Change number 39" in text_of(browser, "#tip")
     browser.press("ArrowLeft")
-    assert "Change number 38" in said(browser, "#tip")
+    assert "Change number 38" in text_of(browser, "#tip")
     assert browser.problems == [] and browser.requests == []
 
 

@@ -37,7 +37,9 @@ def test_results_are_added_once(cli: CommandLine, tmp_path: Path) -> None:
     assert cli(*words).out == f"{path}: 4 results added.\n"
     assert cli(*words).out == f"{path}: 0 results added, 4 were there already.\n"
     with open_history(path, add=False) as history:
-        assert [(one.name, one.source, one.baseline) for one in history.entries()] == [("v1", "add", 0)] * 2 + [("v1", "baseline", 1)] * 2
+        assert [(entry.name, entry.source, entry.baseline) for entry in history.entries()] == [("v1", "add", 0)] * 2 + [
+            ("v1", "baseline", 1)
+        ] * 2
 
 
 def test_nothing_is_added_if_a_file_is_bad(cli: CommandLine, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_dirty_trees_and_invalid_results_do_not_count(cli: CommandLine, tmp_path
         history.add(results(1), commit(1), "bench")
         history.add(results(2, (1.5,)), replace(commit(1), dirty=True), "bench")
         spoiled = results(3, (1.5,))
-        invalid = replace(spoiled, variants=tuple(replace(one, invalid="throttled") for one in spoiled.variants))
+        invalid = replace(spoiled, variants=tuple(replace(variant, invalid="throttled") for variant in spoiled.variants))
         history.add(invalid, commit(2), "bench")
     outcome = cli("history", "show", str(path))
     assert "2 results of dirty trees, or not valid, do not count." in outcome.out and " 1 " in outcome.out
@@ -132,7 +134,7 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "words"),
     [
         ("a@1(rows=4, columns=8)", "a@1(rows=4, columns=8)", ""),
         ("a@1(rows=4, columns=8)", "a@1(rows=6, columns=8, unroll=2)", "rows 4 → 6, unroll – → 2"),
@@ -143,8 +145,8 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
         ("a@1(a=1, b=1, c=1, d=1, e=1)", "a@1(a=2, b=2, c=2, d=2, e=2)", "a 1 → 2, b 1 → 2, c 1 → 2, d 1 → 2…"),
     ],
 )
-def test_schedules_are_compared_in_few_words(old: str | None, new: str | None, said: str) -> None:
-    assert schedule_change(KernelChange("k", old, new, 1.0, 2.0, 1, 1.0)) == said
+def test_schedules_are_compared_in_few_words(old: str | None, new: str | None, words: str) -> None:
+    assert schedule_change(KernelChange("k", old, new, 1.0, 2.0, 1, 1.0)) == words
 
 
 @pytest.mark.parametrize(
@@ -185,4 +187,4 @@ def test_a_saved_baseline_is_marked(cli: CommandLine, tmp_path: Path) -> None:
     assert cli("history", "add", str(path), str(report), "--commit", "v1").code == 0
     assert cli("baseline", "save", str(report), "--dir", str(tmp_path / "b"), "--history", str(path), "--commit", "v1").code == 0
     with open_history(path, add=False) as history:
-        assert [(one.source, one.baseline) for one in history.entries()] == [("add", 1)]
+        assert [(entry.source, entry.baseline) for entry in history.entries()] == [("add", 1)]

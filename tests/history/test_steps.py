@@ -54,7 +54,7 @@ def test_noise_alone_has_no_step(count: int) -> None:
 def test_size_and_level_of_a_step() -> None:
     random = np.random.default_rng(1)
     latencies = np.exp(random.normal(0, 0.01, 60)) * np.where(np.arange(60) < 40, 100.0, 110.0)
-    found = find_steps([float(one) for one in latencies], [1] * 60, exact=False)
+    found = find_steps([float(latency) for latency in latencies], [1] * 60, exact=False)
     (step,) = found.steps
     assert step.at == step.first == step.last == 40 and step.p < 1e-9
     assert step.low < 0.1 < step.high and step.low < step.change < step.high and step.high - step.low < 0.03

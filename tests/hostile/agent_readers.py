@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hostile.file_readers import Prepared
 from hostile.fuzzing import Reader
-from hostile.peer_readers import said_by_peer
+from hostile.peer_readers import read_from_peer
 
 from tvmmobile.devices.agents.proof import BYTES, new_secret, nonce, proof, tracker_seal
 from tvmmobile.devices.agents.relay import AGENT_MAGIC, NotProven, prove
@@ -106,7 +106,7 @@ def _messages(_folder: Path) -> Prepared:
 def _tracker_answers(_folder: Path) -> Prepared:
     """A client reads an answer of its own run's tracker."""
     listener = socket.create_server(("127.0.0.1", 0))
-    said = [b""]
+    frames = [b""]
 
     def serve() -> None:
         while True:
@@ -117,14 +117,14 @@ def _tracker_answers(_folder: Path) -> Prepared:
                 connection.sendall(struct.pack("<i", TRACKER_MAGIC) + ours + proof(_KEY, "tracker", theirs, ours))
                 (size,) = struct.unpack("<i", connection.recv(4, socket.MSG_WAITALL))
                 connection.recv(size, socket.MSG_WAITALL)
-                message = tracker_seal(_KEY, theirs, ours, at_tracker=True).closed(said[0])
+                message = tracker_seal(_KEY, theirs, ours, at_tracker=True).closed(frames[0])
                 connection.sendall(struct.pack("<i", len(message)) + message)
 
     threading.Thread(target=serve, daemon=True).start()
     endpoint = Endpoint("127.0.0.1", listener.getsockname()[1], "pi4", _SECRET)
 
     def read(content: bytes) -> object:
-        said[0] = content[: 1 << 16]
+        frames[0] = content[: 1 << 16]
         return _request_agent(endpoint, 5.0)
 
     return [json.dumps([SUCCESS, ["127.0.0.1", 9090, "pi4:0a1b"]]).encode()], read
@@ -139,12 +139,12 @@ def _impostor_tracker(_folder: Path) -> Prepared:
         return link._greet(_KEY)
 
     answer = struct.pack("<i", TRACKER_MAGIC) + bytes(2 * BYTES)
-    return [answer], _refused(said_by_peer(use))
+    return [answer], _refused(read_from_peer(use))
 
 
 def _impostor_agent(_folder: Path) -> Prepared:
     """A client reads answers of an agent that does not know the secret."""
-    read = said_by_peer(lambda connection: prove(connection, _KEY, "pi4:0a1b", 60.0))
+    read = read_from_peer(lambda connection: prove(connection, _KEY, "pi4:0a1b", 60.0))
     return [bytes(2 * BYTES) + struct.pack("<i", AGENT_MAGIC)], _refused(read)
 
 

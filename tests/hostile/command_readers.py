@@ -24,9 +24,9 @@ def _command(*arguments: str) -> Callable[[], object]:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run_command(arguments)
         err.flush()
-        said = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        errors = err.buffer.getvalue().decode()  # type: ignore[attr-defined]
         if code == ExitCode.INTERNAL:
-            raise AssertionError(said)
+            raise AssertionError(errors)
         return code
 
     return run

@@ -94,7 +94,7 @@ def small_results() -> Any:
     from report_samples import sample_results
 
     results = sample_results(2)
-    return replace(results, variants=tuple(replace(one, kernels=one.kernels[:3]) for one in results.variants))
+    return replace(results, variants=tuple(replace(variant, kernels=variant.kernels[:3]) for variant in results.variants))
 
 
 def _result_texts(folder: Path) -> list[bytes]:
@@ -193,7 +193,7 @@ def _baselines(folder: Path) -> Prepared:
     (saved,) = save_baselines(Results(results.context, results.variants[:1]), folder / "nothing", folder / "kept")
 
     def use() -> object:
-        return [one.library() for one in find_baselines(folder / "kept")]
+        return [baseline.library() for baseline in find_baselines(folder / "kept")]
 
     return [saved.path.read_bytes()], at(saved.path, use)
 
@@ -247,7 +247,7 @@ def _calibration(folder: Path) -> Prepared:
 
     def use() -> object:
         fit = read_fit(path)
-        return fit.digest, fit.errors, fit.left_out_errors, fit.all_errors(), [one.on_bound for one in fit.parameters]
+        return fit.digest, fit.errors, fit.left_out_errors, fit.all_errors(), [parameter.on_bound for parameter in fit.parameters]
 
     return [json.dumps(value).encode()], at(path, use)
 
@@ -298,7 +298,7 @@ def device_text() -> bytes:
         temperature_c=45.0,
     )
     addresses = SshAddress(destination="pi@desk", port=2222, host_key="ssh-ed25519 AAAA"), AdbAddress(serial="192.168.1.7:5555")
-    boards = tuple(RegisteredBoard(address=one, directory="/home/pi/x", facts=facts, added="2026-01-02") for one in addresses)
+    boards = tuple(RegisteredBoard(address=address, directory="/home/pi/x", facts=facts, added="2026-01-02") for address in addresses)
     return DeviceFile(name="desk", boards=boards).model_dump_json(indent=1).encode()
 
 

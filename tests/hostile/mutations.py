@@ -78,31 +78,9 @@ _STRANGERS = (
 )
 _TOKEN = re.compile(r"[\w.+-]+")
 _SIZES = ("<B", "<H", "<I", "<Q", ">H", ">I", ">Q")
-_NUMBERS = (
-    0,
-    1,
-    2,
-    3,
-    7,
-    8,
-    16,
-    31,
-    64,
-    127,
-    128,
-    255,
-    256,
-    4096,
-    32767,
-    65535,
-    65536,
-    2**24,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**63 - 1,
-    2**63,
-)
+_SMALL_NUMBERS = (0, 1, 2, 3, 7, 8, 16, 31, 64, 127, 128, 255, 256)
+_LARGE_NUMBERS = (4096, 32767, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63)
+_NUMBERS = (*_SMALL_NUMBERS, *_LARGE_NUMBERS)
 
 
 def mutated(sample: bytes, shape: Shape, random: Random) -> bytes:

@@ -50,17 +50,21 @@ def _onnx_values(model: Any) -> list[Any]:
 
 def _onnx_tensors(model: Any) -> list[Any]:
     sparse = [tensor for one in _sparse_tensors(model) for tensor in (one.values, one.indices)]
-    return [*model.graph.initializer, *(one.t for node in model.graph.node for one in node.attribute if one.HasField("t")), *sparse]
+    return [
+        *model.graph.initializer,
+        *(attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")),
+        *sparse,
+    ]
 
 
 def _sparse_tensors(model: Any) -> list[Any]:
-    attributes = (one for node in model.graph.node for one in node.attribute if one.HasField("sparse_tensor"))
-    return [*model.graph.sparse_initializer, *(one.sparse_tensor for one in attributes)]
+    attributes = (attribute for node in model.graph.node for attribute in node.attribute if attribute.HasField("sparse_tensor"))
+    return [*model.graph.sparse_initializer, *(attribute.sparse_tensor for attribute in attributes)]
 
 
 def _element_type(model: Any, random: Random) -> bool:
     kind = random.choice(_ONNX_TYPES)
-    targets = [one for node in model.graph.node for one in node.attribute if one.name in ("to", "dtype", "output_dtype")]
+    targets = [attribute for node in model.graph.node for attribute in node.attribute if attribute.name in ("to", "dtype", "output_dtype")]
     if targets and random.randrange(3) == 0:
         random.choice(targets).i = kind
     elif random.randrange(2):
@@ -71,7 +75,7 @@ def _element_type(model: Any, random: Random) -> bool:
 
 
 def _attribute(model: Any, random: Random) -> bool:
-    found = [one for node in model.graph.node for one in node.attribute]
+    found = [attribute for node in model.graph.node for attribute in node.attribute]
     if not found:
         return False
     one = random.choice(found)

@@ -27,7 +27,7 @@ _ANDROID = "\n==\n"
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAX0tNXqtQxRcKTNLGYZzVIeTBEGyZFx1nn4iCrGNwHP"
 
 
-def said_by_peer(use: Callable[[socket.socket], object]) -> Read:
+def read_from_peer(use: Callable[[socket.socket], object]) -> Read:
     """Reads an input as what the other end of a connection says before it closes that."""
 
     def read(content: bytes) -> object:
@@ -57,21 +57,21 @@ class _ConnectedServer(AdbServer):
 def _adb_devices(_folder: Path) -> Prepared:
     rows = b"emulator-5554\tdevice\n192.168.1.7:5555\toffline\nR58\tno permissions; see [http://developer.android.com]\n"
     answer = b"OKAY%04x" % len(rows) + rows
-    return [answer], said_by_peer(lambda connection: _ConnectedServer(5037, connection).devices())
+    return [answer], read_from_peer(lambda connection: _ConnectedServer(5037, connection).devices())
 
 
 def _adb_order(_folder: Path) -> Prepared:
     def use(connection: socket.socket) -> object:
         return _ConnectedServer(5037, connection).ask("host:connect:x", confirmed=True)
 
-    return [b"OKAYOKAY0004done"], said_by_peer(use)
+    return [b"OKAYOKAY0004done"], read_from_peer(use)
 
 
 def _adb_pull(_folder: Path) -> Prepared:
     from tvmmobile.devices.adb.files import receive_file
 
     content = struct.pack("<4sI", b"DATA", 300) + bytes(300) + struct.pack("<4sI", b"DATA", 5) + b"hello" + struct.pack("<4sI", b"DONE", 0)
-    return [content], said_by_peer(lambda connection: receive_file(connection, "/sdcard/x", io.BytesIO()))
+    return [content], read_from_peer(lambda connection: receive_file(connection, "/sdcard/x", io.BytesIO()))
 
 
 def _adb_push(_folder: Path) -> Prepared:
@@ -84,7 +84,7 @@ def _adb_push(_folder: Path) -> Prepared:
             return str(error)
 
     failed = b"couldn't create file: No space left on device"
-    return [struct.pack("<4sI", b"OKAY", 0), struct.pack("<4sI", b"FAIL", len(failed)) + failed], said_by_peer(use)
+    return [struct.pack("<4sI", b"OKAY", 0), struct.pack("<4sI", b"FAIL", len(failed)) + failed], read_from_peer(use)
 
 
 def _adb_shell(_folder: Path) -> Prepared:
@@ -99,7 +99,7 @@ def _adb_shell(_folder: Path) -> Prepared:
             process.stop()
 
     packets = [(1, b"a line\nanother "), (2, b"warning\n"), (1, b"one\n"), (3, b"\0")]
-    return [b"".join(struct.pack("<BI", kind, len(text)) + text for kind, text in packets)], said_by_peer(use)
+    return [b"".join(struct.pack("<BI", kind, len(text)) + text for kind, text in packets)], read_from_peer(use)
 
 
 @dataclass

@@ -38,7 +38,7 @@ def mutate_pt2(content: bytes, random: Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {info.filename: archive.read(info) for info in archive.infolist()}
-        programs, configs = ([one for one in members if one.endswith(end)] for end in ("model.json", "_config.json"))
+        programs, configs = ([member for member in members if member.endswith(end)] for end in ("model.json", "_config.json"))
         name = random.choice(programs * 6 + configs)
         value = json.loads(members[name])
         for _ in range(random.choice((1, 1, 1, 2))):
@@ -81,7 +81,7 @@ def _pt2_change(value: Any, random: Random) -> bool:
         (types, (*range(-1, 40), 99, 2**31, "x", None)),
         (targets, [f"torch.ops.aten.{one}" for one in _ATEN.split()]),
     ]
-    places, values = random.choice([one for one in choices if one[0]])
+    places, values = random.choice([choice for choice in choices if choice[0]])
     if values is None:
         place = random.choice(places)
         place.clear()

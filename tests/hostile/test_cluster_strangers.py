@@ -96,8 +96,8 @@ def test_a_scheduler_with_certificates_tells_a_stranger_nothing(scheduler: str) 
 def test_another_certificate_is_none(scheduler: str, tmp_path: Path) -> None:
     """Neither one of the scheduler's that is not known here, nor one of ours that is not known there; nor what is no certificate."""
     other = str(certificate(tmp_path / "other.pem"))
-    said = r"cannot be reached: it has another certificate: .*verify failed"
-    with configured(Path(other)), pytest.raises(UserError, match=said) as caught:  # type: ignore[attr-defined]
+    message = r"cannot be reached: it has another certificate: .*verify failed"
+    with configured(Path(other)), pytest.raises(UserError, match=message) as caught:  # type: ignore[attr-defined]
         _connected(scheduler, 10)
     assert caught.value.exit_code == ExitCode.USAGE and "distributed.comm.tls" in caught.value.remedy
     ours, authority = "distributed.comm.tls.client.cert", "distributed.comm.tls.ca-file"

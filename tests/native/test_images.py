@@ -32,8 +32,8 @@ class Frames:
 
     def run(self, frames: list[Frame], threads: int = 1, reserved: int = 0) -> list[int | Array]:
         """For each frame the code, or what the network would see."""
-        told = b"".join(self._told(frame, threads, reserved) for frame in frames)
-        done = subprocess.run([*self.program, str(THREADS)], input=told, capture_output=True, timeout=120, check=False)
+        content = b"".join(self._encoded(frame, threads, reserved) for frame in frames)
+        done = subprocess.run([*self.program, str(THREADS)], input=content, capture_output=True, timeout=120, check=False)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
         answers: list[int | Array] = []
         rest, cells = done.stdout, 3 * self.side**2
@@ -44,7 +44,7 @@ class Frames:
         return answers
 
     @staticmethod
-    def _told(frame: Frame, threads: int, reserved: int) -> bytes:
+    def _encoded(frame: Frame, threads: int, reserved: int) -> bytes:
         numbers = frame.format, frame.width, frame.height, frame.turns, frame.chroma_step, reserved, threads
         return np.array([*numbers, *frame.strides, *map(len, frame.planes)], "<u4").tobytes() + b"".join(frame.planes)
 

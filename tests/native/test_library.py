@@ -105,7 +105,7 @@ def test_its_description_is_the_network(single: Built) -> None:
 @pytest.mark.parametrize("threads", range(1, MOST + 1))
 @pytest.mark.parametrize("spins", [0, 1])
 def test_threads_give_the_same_bits(team: Built, threads: int, spins: int) -> None:
-    """Whether they spin or sleep, and with fewer than the library was compiled for."""
+    """They do so spinning or asleep, and with fewer threads than the library was compiled for."""
     library = CLibrary(team.path)
     instance = library.instance(Options(MOST, spins))
     for _ in range(20):
@@ -184,8 +184,8 @@ def test_eight_instances_in_eight_threads(team: Built) -> None:
 @pytest.mark.parametrize("threads", range(1, MOST + 1))
 def test_an_observer_hears_of_kernels(team: Built, threads: int, pooled: bool) -> None:
     """In order, as often as they are called, until it is taken away; the bits are the same."""
-    told: list[tuple[str, int]] = []
-    observer = OBSERVER(lambda _, kernel, done: told.append((kernel.decode(), done)))
+    heard: list[tuple[str, int]] = []
+    observer = OBSERVER(lambda _, kernel, done: heard.append((kernel.decode(), done)))
     pool = PARALLEL(lambda _, work, data, count: [work(data, number) for number in range(count)] and None)
     library = CLibrary(team.path)
     instance = library.instance(Options(MOST, 1, parallel=pool if pooled else PARALLEL()))
@@ -193,7 +193,7 @@ def test_an_observer_hears_of_kernels(team: Built, threads: int, pooled: bool) -
         assert library.c.net_observe(instance, each, None) == OK
         assert same_bits(library.run(instance, [team.image], threads), team.expected)
     once = [(symbol, done) for symbol in team.symbols for done in (0, 1)]
-    assert len(once) == 10 and told == 2 * once
+    assert len(once) == 10 and heard == 2 * once
     assert library.c.net_free(instance) == OK
 
 

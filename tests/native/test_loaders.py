@@ -42,14 +42,14 @@ class Out:
         subprocess.run([COMPILER, *FLAGS, f"-I{self.folder}", *map(str, words), "-o", name], cwd=self.folder, check=True)
         return self.folder / name
 
-    def said(self, *words: object) -> str:
+    def output(self, *words: object) -> str:
         """Return the output of a command in the folder."""
         done = subprocess.run([*map(str, words)], cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout
 
-    def check(self, said: str) -> None:
+    def check(self, line: str) -> None:
         """Asserts that a program printed the best class and its score."""
-        best, score = said.removeprefix("class ").split(": ")
+        best, score = line.removeprefix("class ").split(": ")
         assert int(best) == self.expected.argmax()
         assert float(score) == pytest.approx(self.expected.max(), rel=1e-5)
 
@@ -67,7 +67,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Out:
 @pytest.mark.parametrize("threads", [1, THREADS])
 def test_glibc_opens_it(out: Out, threads: int) -> None:
     program = out.build("loaded", HERE / "loaded.c")
-    out.check(out.said("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", program, f"./{STEM}.so", "input.f32", threads))
+    out.check(out.output("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", program, f"./{STEM}.so", "input.f32", threads))
 
 
 @pytest.fixture(scope="module")
@@ -77,31 +77,40 @@ def musl() -> Path:
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("how", ["linked", "opened"])
-def test_musl_loads_it(out: Out, musl: Path, how: str) -> None:
+@pytest.mark.parametrize("kind", ["linked", "opened"])
+def test_musl_loads_it(out: Out, musl: Path, kind: str) -> None:
     """The guide's program, and one that opens the library, with one thread and with four."""
     parts, loader = musl / "usr/lib/aarch64-linux-musl", musl / "lib/aarch64-linux-musl/libc.so"
     own = subprocess.run([COMPILER, "-print-file-name=include"], capture_output=True, text=True, check=True).stdout.strip()
     headers = ["-nostdinc", "-isystem", musl / "usr/include/aarch64-linux-musl", "-isystem", own]
-    sources = [REPOSITORY / "examples/native/classify.c", f"./{STEM}.so"] if how == "linked" else [HERE / "loaded.c"]
+    sources = [REPOSITORY / "examples/native/classify.c", f"./{STEM}.so"] if kind == "linked" else [HERE / "loaded.c"]
     begin, end = [parts / "crt1.o", parts / "crti.o"], [loader, parts / "crtn.o"]
-    program = out.build(how, *headers, "-nostdlib", *begin, *sources, *end, "-Wl,--dynamic-linker=/lib/ld-musl-aarch64.so.1")
-    command = ["qemu-aarch64", "-L", musl, "-E", "LD_LIBRARY_PATH=.", program, *([] if how == "linked" else [f"./{STEM}.so"]), "input.f32"]
-    said = [out.said(*command, threads) for threads in (1, THREADS)]
-    out.check(said[0])
-    assert said[1] == said[0]
+    program = out.build(kind, *headers, "-nostdlib", *begin, *sources, *end, "-Wl,--dynamic-linker=/lib/ld-musl-aarch64.so.1")
+    command = [
+        "qemu-aarch64",
+        "-L",
+        musl,
+        "-E",
+        "LD_LIBRARY_PATH=.",
+        program,
+        *([] if kind == "linked" else [f"./{STEM}.so"]),
+        "input.f32",
+    ]
+    lines = [out.output(*command, threads) for threads in (1, THREADS)]
+    out.check(lines[0])
+    assert lines[1] == lines[0]
 
 
 @pytest.mark.virtual
 def test_androids_loader_opens_it(out: Out, request: pytest.FixtureRequest) -> None:
-    """And hides the symbols of libc from it, so that threads take what the program hands over."""
+    """It hides libc's symbols from the library, so that threads use the functions that the program passes."""
     root = android_folder(request)
     program = out.build("android", *ALONE, "-fPIE", *android_link(root), HERE / "loaded.c", "-lc", "-ldl")
     command = ["qemu-aarch64", "-L", root, program, out.folder / f"{STEM}.so", "input.f32"]
-    said = out.said(*command, 1)
-    out.check(said)
-    assert out.said(*command, THREADS) == REFUSED
-    assert out.said(*command, THREADS, "hand over") == said
+    line = out.output(*command, 1)
+    out.check(line)
+    assert out.output(*command, THREADS) == REFUSED
+    assert out.output(*command, THREADS, "hand over") == line
 
 
 @pytest.mark.virtual
@@ -179,9 +188,9 @@ def test_on_a_machine_of_its_own(out: Out) -> None:
     check_bits(out, done.stdout + done.stderr)
 
 
-def check_bits(out: Out, said: str) -> None:
+def check_bits(out: Out, line: str) -> None:
     """Asserts that a program printed the best class and the bits of its score."""
-    found = re.fullmatch(r"class (\d+): bits ([0-9a-f]{8})\n", said)
-    assert found, said
+    found = re.fullmatch(r"class (\d+): bits ([0-9a-f]{8})\n", line)
+    assert found, line
     score = np.frombuffer(bytes.fromhex(found[2])[::-1], np.float32)[0]
     out.check(f"class {int(found[1])}: {score}")

@@ -39,7 +39,7 @@ def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return program
 
 
-def said(program: Path, runs: int, threads: int, spins: int, shared: bool, observed: bool = False) -> str:
+def complaints(program: Path, runs: int, threads: int, spins: int, shared: bool, observed: bool = False) -> str:
     """Return the program's output, and its exit code other than 0."""
     words = [str(program), *map(str, (runs, threads, spins, int(shared), int(observed)))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
@@ -49,17 +49,17 @@ def said(program: Path, runs: int, threads: int, spins: int, shared: bool, obser
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize(("threads", "spins"), [(1, 0), (2, 1), (4, 100)])
 def test_eight_callers(team: Path, threads: int, spins: int, shared: bool) -> None:
-    assert said(team, 60, threads, spins, shared) == ""
+    assert complaints(team, 60, threads, spins, shared) == ""
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 def test_an_observer_hears_of_each_kernel(team: Path, shared: bool) -> None:
     """The observer hears once of a kernel of several steps, and from every caller, whether it got the threads or not."""
-    assert said(team, 60, 2, 100, shared, observed=True) == ""
+    assert complaints(team, 60, 2, 100, shared, observed=True) == ""
 
 
 def test_ten_thousand_runs(team: Path) -> None:
-    assert said(team, 1250, 2, 1, False) == ""
+    assert complaints(team, 1250, 2, 1, False) == ""
 
 
 @pytest.mark.parametrize("machine", ["host", pytest.param("aarch64", marks=pytest.mark.virtual)])
@@ -167,7 +167,7 @@ def counted(program: Path, root: Path, capacities: dict[int, int], words: Sequen
 def test_the_fastest_number_of_threads_leaves_small_cores_out(
     capacities: tuple[int, ...], threads: int, fastest: int, expected: int, counting: Path, tmp_path: Path
 ) -> None:
-    """And CPUs that the program may not use; with threads that are pinned, the same."""
+    """CPUs that the program may not use are left out too; pinned threads change nothing."""
     allowed = sorted(os.sched_getaffinity(0))[: len(capacities)]
     if len(allowed) < len(capacities) or allowed[-1] > 63:
         pytest.skip("needs two CPUs")

@@ -50,23 +50,23 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
         sets.append(LoweredSet(module, HOST, separate, f"board{place}", None if place else 1))
         outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
         names.append(tuple(kernel.task.symbol for kernel in kernels))
-    how = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
+    preprocessing = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
     suited = Suitability((), (1, 0), ((), ()))
-    written = write_sets(sets, describe(sets[0].module, THREADS, how), folder / "net.so", archive=True, suitability=suited)
+    written = write_sets(sets, describe(sets[0].module, THREADS, preprocessing), folder / "net.so", archive=True, suitability=suited)
     return Both(folder / "net.so", written, image, tuple(outputs), tuple(names))
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> None:
-    library, told = CLibrary(both.path), []
+    library, heard = CLibrary(both.path), []
     instance = library.instance(Options(THREADS, flags=place + 1 << 24))
     for threads in (1, THREADS):
         (output,) = library.run(instance, [both.image], threads)
         assert output.tobytes() == both.outputs[place].tobytes()
-    observer = OBSERVER(lambda _, kernel, done: told.append(kernel.decode()) if done else None)
+    observer = OBSERVER(lambda _, kernel, done: heard.append(kernel.decode()) if done else None)
     assert library.c.net_observe(instance, observer, None) == OK
     library.run(instance, [both.image], 1)
-    assert tuple(told) == both.kernels[place]
+    assert tuple(heard) == both.kernels[place]
     assert instance[0] == place and library.description.reasons[instance[1]] == b"the options name it"
     assert library.c.net_free(instance) == OK
 
@@ -74,10 +74,10 @@ def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> 
 def test_the_description_lists_the_sets(both: Both) -> None:
     described = CLibrary(both.path).description
     sets = [described.sets[place] for place in range(described.set_count)]
-    assert [each.device for each in sets] == [b"board0", b"board1"] and {each.needs for each in sets} == {b""}
-    assert described.workspace_bytes == max(each.workspace_bytes for each in sets) == both.written.whole.workspace_bytes
-    assert [each.weight_bytes for each in sets] == [each.weight_bytes for each in both.written.sets]
-    assert described.weight_bytes < sum(each.weight_bytes for each in sets)  # both have the same biases
+    assert [kernel_set.device for kernel_set in sets] == [b"board0", b"board1"] and {kernel_set.needs for kernel_set in sets} == {b""}
+    assert described.workspace_bytes == max(kernel_set.workspace_bytes for kernel_set in sets) == both.written.whole.workspace_bytes
+    assert [kernel_set.weight_bytes for kernel_set in sets] == [kernel_set.weight_bytes for kernel_set in both.written.sets]
+    assert described.weight_bytes < sum(kernel_set.weight_bytes for kernel_set in sets)  # both have the same biases
     assert described.fastest_threads[:2] == [1, THREADS]
 
 
@@ -117,7 +117,7 @@ def test_a_set_that_is_not_there_is_refused(both: Both) -> None:
 
 
 def _program(*constants: bytes) -> tuple[Program, Layout]:
-    values = tuple(Value("constant", (len(each),), "uint8", np.frombuffer(each, np.uint8)) for each in constants)
+    values = tuple(Value("constant", (len(constant),), "uint8", np.frombuffer(constant, np.uint8)) for constant in constants)
     return Program(values, {}, (), (), (), (), {}), Layout({}, {}, (), 0, (), b"", 0, 0)
 
 

@@ -140,7 +140,7 @@ def test_names_of_files_are_as_ever() -> None:
     assert ModelSpec("mobilenet_v2", 1.4).variant == "mobilenet_v2_1.4_224"
 
 
-@pytest.mark.parametrize(("classes", "said"), [(0, "few"), (99_999_999_999, "many")])
-def test_how_many_classes_there_are(classes: int, said: str) -> None:
-    with pytest.raises(UserError, match=f"^{classes} classes are too {said}"):
+@pytest.mark.parametrize(("classes", "complaint"), [(0, "few"), (99_999_999_999, "many")])
+def test_how_many_classes_there_are(classes: int, complaint: str) -> None:
+    with pytest.raises(UserError, match=f"^{classes} classes are too {complaint}"):
         ModelSpec(classes=classes)

@@ -23,7 +23,7 @@ def test_what_is_kept_and_what_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["x=kN"], "no input 'x' for"),
         (["k"], "no output 'k/next' for"),
@@ -33,8 +33,8 @@ def test_what_is_kept_and_what_is_left() -> None:
         (["h", "k=kN", "sound=sound/next"], "no output 'sound/next'"),
     ],
 )
-def test_what_it_may_not_name(given: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_it_may_not_name(given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         states_of(NET, given)
 
 

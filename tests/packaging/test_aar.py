@@ -170,9 +170,9 @@ def test_the_places_of_javas_functions(tmp_path: Path) -> None:
 
 def test_another_machine(package: Path, tmp_path: Path) -> None:
     """This one's Java machine loads the classes, and the network says why it cannot run."""
-    said = said_by(tmp_path, "java", "-cp", classes_of(package, tmp_path), "org.example.my_net.Start", source=START)
+    lines = output_lines(tmp_path, "java", "-cp", classes_of(package, tmp_path), "org.example.my_net.Start", source=START)
     reason = "no org_example_my_net_jni in java.library.path: /nowhere"
-    assert said == [f"the network is compiled for arm64-v8a alone, and this process cannot load that: {reason}"]
+    assert lines == [f"the network is compiled for arm64-v8a alone, and this process cannot load that: {reason}"]
 
 
 START = """package org.example.my_net;
@@ -194,7 +194,7 @@ def classes_of(package: Path, folder: Path) -> Path:
     return (folder / package.stem).with_suffix(".jar")
 
 
-def said_by(folder: Path, *command: object, source: str) -> list[str]:
+def output_lines(folder: Path, *command: object, source: str) -> list[str]:
     """The lines of a Java program beside the classes, which is compiled first."""
     words, classes = [*map(str, command)], Path(str(command[2]))
     (folder / "Start.java").write_text(source)
@@ -216,8 +216,8 @@ def test_bad_names_and_libraries(library: Path, tmp_path: Path, capfd: pytest.Ca
         assert "Give --wheel or --android." in capfd.readouterr().err
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert run([*words, "--android"]) == 1
-    said = " ".join(capfd.readouterr().err.split())
-    assert "javac is not installed" in said and "apt-get install -y openjdk-17-jdk-headless" in said
+    message = " ".join(capfd.readouterr().err.split())
+    assert "javac is not installed" in message and "apt-get install -y openjdk-17-jdk-headless" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,9 +232,9 @@ def test_a_library_for_smaller_pages(library: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("javac") is None, reason="javac is not installed")
 def test_the_command(library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["package", str(library), "--android", "--out", str(tmp_path / "dist")]) == 0
-    said = " ".join(capfd.readouterr().out.split())
+    output = " ".join(capfd.readouterr().out.split())
     (path,) = (tmp_path / "dist").iterdir()
-    assert path.name == "mobilenet_v1_0_25_128-1.0.aar" and f'implementation(files("libs/{path.name}"))' in said
+    assert path.name == "mobilenet_v1_0_25_128-1.0.aar" and f'implementation(files("libs/{path.name}"))' in output
     with zipfile.ZipFile(path) as archive:
         assert "jni/arm64-v8a/libtvmmobile_mobilenet_v1_0_25_128_jni.so" in archive.namelist()
 
@@ -262,7 +262,7 @@ def some_frames(folder: Path) -> Iterator[tuple[str, Frame]]:
     kinds = {"rgb": RGB, "rgba": RGBA, "nv21": NV21, "yuv420": YUV420, "bytes": NV21, "image": YUV420, "bitmap": RGBA}
     for kind, frame_format in kinds.items():
         for turns in range(4) if kind in ("nv21", "bytes", "image") else (1,):
-            width, height = (int(each) for each in generator.integers(17, 60, 2))
+            width, height = (int(size) for size in generator.integers(17, 60, 2))
             frame = some_frame(generator, frame_format, width, height)
             while frame_format == YUV420 and frame.strides[1] != frame.strides[2]:  # which Android rules out
                 frame = some_frame(generator, frame_format, width, height)
@@ -310,15 +310,15 @@ def test_in_a_java_machine(library: Path, package: Path, tmp_path: Path) -> None
         image.tofile(data / f"x{number}")
     other = other_network(tmp_path)
 
-    said = in_java_machine([package, other], data, tmp_path)
-    scores = np.array(json.loads(said["scores"]))
+    answers = in_java_machine([package, other], data, tmp_path)
+    scores = np.array(json.loads(answers["scores"]))
     np.testing.assert_allclose(scores, expected, atol=1e-5 * np.abs(expected).max())
     best = np.argsort(-expected, kind="stable")[:2]
-    assert [int(each.partition(":")[0]) for each in said["top"].strip("[]").split(", ")] == best.tolist()
-    assert said["ports"] == "[input: float32 [1, 3, 16, 16]] [output: float32 [1, 5]]"
-    assert (said["threads"], said["position stays"], said["reset"]) == (str(THREADS), "0", "done")
-    assert said["kernels"].startswith("cortex-a72: ")
-    assert {said[each] for each in ("heap", "other order", "one thread")} == {"true"} and said["several threads"] == "20"
+    assert [int(each.partition(":")[0]) for each in answers["top"].strip("[]").split(", ")] == best.tolist()
+    assert answers["ports"] == "[input: float32 [1, 3, 16, 16]] [output: float32 [1, 5]]"
+    assert (answers["threads"], answers["position stays"], answers["reset"]) == (str(THREADS), "0", "done")
+    assert answers["kernels"].startswith("cortex-a72: ")
+    assert {answers[each] for each in ("heap", "other order", "one thread")} == {"true"} and answers["several threads"] == "20"
     argument = "java.lang.IllegalArgumentException: "
     for what, sentence in {
         "too many threads": "more threads than the library was compiled for, or than init was asked for",
@@ -337,28 +337,28 @@ def test_in_a_java_machine(library: Path, package: Path, tmp_path: Path) -> None
         "a wide step": "the image's format, turns or chroma_step is unknown, or its reserved field is not 0",
         "integers from floats": "k: int64 [1, 1, 2, 2] cannot be read from a HeapFloatBuffer",
     }.items():
-        assert said[what] == argument + sentence, what
-    assert said["a vast frame"].startswith(argument)
-    assert said["not an image's"] == "java.lang.UnsupportedOperationException: the network takes no images: compile it with --image"
-    closed = {said[f"closed{what}"] for what in ("", " to images", " to resets", " to questions")}
+        assert answers[what] == argument + sentence, what
+    assert answers["a vast frame"].startswith(argument)
+    assert answers["not an image's"] == "java.lang.UnsupportedOperationException: the network takes no images: compile it with --image"
+    closed = {answers[f"closed{what}"] for what in ("", " to images", " to resets", " to questions")}
     assert closed == {"java.lang.IllegalStateException: the network is closed"}
-    assert {line: said[f"frame {line}"] for line in lines} == dict.fromkeys(lines, "true")
-    check_other(said, images, tmp_path / "other.onnx")
+    assert {line: answers[f"frame {line}"] for line in lines} == dict.fromkeys(lines, "true")
+    check_other(answers, images, tmp_path / "other.onnx")
 
 
-def check_other(said: dict[str, str], images: np.ndarray, network: Path) -> None:
+def check_other(answers: dict[str, str], images: np.ndarray, network: Path) -> None:
     """The second network, against ONNX Runtime: its state goes on until it is reset."""
     import onnxruntime
 
     session, state = onnxruntime.InferenceSession(str(network)), np.zeros(SHAPE, np.float32)
     numbers = np.array([3, 5, 7, 9]).reshape(SHAPE)
-    assert said["other ports"] == "[x: float32 [1, 1, 2, 2], k: int64 [1, 1, 2, 2]] [y: float32 [1, 1, 2, 2], m: int64 [1, 1, 2, 2]]"
+    assert answers["other ports"] == "[x: float32 [1, 1, 2, 2], k: int64 [1, 1, 2, 2]] [y: float32 [1, 1, 2, 2], m: int64 [1, 1, 2, 2]]"
     for turn, image in enumerate(images):
         y, _, state = session.run(None, {"x": image, "k": numbers, "h": state})
-        reals, integers, size = said[f"turn {turn}"].split(";")
+        reals, integers, size = answers[f"turn {turn}"].split(";")
         np.testing.assert_allclose(json.loads(reals), y.reshape(-1), atol=5e-3)
         assert (json.loads(integers), size) == ([6, 10, 14, 18], "2")
-    assert said["integers as reals"] == "[0.0, 0.0, 0.0, 0.0]"
+    assert answers["integers as reals"] == "[0.0, 0.0, 0.0, 0.0]"
 
 
 def in_java_machine(packages: list[Path], data: Path, folder: Path) -> dict[str, str]:

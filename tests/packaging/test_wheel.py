@@ -88,15 +88,18 @@ def test_it_computes_what_the_network_does(library: CompiledLibrary, installed: 
     program.write_text(PROGRAM)
     done = on_board(installed, str(program), str(tmp_path / "inputs.npz"))
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert np.abs(np.array(said["scores"]) - expected).max() <= 1e-4 * np.abs(expected).max()
-    assert said["without batch"] and said["threads"] == [True] * 4 and said["forked"] == 0 and said["closed"]
-    assert said["fastest"] == [min(2, len(os.sched_getaffinity(0))), True]
-    assert said["ports"] == [[["input", [1, 3, 128, 128], "float32", "NCHW"]], [["output", [1, 1000], "float32", said["ports"][1][0][3]]]]
-    assert "not [3, 9, 9]" in said["shape"] and "complex64" in said["type"] and "[128, 128, 4]" in said["bytes"]
+    found = json.loads(done.stdout)
+    assert np.abs(np.array(found["scores"]) - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert found["without batch"] and found["threads"] == [True] * 4 and found["forked"] == 0 and found["closed"]
+    assert found["fastest"] == [min(2, len(os.sched_getaffinity(0))), True]
+    assert found["ports"] == [
+        [["input", [1, 3, 128, 128], "float32", "NCHW"]],
+        [["output", [1, 1000], "float32", found["ports"][1][0][3]]],
+    ]
+    assert "not [3, 9, 9]" in found["shape"] and "complex64" in found["type"] and "[128, 128, 4]" in found["bytes"]
     Image.fromarray(picture).save(tmp_path / "picture.png")
     seen = library.run(read_input(tmp_path / "picture.png", Preprocessing(128)).array, device="pi4")
-    assert np.array_equal(np.array(said["picture"], np.float32), seen)
+    assert np.array_equal(np.array(found["picture"], np.float32), seen)
 
 
 @pytest.mark.virtual

@@ -168,7 +168,7 @@ def test_a_layer_that_a_pass_makes_wrong_is_named(
 
 
 def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And an older one that was there stays."""
+    """An older library stays in place."""
 
     def fails(*_given: Any) -> Any:
         raise RuntimeError

@@ -28,7 +28,7 @@ class Board:
 
 
 @pytest.mark.parametrize(
-    ("done", "said"),
+    ("done", "message"),
     [
         (
             Completed(5, "net, threads: 1\nerror 0.3 of the reference's largest magnitude\nfirst run 1 ms\n", ""),
@@ -39,11 +39,11 @@ class Board:
         (Completed(137, "", " \n"), "does not run on pi@board: status 137."),
     ],
 )
-def test_whatever_a_check_leaves_is_told(tmp_path: Path, done: Completed, said: str) -> None:
+def test_whatever_a_check_leaves_is_told(tmp_path: Path, done: Completed, message: str) -> None:
     library = Library(grid("mobilenet_v1", (0.25,), (128,))[0], "float32", 1, tmp_path / "net.so")
     library.path.write_bytes(b"no ELF file")
     write_manifest(library.path, format="c", c={"prefix": "net", "workspace_bytes": 0}, reference="PyTorch")
     deployed = Deployment("pi@board", "/models", (library,), (), 0, ("/models/runtime/ld.so",))
     with pytest.raises(Disagreement) as raised:
         _agrees_there(cast(Remote, Board(done)), deployed, library)
-    assert said in str(raised.value) and raised.value.exit_code == ExitCode.DISAGREES
+    assert message in str(raised.value) and raised.value.exit_code == ExitCode.DISAGREES

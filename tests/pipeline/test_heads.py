@@ -56,7 +56,7 @@ def test_only_other_formats_have_a_task_for_it(tmp_path: Path) -> None:
     assert ours.nodes == theirs.nodes and len(ours.sources) == len(theirs.sources) - 1
     planned = plan_variant(job := job_of(tmp_path, C))
     inputs, outputs = planned.prepared.reference
-    computed = [each.computed for each in _kernels(planned, inputs, None)]
+    computed = [kernel.computed for kernel in _kernels(planned, inputs, None)]
     for found, expected in zip(_outputs(planned, job.spec.returns, inputs, computed), outputs, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,19 +146,22 @@ def test_slopes_and_softmax_are_in_floats_between_integers(tmp_path: Path) -> No
 @pytest.mark.parametrize("stage", [collect_variants, build_libraries])
 def test_workers_have_longer_where_more_is_computed_to_quantise(stage: Callable[..., object], tmp_path: Path) -> None:
     """For more calibration data, and larger ones; the longest of all variants counts."""
-    told: list[float] = []
+    timeouts_s: list[float] = []
 
-    def run(function: object, jobs: object, timeout_s: float) -> list[object]:
-        told.append(timeout_s)
-        return []
+    class Idle:
+        """Notes the time limits of jobs, and runs none."""
+
+        def run(self, function: object, jobs: object, timeout_s: float) -> list[object]:
+            timeouts_s.append(timeout_s)
+            return []
 
     plain = variant_job(Model(ModelSpec()), device_of("pi4").profile, (), tmp_path)
     data = [calibration_data(f"noise:{count}", Preprocessing(side), generated=True) for count, side in ((4, 64), (4, 224), (500, 224))]
     jobs = [replace(plain, calibration=one) for one in data]
     for given in ([plain], *([job] for job in jobs), [*jobs, plain]):
         with suppress(KeyError):  # nothing was found
-            stage(SimpleNamespace(run=run), given, lambda line: None)
-    more = [timeout_s - told[0] for timeout_s in told]
+            stage(Idle(), given, lambda line: None)
+    more = [timeout_s - timeouts_s[0] for timeout_s in timeouts_s]
     assert more[1] > 0 and more[3] == more[4] > 2 * more[2] > 4 * more[1]
 
 

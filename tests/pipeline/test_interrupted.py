@@ -154,8 +154,8 @@ def check_interrupted(place: Place, start: Callable[[], Command], phase: str, de
     command = start()
     arrive(place, command, phase)
     time.sleep(delay_s)
-    code, said = ended(place, command, signal.SIGINT, group)
-    assert code == 130 and said.endswith("tvmmobile: interrupted\n") and "Traceback" not in said, f"{phase} + {delay_s:.2f} s: {said}"
+    code, output = ended(place, command, signal.SIGINT, group)
+    assert code == 130 and output.endswith("tvmmobile: interrupted\n") and "Traceback" not in output, f"{phase} + {delay_s:.2f} s: {output}"
 
 
 def moments(seed: int) -> Sequence[tuple[str, float, bool]]:
@@ -312,8 +312,8 @@ def test_a_terminated_command_ends_in_order(place: Place) -> None:
     for phase in PHASES:
         command = place.tune()
         arrive(place, command, phase)
-        code, said = ended(place, command, signal.SIGTERM, group=False)
-        assert code == 143 and "Traceback" not in said and "error" not in said, f"{phase}: {said}"
+        code, output = ended(place, command, signal.SIGTERM, group=False)
+        assert code == 143 and "Traceback" not in output and "error" not in output, f"{phase}: {output}"
     check_interrupted(place, place.tune, "measuring", 0.0)
 
 

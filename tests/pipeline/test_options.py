@@ -124,10 +124,10 @@ def test_defaults_of_calls() -> None:
 
 
 def test_documentation_says_in_the_words_of_calls_what_options_do() -> None:
-    said = inspect.getdoc(tm.tune) or ""
-    assert "dump_ir: Write the Relax module after each graph pass to `dump_ir`." in said and "options:" not in said
-    assert "fresh: Ignore all logs; start an empty one under `out`." in said
-    assert all(f"    {option.keyword}: " in said for _, option in options_of(*CALLS))
+    documentation = inspect.getdoc(tm.tune) or ""
+    assert "dump_ir: Write the Relax module after each graph pass to `dump_ir`." in documentation and "options:" not in documentation
+    assert "fresh: Ignore all logs; start an empty one under `out`." in documentation
+    assert all(f"    {option.keyword}: " in documentation for _, option in options_of(*CALLS))
 
 
 #: A value of each option that takes one or several.

@@ -37,11 +37,11 @@ def test_what_a_trial_gives_a_kernel_of_any_operators(tmp_path: Path, text: str)
     from tvmmobile.tuning.search.trial import _workload
 
     path = write_python(tmp_path, text)
-    nodes = [one for one in network_of(load(f"{path}:small", 8)).nodes if isinstance(one.layer, Opaque)]
+    nodes = [node for node in network_of(load(f"{path}:small", 8)).nodes if isinstance(node.layer, Opaque)]
     assert nodes
-    for one in nodes:
-        data, _, expected = _workload(Task((one.layer,)), tvm.ir.save_json(one.function))
-        assert [array.shape for array in data] == list(one.layer.input_shapes) and np.isfinite(expected).all()
+    for node in nodes:
+        data, _, expected = _workload(Task((node.layer,)), tvm.ir.save_json(node.function))
+        assert [array.shape for array in data] == list(node.layer.input_shapes) and np.isfinite(expected).all()
 
 
 def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:

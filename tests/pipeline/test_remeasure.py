@@ -88,9 +88,9 @@ def again(folder: Path, outcome: Outcome) -> tuple[bool, list[str], Database]:
     database.append([record(0, 10.0), record(1, 500.0)])
     records = doubted(results_with(10.0, 812.3), database, TASKS)
     assert {task: one.latency_us for task, one in records.items()} == {TASK: 10.0}
-    said: list[str] = []
+    remarks: list[str] = []
     bench = Bench(Agents(PROFILE, Endpoint("127.0.0.1", 1, "pi4")), Workers(outcome))  # type: ignore[arg-type]
-    return measure_again(records, database, TASKS, bench, said.append), said, database
+    return measure_again(records, database, TASKS, bench, remarks.append), remarks, database
 
 
 def best_us(database: Database) -> float | None:
@@ -99,15 +99,15 @@ def best_us(database: Database) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "remark"),
     [
         (Outcome(805.0, 7), "805.0 us modelled; its record says 10.0 us: the record was false and no longer counts."),
         (Outcome(None, error="crashed"), "failed, crashed; its record says 10.0 us: the record was false and no longer counts."),
     ],
 )
-def test_a_false_record_no_longer_counts(tmp_path: Path, outcome: Outcome, said: str) -> None:
+def test_a_false_record_no_longer_counts(tmp_path: Path, outcome: Outcome, remark: str) -> None:
     false, remarks, database = again(tmp_path, outcome)
-    assert false and remarks == [f"{TASK.name}: timed again, {said}"]
+    assert false and remarks == [f"{TASK.name}: timed again, {remark}"]
     for found in (database, Database(PI, (tmp_path,), None)):
         assert best_us(found) == 500.0
         assert [(one.latency_us, one.again) for one in found.records(TASK)] == [(outcome.latency_us, True), (500.0, False)]
@@ -152,12 +152,12 @@ def test_the_report_says_which(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     from tvmmobile.results.report import print_table, write_report
 
     shown: Callable[[Any], str] = lambda text: " ".join(text.split())  # noqa: E731
-    said = f"its tuning records say, within a network (modelled): {TASK.name} 812.3 us, and its record says 10.0."
+    sentence = f"its tuning records say, within a network (modelled): {TASK.name} 812.3 us, and its record says 10.0."
     for results, expected in ((results_with(10.0, 812.3), True), (results_with(10.0, 11.0), False)):
         print_table(results)
         write_report(results, tmp_path)
         texts = [capsys.readouterr().out, (tmp_path / "report.md").read_text().replace("\\", ""), (tmp_path / "report.html").read_text()]
-        assert [said in shown(text) for text in texts] == [expected] * 3
+        assert [sentence in shown(text) for text in texts] == [expected] * 3
 
 
 @pytest.mark.long

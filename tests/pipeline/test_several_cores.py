@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c_libraries import CPU, OK, SYSROOT, taken, taking_program
+from c_libraries import CPU, OK, SYSROOT, answers_of, taking_program
 from conftest import CommandLine
 
 import tvmmobile as tm
@@ -49,9 +49,9 @@ class Built:
     alone: tuple[CompiledLibrary, ...]
     program: Path
 
-    def said(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
-        """Return the program's exit code on a CPU of QEMU's, and its output, see `taken`."""
-        return taken(self.program, library, cpu, flags, cpus, root)
+    def answers(self, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
+        """Return the program's exit code on a CPU of QEMU's, and its output, see `answers_of`."""
+        return answers_of(self.program, library, cpu, flags, cpus, root)
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +83,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     ],
 )
 def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu: str, place: int, why: str) -> None:
-    code, (device, reason, _, output, *_) = built.said(built.both, cpu)
+    code, (device, reason, _, output, *_) = built.answers(built.both, cpu)
     assert (code, device, reason) == (OK, f"{DEVICES[place]}-virtual", why)
-    _, (_, only, _, alone, *_) = built.said(built.alone[place], cpu)
+    _, (_, only, _, alone, *_) = built.answers(built.alone[place], cpu)
     assert alone == output and only == "there is no other"
 
 
 @pytest.mark.virtual
 def test_the_options_name_a_set(built: Built) -> None:
     """One whose instructions the CPU lacks is refused in words."""
-    assert built.said(built.both, "cortex-a76", 1 << 24)[1][:2] == ["pi4-virtual", "the options name it"]
-    code, said = built.said(built.both, "cortex-a72", 2 << 24)
-    assert code == CPU and "(nothing for cortex-a72, asimddp for cortex-a76, as /proc/cpuinfo names them)" in said[0]
-    assert built.said(built.both, "cortex-a72", ANY_CPU)[1][0] == "pi4-virtual"
+    assert built.answers(built.both, "cortex-a76", 1 << 24)[1][:2] == ["pi4-virtual", "the options name it"]
+    code, answers = built.answers(built.both, "cortex-a72", 2 << 24)
+    assert code == CPU and "(nothing for cortex-a72, asimddp for cortex-a76, as /proc/cpuinfo names them)" in answers[0]
+    assert built.answers(built.both, "cortex-a72", ANY_CPU)[1][0] == "pi4-virtual"
 
 
 @pytest.mark.virtual
@@ -116,7 +116,7 @@ def test_the_options_name_a_set(built: Built) -> None:
 def test_linux_shows_the_cores(built: Built, shown: list[tuple[str, int]], cpus: int, place: int, tmp_path: Path) -> None:
     """The one that the threads are pinned to, or may run on, by what `/sys` shows of each CPU."""
     _write_cpus(tmp_path, shown)
-    code, (device, *_) = built.said(built.both, "cortex-a76", cpus=cpus, root=tmp_path)
+    code, (device, *_) = built.answers(built.both, "cortex-a76", cpus=cpus, root=tmp_path)
     assert (code, device) == (OK, f"{DEVICES[place]}-virtual")
 
 
@@ -134,8 +134,8 @@ def test_the_largest_core_counts_where_threads_are_not_pinned(built: Built, tmp_
         root = tmp_path / str(number)
         root.mkdir()
         _write_cpus(root, shown, numbers)
-        assert built.said(built.both, "cortex-a76", root=root)[1][0] == f"{DEVICES[place]}-virtual"
-        assert built.said(built.both, "cortex-a57", root=root)[1][0] == "pi4-virtual"
+        assert built.answers(built.both, "cortex-a76", root=root)[1][0] == f"{DEVICES[place]}-virtual"
+        assert built.answers(built.both, "cortex-a57", root=root)[1][0] == "pi4-virtual"
 
 
 def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[int] | None = None) -> None:
@@ -154,7 +154,7 @@ def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[
 def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
     facts = built.both.facts
     assert facts.checked and facts.check.place == "QEMU's cortex-a72, QEMU's cortex-a76"
-    assert [(each.device, each.cpu, each.needs) for each in facts.sets] == [
+    assert [(kernel_set.device, kernel_set.cpu, kernel_set.needs) for kernel_set in facts.sets] == [
         ("pi4-virtual", "Cortex-A72", ()),
         ("pi5-virtual", "Cortex-A76", ("asimddp",)),
     ]
@@ -203,12 +203,12 @@ def test_each_set_has_the_number_of_threads_that_was_fastest(
             cycles = round(latency_us * clock_hz / 1e6)
             database.append([Record(task, schedule, latency_us, cycles=cycles) for task, schedule in schedules.items()])
     library = tm.compile(model, DEVICES, threads=2, out=tmp_path / "out", logs=logs, check=False)
-    assert all(kernel.latency_us in (1500.0, 600.0) for each in library.facts.sets for kernel in each.kernels)
+    assert all(kernel.latency_us in (1500.0, 600.0) for kernel_set in library.facts.sets for kernel in kernel_set.kernels)
     cpus = len(os.sched_getaffinity(0))
     for cpu, threads in zip(("cortex-a72", "cortex-a76"), expected, strict=True):
-        code, said = built.said(library, cpu, FASTEST_THREADS)
-        assert (code, said[4]) == (OK, str(min(threads, cpus)))
-        assert built.said(library, cpu)[1][3:5] == [said[3], "1"]
+        code, answers = built.answers(library, cpu, FASTEST_THREADS)
+        assert (code, answers[4]) == (OK, str(min(threads, cpus)))
+        assert built.answers(library, cpu)[1][3:5] == [answers[3], "1"]
 
 
 def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: CommandLine) -> None:
@@ -216,7 +216,7 @@ def test_a_library_for_several_is_a_c_library_for_cores_that_differ(cli: Command
     cases = {
         ("--device", "pi4", "--device", "pi4"): "--device names pi4-virtual twice",
         ("--device", "pi4,pi4-1500"): "both have a Cortex-A72: a library tells cores apart",
-        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices must be a C library",
         ("--device", "pi4,pi5", "--dtype", "float16"): "the cortex-a72 of Raspberry Pi 4 Model B does not have",
         ("--device", "pi4,pi5", "--dtype", "int8", "--calibrate", "noise:8", "--max-drop", "30dB"): "latency on one device",
         ("--device", "pi4,nowhere"): "there is no device 'nowhere'",
@@ -249,7 +249,7 @@ def test_tuning_for_several_devices_refuses_what_their_library_cannot_have(cli: 
         ("--device", "pi4,pi4-1500"): "both have a Cortex-A72",
         ("--device", "pi4,pi5", "--threads", "best"): "--threads best needs latencies on one device",
         ("--device", "pi4,pi5", "--fresh"): "--fresh starts the log of one device",
-        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices is a C library",
+        ("--device", "pi4,pi5", "--format", "vm"): "a library for several devices must be a C library",
     }
     for more, problem in cases.items():
         done = cli(*words, *more)
@@ -260,14 +260,14 @@ def test_tuning_for_several_devices_refuses_what_their_library_cannot_have(cli: 
 @pytest.mark.virtual
 @pytest.mark.long
 def test_tuning_for_several_devices_ends_with_one_library(cli: CommandLine, tmp_path: Path) -> None:
-    """And a report for each."""
+    """Each device gets a report."""
     (tmp_path / "network.py").write_text(NETWORK)
     out = tmp_path / "out"
     network = "--model", f"{tmp_path / 'network.py'}:make", "--resolution", "32", "--logs", str(tmp_path / "logs")
     done = cli("tune", *network, "--trials", "1", "--device", ",".join(DEVICES), "--out", str(out))
     assert done.code == OK and "1 library with the kernels of 2 devices" in " ".join(done.out.split())
     (both,) = tm.open_libraries(out)
-    assert [each.device for each in both.facts.sets] == [f"{name}-virtual" for name in DEVICES]
+    assert [kernel_set.device for kernel_set in both.facts.sets] == [f"{name}-virtual" for name in DEVICES]
     for name in DEVICES:
         (alone,) = tm.open_libraries(out / f"{name}-virtual")
         assert not alone.facts.sets and (out / f"{name}-virtual/report.html").is_file()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from c_libraries import OK, taken, taking_program
+from c_libraries import OK, answers_of, taking_program
 from conftest import CommandLine
 
 import tvmmobile as tm
@@ -55,7 +55,7 @@ def candidate(extra_us: float, constants: Mapping[str, int]) -> ScheduleCandidat
     ],
 )
 def test_libraries_become_small_within_each_sets_limit(most_us: tuple[float, float], extra_us: list[tuple[int, int]]) -> None:
-    """And no slower than that takes: a schedule that saves nothing is never taken, nor one that costs too much."""
+    """They become no slower than necessary: a schedule that saves nothing, or costs too much, is never taken."""
     one = {FIRST: [candidate(0, {"a": 100}), candidate(5, {"b": 100}), candidate(1, {"c": 100})], SECOND: [candidate(0, {"x": 10})]}
     other = {FIRST: [candidate(0, {"b": 100})], SECOND: [candidate(0, {"y": 10}), candidate(1, {"x": 10})]}
     found = smallest([one, other], most_us)
@@ -125,10 +125,10 @@ def test_a_process_holds_only_the_set_that_it_uses(tmp_path: Path) -> None:
     def compiled(*devices: str) -> CompiledLibrary:
         return tm.compile(model, devices, share_weights=0.5, check=False, out=tmp_path / "-".join(devices))
 
-    def told(library: CompiledLibrary, place: int) -> tuple[float, int]:
+    def cost(library: CompiledLibrary, place: int) -> tuple[float, int]:
         """The shortest time of init and the memory, on a CPU that takes any set."""
         code, words = min(
-            (taken(program, library, "max,sve=off,sme=off", place + 1 << 24) for _ in range(5)), key=lambda each: float(each[1][2])
+            (answers_of(program, library, "max,sve=off,sme=off", place + 1 << 24) for _ in range(5)), key=lambda each: float(each[1][2])
         )
         assert code == OK
         return float(words[2]), int(words[5])
@@ -137,10 +137,10 @@ def test_a_process_holds_only_the_set_that_it_uses(tmp_path: Path) -> None:
     shared = six.facts.shared_weights
     assert shared is not None and shared.bytes < 0.7 * shared.fastest_bytes
     for place, board in enumerate(BOARDS):
-        init_us, resident_kib = told(six, place)
+        init_us, resident_kib = cost(six, place)
         assert init_us <= MOST_INIT_US and resident_kib * 1024 < 0.8 * six.path.stat().st_size
         if board in ("pi4", "cobalt100"):
-            _, alone_kib = told(compiled(board), 0)
+            _, alone_kib = cost(compiled(board), 0)
             assert resident_kib <= alone_kib + MOST_KIB
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,14 +22,28 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
 from tvmmobile.pipeline.build import BuiltVariant, _placed
 from tvmmobile.pipeline.job import VariantJob, variant_job
-from tvmmobile.pipeline.listener import TuningPlan
+from tvmmobile.pipeline.listener import QUIET, TuningPlan
 from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import TrialBudget
+from tvmmobile.tuning.search.tuner import Search, TrialBudget
 
 ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
+
+
+@dataclass(frozen=True)
+class FirstRound:
+    """The part of a `TuningPlan` that `run_rounds` reads."""
+
+    assignments: list[TrialBudget]
+
+
+@dataclass(frozen=True)
+class ProfiledBench:
+    """The part of a `Bench` that `run_rounds` reads."""
+
+    profile: DeviceProfile = PROFILE
 
 
 class Needs:
@@ -43,9 +55,9 @@ class Needs:
         self.database: list[tuple[Task, int]] = []
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> FirstRound:
         """See `needed.NeededTrials`."""
-        return SimpleNamespace(assignments=self._lacking({ONE: 4, OTHER: 4}))
+        return FirstRound(self._lacking({ONE: 4, OTHER: 4}))
 
     def _lacking(self, wanted: dict[Task, int]) -> list[TrialBudget]:
         done = {task: sum(most for tried, most in self.database if tried == task) for task in wanted}
@@ -58,17 +70,16 @@ class Needs:
 
 
 def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs, bench = Needs(), SimpleNamespace(profile=PROFILE)
-    listener = SimpleNamespace(search=lambda _assignments, _kind: nullcontext())
+    needs, bench = Needs(), ProfiledBench()
 
     def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
-        database += [(each.task, each.missing) for each in assignments if each.missing]
+        database += [(assignment.task, assignment.missing) for assignment in assignments if assignment.missing]
 
     monkeypatch.setattr(stage, "search", search)
-    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, Search(), QUIET)  # type: ignore[arg-type]
     assert {each.task: each.missing for each in needs.further(24, 0.01)} == {ONE: 0, OTHER: 0}
     tried = list(needs.database)
-    stage.run_rounds(needs, bench, SimpleNamespace(), listener)  # type: ignore[arg-type]
+    stage.run_rounds(needs, bench, Search(), QUIET)  # type: ignore[arg-type]
     assert needs.database == tried
 
 
@@ -76,12 +87,12 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
     """Trials are lacking and no schedule is left to try: it is not asked forever."""
     needs, asked = Needs(), []
     monkeypatch.setattr(stage, "search", lambda *_: asked.append(1))
-    stage.run_rounds(needs, SimpleNamespace(profile=PROFILE), SimpleNamespace(), SimpleNamespace(search=lambda *_: nullcontext()))  # type: ignore[arg-type]
+    stage.run_rounds(needs, ProfiledBench(), Search(), QUIET)  # type: ignore[arg-type]
     assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "said"),
+    ("asked", "first", "reason"),
     [
         (None, 4, "is in the shipped logs, or has the default 8 records. --trials N tries more."),
         (0, 0, ""),
@@ -89,9 +100,9 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
         (100, 4, "those that a plan may use have 100, all of them, or as many as their template needs."),
     ],
 )
-def test_why_there_is_nothing_to_try(asked: int | None, first: int, said: str) -> None:
+def test_why_there_is_nothing_to_try(asked: int | None, first: int, reason: str) -> None:
     sentence = nothing_to_try(asked, first)
-    assert sentence.endswith(said) and bool(sentence) == bool(said)
+    assert sentence.endswith(reason) and bool(sentence) == bool(reason)
 
 
 class Workers:
@@ -112,8 +123,8 @@ def test_lines_that_were_skipped_are_said_once(tmp_path: Path, count: int) -> No
     logs = (tmp_path / "shipped", tmp_path / "own logs")
     jobs = [variant_job(Model(replace(ModelSpec(), resolution=side)), PROFILE, logs, tmp_path / "out") for side in (128, 160)]
     lines = [RefusedLine(Path("1/pi4-virtual/float32_t1.jsonl"), number, "it lies") for number in range(7, 7 + count)]
-    said: list[str] = []
-    build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, said.append)  # type: ignore[arg-type]
+    remarks: list[str] = []
+    build_libraries(Workers(lambda job: BuiltVariant(job.library, tuple(lines), count)), jobs, lambda _: None, remarks.append)  # type: ignore[arg-type]
     path = logs[1] / "pi4-virtual" / "float32_t1.jsonl"
     many = f"{count} lines of the tuning logs were skipped; the first" if count > 1 else "1 line of the tuning logs was skipped"
     records = f"{count} records of another timing model do" if count > 1 else "1 record of another timing model does"
@@ -121,7 +132,7 @@ def test_lines_that_were_skipped_are_said_once(tmp_path: Path, count: int) -> No
         f"{many}: {path}, line 7: it lies. See: tvmmobile logs verify --logs '{logs[1]}'",
         f"{records} not count: see tvmmobile logs rescore --help",
     ]
-    assert said == (expected if count else [])
+    assert remarks == (expected if count else [])
 
 
 def test_a_plan_says_what_was_skipped_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -140,12 +151,12 @@ def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     network = tm.load("mobilenet_v1", alpha=0.25, resolution=128)
     known = tm.plan_tuning(network, "pi4-virtual", logs=logs.parent)
-    assert all(each.done for each in known.assignments)
+    assert all(assignment.done for assignment in known.assignments)
     for plan in (
         tm.plan_tuning(network, "pi4-virtual", fresh=True, out=tmp_path / "out"),
         tm.plan_tuning(network, "pi4-virtual", fresh=True),
     ):
-        assert plan.kernels == known.kernels and not any(each.done for each in plan.assignments)
+        assert plan.kernels == known.kernels and not any(assignment.done for assignment in plan.assignments)
     assert not list(temporary.glob("*-plan-*")) and not list(temporary.glob("*-libraries-*"))
 
 

@@ -23,7 +23,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.stages.timing import MOST_ATTEMPTS, undisturbed
 from tvmmobile.pipeline.validation import validate
 from tvmmobile.pipeline.validation.model import model_for
-from tvmmobile.pipeline.validation.record import begun, point_of, with_point
+from tvmmobile.pipeline.validation.record import point_of, started_validation, with_point
 from tvmmobile.pipeline.validation.refit import FEWEST_EACH, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import TimingJob, kernel_source
@@ -65,12 +65,12 @@ def registered(part: int = A72, model: str = "Raspberry Pi 4 Model B Rev 1.4", h
 def test_the_same_product_else_the_nearest_clock(model: str, hz: float, chosen: str) -> None:
     found = model_for(registered(model=model, hz=hz).profile)
     assert found.board == load_board(chosen) and found.clocked.clock_hz == (hz or found.board.clock_hz)
-    assert found.told.timing_model == run_hash(found.board) and found.told.board == chosen
+    assert found.description.timing_model == run_hash(found.board) and found.description.board == chosen
 
 
 def test_a_model_can_be_named(tmp_path: Path) -> None:
     profile = registered().profile
-    assert model_for(profile, "rk3399-a72").told.board == model_for(profile, "rk3399-a72-virtual").told.board == "rk3399-a72"
+    assert model_for(profile, "rk3399-a72").description.board == model_for(profile, "rk3399-a72-virtual").description.board == "rk3399-a72"
     with pytest.raises(UserError, match="pi5 has Cortex-A76, and desk has Cortex-A72"):
         model_for(profile, "pi5")
 
@@ -111,26 +111,26 @@ def test_refused_before_anything_is_measured(cli: CommandLine, tmp_path: Path, m
 
 def test_points_of_other_conditions_do_not_mix(tmp_path: Path) -> None:
     out, device = tmp_path / "validation.json", registered()
-    fresh = begun(device, compared(), SUITE, out)
+    fresh = started_validation(device, compared(), SUITE, out)
     write_validation(fresh, out)
-    assert begun(device, compared(), SUITE, out) == fresh and not fresh.complete
+    assert started_validation(device, compared(), SUITE, out) == fresh and not fresh.complete
     text = out.read_text()
     assert not any(word in text for word in ("me@", "my-own-host", "/home", "desk", "AAAA", str(tmp_path)))
     for other, what in ((registered(hz=1.7e9), "measured"), (HardwareDevice(device.file, pin=True), "measured")):
         with pytest.raises(UserError, match=rf"other conditions \({what}\)"):
-            begun(other, model_for(other.profile), SUITE, out)
+            started_validation(other, model_for(other.profile), SUITE, out)
     with pytest.raises(UserError, match=r"other conditions \(suite\)"):
-        begun(device, compared(), replace(SUITE, version=SUITE.version + 1), out)
+        started_validation(device, compared(), replace(SUITE, version=SUITE.version + 1), out)
     write_validation(replace(fresh, points=validated(observed(27)).points), out)
     with pytest.raises(UserError, match="holds 'kernel 0', which is not in the suite"):
-        begun(device, compared(), SUITE, out)
+        started_validation(device, compared(), SUITE, out)
 
 
 def test_a_point_more(tmp_path: Path) -> None:
     whole = validated(observed(12, 0.05))
     whole = replace(whole, points=tuple(replace(point, kind="kernel") for point in whole.points))
     suite = Suite(1, dict(list(NAMES.kernels.items())[:12]), ())
-    grown = begun(registered(), compared(), suite, tmp_path / "none.json")
+    grown = started_validation(registered(), compared(), suite, tmp_path / "none.json")
     for number, point in enumerate(reversed(whole.points), 1):
         grown = with_point(grown, point, suite, compared())
         assert grown.complete == (number == 12) and grown.date
@@ -276,7 +276,7 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     monkeypatch.setattr(validate, "Workers", None)
     monkeypatch.setattr(validate, "SUITE", replace(NAMES, networks=()))
     out, fitted = tmp_path / "validation.json", tmp_path / "fitted.toml"
-    fresh = begun(registered(), compared(), validate.SUITE, out)
+    fresh = started_validation(registered(), compared(), validate.SUITE, out)
     points = validated(observed(len(NAMES.kernels), 0.02, stores=2.4)).points
     for number, point in enumerate(points):
         fresh = with_point(fresh, replace(point, kind="kernel", invalid="throttled" if number == 3 else ""), validate.SUITE, compared())

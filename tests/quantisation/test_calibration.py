@@ -194,9 +194,9 @@ def test_values_that_are_not_finite_are_refused() -> None:
     bias = step.parameters.bias.copy()
     bias[3] = np.nan
     bad = flow.changed(replace(step, parameters=replace(step.parameters, bias=bias)))
-    with pytest.raises(UserError, match=r"pw_8x8_16x32_relu6 \(node 4\) makes sums of the calibration data that are not finite"):
+    with pytest.raises(UserError, match=r"pw_8x8_16x32_relu6 \(node 4\) computes sums of the calibration data that are not finite"):
         quantise(bad, images_of(digit_inputs(4, 2)), Method(PLAIN, equalise=False))
-    with pytest.raises(UserError, match=r"\(node 0\) makes sums of the calibration data that are not finite, or beyond 1e\+30"):
+    with pytest.raises(UserError, match=r"\(node 0\) computes sums of the calibration data that are not finite or exceed 1e\+30"):
         quantise(flow, images_of(digit_inputs(4, 2) * np.float32(3e38)), Method(PLAIN, equalise=False))
 
 

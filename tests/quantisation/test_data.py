@@ -209,14 +209,14 @@ def write(place: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fault"),
     [
         ("missing", "does not exist"),
         ("folder", "has no images in it"),
-        ("text", "is not what NumPy can read"),
-        *((kind, "is not what NumPy can read") for kind in ("zip", "damaged", "encrypted", "size")),
+        ("text", "cannot be read by NumPy"),
+        *((kind, "cannot be read by NumPy") for kind in ("zip", "damaged", "encrypted", "size")),
         ("other file", "holds something other than arrays"),
-        ("objects", "is not what NumPy can read"),
+        ("objects", "cannot be read by NumPy"),
         ("suffix", "is neither a folder nor a .npy or .npz file"),
         ("nan", "holds values that are not finite"),
         ("empty", "has no inputs in it"),
@@ -224,9 +224,9 @@ def write(place: Path, kind: str) -> Path:
         ("double", "holds float64"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, said: str) -> None:
+def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, fault: str) -> None:
     place = write(tmp_path / "data", kind)
-    with pytest.raises(UserError, match=f"`calibrate='{place}'` {said}") as caught:
+    with pytest.raises(UserError, match=f"`calibrate='{place}'` {fault}") as caught:
         read(place)
     assert caught.value.remedy and "\n" not in caught.value.message
 

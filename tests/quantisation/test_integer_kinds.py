@@ -74,7 +74,7 @@ def test_layers_say_in_which_networks_they_are() -> None:
 
 def test_layers_say_whether_integers_have_them() -> None:
     curves = {"hswish"}
-    taken = (WINDOW, Dense(8, 8, "hswish"), Conv2d(8, 8, 16, 16, residual=True), Pool(8, 8, 16), Gating(8, 8, 16))
+    accepted = (WINDOW, Dense(8, 8, "hswish"), Conv2d(8, 8, 16, 16, residual=True), Pool(8, 8, 16), Gating(8, 8, 16))
     refused = (Dense(8, 8, "silu"), Dense(8, 8, then=("hswish",)), MeanPool(8, 8, 16, (2, 2)), Conv2d(8, 8, 16, 16, sources=(16,)))
-    assert all(layer.has_integer_form(curves) for layer in taken) and not any(layer.has_integer_form(curves) for layer in refused)
-    assert [layer.can_write_floats for layer in taken if isinstance(layer, IntegerLayer)] == [True, False, False, True, False]
+    assert all(layer.has_integer_form(curves) for layer in accepted) and not any(layer.has_integer_form(curves) for layer in refused)
+    assert [layer.can_write_floats for layer in accepted if isinstance(layer, IntegerLayer)] == [True, False, False, True, False]

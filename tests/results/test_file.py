@@ -146,7 +146,7 @@ def _nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "problem"),
     [
         (lambda content: content.update(version=FORMAT + 1), f"has format {FORMAT + 1}, of a newer tvmmobile"),
         (lambda content: content.update(version=1), "has format 1, which is no longer supported"),
@@ -181,13 +181,13 @@ def _nested(levels: int) -> Any:
         (lambda content: content["benchmarks"].append(content["benchmarks"][0]), r"appears twice, as benchmarks\[0\] and benchmarks\[2\]"),
     ],
 )
-def test_other_files_are_refused_with_what_is_wrong_and_where(tmp_path: Path, change: Change, said: str) -> None:
+def test_other_files_are_refused_with_what_is_wrong_and_where(tmp_path: Path, change: Change, problem: str) -> None:
     path = tmp_path / "report.json"
     write_results(sample_results(2), path)
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=said) as refusal:
+    with pytest.raises(UserError, match=problem) as refusal:
         read_results(path)
     message = refusal.value.message
     assert refusal.value.remedy and str(path) in message and "\n" not in message and message.isprintable()
@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "blank": (lambda _: b"\n \n", "is empty"),
     "cut off in text": (lambda good: good[: good.index(b"pi4-virtual") + 4], "was cut off: EOF while parsing a string at line"),
     "cut off at the end": (lambda good: good.rstrip()[:-1], "was cut off: EOF while parsing an object at line"),
-    "a list": (lambda _: b"[]", "it holds no object"),
+    "a list": (lambda _: b"[]", "it is not a JSON object"),
     "another object": (lambda _: b'{"name": "package", "version": "1.0.0"}', "it has no context and no benchmarks"),
     "Google Benchmark's own": (
         lambda _: b'{"context": {"date": ""}, "benchmarks": []}',
@@ -230,7 +230,7 @@ READERS = [
 @pytest.mark.parametrize("words", [words for words in READERS if words[0] in {verb.name for verb in VERBS}], ids="-".join)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_commands_say_what_is_wrong_with_a_file(tmp_path: Path, cli: CommandLine, fault: str, words: tuple[str, ...]) -> None:
-    damage, said = FAULTS[fault]
+    damage, problem = FAULTS[fault]
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     write_results(sample_results(1), good)
     bad.write_bytes(damage(good.read_bytes()))
@@ -239,7 +239,7 @@ def test_commands_say_what_is_wrong_with_a_file(tmp_path: Path, cli: CommandLine
     outcome = cli(*(places.get(word, word) for word in words))
     assert outcome.code == 1 and outcome.out == ""
     message, remedy = outcome.err.splitlines()
-    assert message.startswith(f"tvmmobile: error: {bad} ") and said in message and remedy
+    assert message.startswith(f"tvmmobile: error: {bad} ") and problem in message and remedy
     assert not (tmp_path / "kept").exists()
 
 
@@ -248,11 +248,11 @@ def test_a_baseline_that_was_damaged(tmp_path: Path, cli: CommandLine, fault: st
     write_results(sample_results(1), tmp_path / "good.json")
     assert cli("baseline", "save", str(tmp_path / "good.json"), "--dir", str(tmp_path / "kept")).code == 0
     (kept,) = (tmp_path / "kept").rglob("*.result.json")
-    damage, said = FAULTS[fault]
+    damage, problem = FAULTS[fault]
     kept.write_bytes(damage(kept.read_bytes()))
     for words in (("list",), ("show", "mobilenet")):
         outcome = cli("baseline", *words, "--dir", str(tmp_path / "kept"))
-        assert outcome.code == 1 and str(kept) in outcome.err and said in outcome.err
+        assert outcome.code == 1 and str(kept) in outcome.err and problem in outcome.err
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

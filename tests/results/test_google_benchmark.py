@@ -66,7 +66,7 @@ def test_its_json_has_them_too(tmp_path: Path) -> None:
 def test_a_variant_that_only_one_has_is_left_out(tmp_path: Path) -> None:
     base = sample_results(3)
     out = compare_py(tmp_path, base, replace(base, variants=base.variants[1:]))
-    assert base.variants[0].name not in out and all(one.name in out for one in base.variants[1:])
+    assert base.variants[0].name not in out and all(variant.name in out for variant in base.variants[1:])
 
 
 def test_no_u_test_is_offered(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def results_of_two_precisions() -> Results:
 def measured_of(results: Results) -> list[MeasuredAccuracy]:
     """Return an accuracy of each library: larger ones are better, and int8 is a point worse."""
     return [
-        MeasuredAccuracy(f"{one.name}.so", one.library_sha256, one.resolution / 4 - (one.dtype == "int8"), VAL) for one in results.variants
+        MeasuredAccuracy(f"{variant.name}.so", variant.library_sha256, variant.resolution / 4 - (variant.dtype == "int8"), VAL)
+        for variant in results.variants
     ]
 
 
@@ -84,7 +85,7 @@ def test_series_are_called_what_they_differ_in() -> None:
     """One grid by α; several by what is not the same in all."""
     results = sample_results(2)
     assert [name for name, _ in accuracy_plots(view_of(results))[0].series] == ["α 1.0"]
-    threads = [replace(one, name=f"{one.name}x", threads=4, format="c") for one in results.variants]
+    threads = [replace(variant, name=f"{variant.name}x", threads=4, format="c") for variant in results.variants]
     view = view_of(replace(results, variants=(*results.variants, *threads)))
     assert [name for name, _ in accuracy_plots(view)[0].series] == ["1 thread, VM library, α 1.0", "4 threads, C library, α 1.0"]
 

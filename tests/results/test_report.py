@@ -231,7 +231,7 @@ def test_the_format_is_said(tmp_path: Path) -> None:
     """In headings, lines of tables for programs, and what kernels add up to."""
     results = sample_results(2)
     for form, title, rest in (("vm", "VM library", "the virtual machine"), ("c", "C library", "what lies")):
-        files = written(replace(results, variants=tuple(replace(one, format=form) for one in results.variants)), tmp_path / form)
+        files = written(replace(results, variants=tuple(replace(variant, format=form) for variant in results.variants)), tmp_path / form)
         for text in (files["md"].replace("\\", ""), files["html"]):
             assert f"float32, 1 thread, {title}: latency" in text
         assert f"the rest is {rest} between them" in files["html"]
@@ -322,16 +322,18 @@ def test_markdown_leaves_out_what_a_comment_does_not_hold() -> None:
     ]
     text = markdown(view_of(replace(results, variants=tuple(many))))
     assert 60_000 < len(text) < 65_536
-    told = re.search(r"(\d+) more lines of this table, and what follows it, did not fit: see report.html and report.csv.", text)
+    remark = re.search(r"(\d+) more lines of this table, and what follows it, did not fit: see report.html and report.csv.", text)
     shown = len(re.findall(r"^\| mobilenet_v1_", text, re.MULTILINE))
-    assert told and shown + int(told[1]) == len(many)
+    assert remark and shown + int(remark[1]) == len(many)
 
 
 def test_what_a_machine_hides_is_called_unknown(tmp_path: Path) -> None:
     """A hypervisor that tells no clock, governor or temperature: shares of the peak are unknown too, and nothing is invented."""
-    told = sample_results(4, measured=True)
-    variants = tuple(replace(one, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for one in told.variants)
-    results = replace(told, context=replace(told.context, clock_hz=0.0), variants=variants)
+    base = sample_results(4, measured=True)
+    variants = tuple(
+        replace(variant, conditions={"before": [HIDDEN_STATE], "after": [HIDDEN_STATE], "steady": True}) for variant in base.variants
+    )
+    results = replace(base, context=replace(base.context, clock_hz=0.0), variants=variants)
     texts = written(results, tmp_path)
     assert read_results(tmp_path / "report.json") == results
     assert {entry["fma_peak_share"] for entry in json.loads(texts["json"])["benchmarks"]} == {None}

@@ -166,7 +166,7 @@ def test_a_cause_is_read_off_the_numbers() -> None:
 def test_layers_fused_in_one_variant_alone_are_not_told_apart() -> None:
     variants = list(sample_results().variants)
     small = variants[-1]
-    kernels = tuple(replace(one, kind="depthwise 3x3 + conv 1x1") if "wise" in one.name else one for one in small.kernels)
+    kernels = tuple(replace(kernel, kind="depthwise 3x3 + conv 1x1") if "wise" in kernel.name else kernel for kernel in small.kernels)
     variants[-1] = replace(small, kernels=kernels)
     found = departures(variants, MODELLED)[-1]
     text = ", ".join([*found.shares, *found.kinds])
@@ -179,7 +179,9 @@ def test_a_kernel_beyond_its_roof_is_explained(factor: float, kind: str, words: 
     results = sample_results(1)
     assert not [note for note in view_of(results).notes if "Above 100 %" in note]
     (variant,) = results.variants
-    kernels = tuple(replace(one, network_us=factor * (one.network_us or 0)) if one.kind == kind else one for one in variant.kernels)
+    kernels = tuple(
+        replace(kernel, network_us=factor * (kernel.network_us or 0)) if kernel.kind == kind else kernel for kernel in variant.kernels
+    )
     notes = [note for note in view_of(replace(results, variants=(replace(variant, kernels=kernels),))).notes if "Above 100 %" in note]
     assert len(notes) == 1 and words in notes[0]
 
@@ -208,7 +210,10 @@ def test_joining_keeps_the_latest_and_says_so() -> None:
     for order in ((0, 1), (1, 0)):
         both = (replace(results, variants=results.variants[:2]), replace(results, context=later, variants=(again, results.variants[2])))
         joined = join([both[place] for place in order])
-        assert [one.latency_us for one in joined.results.variants] == [1234.0, *(one.latency_us for one in results.variants[1:])]
+        assert [variant.latency_us for variant in joined.results.variants] == [
+            1234.0,
+            *(variant.latency_us for variant in results.variants[1:]),
+        ]
         assert joined.results.context.date == later.date and joined.results.context.versions["tvmmobile"] == "0.1.0, 0.2.0"
         twice, versions = joined.remarks
         assert twice.startswith("mobilenet_v1_1.0_224_float32_t1 appears 2 times") and "the latest counts" in twice

@@ -21,7 +21,7 @@ from tvmmobile.results.report import write_side_by_side
 
 
 def _slower(results: Results, factor: float, **context: object) -> Results:
-    variants = tuple(replace(one, samples_us=tuple(sample * factor for sample in one.samples_us)) for one in results.variants)
+    variants = tuple(replace(variant, samples_us=tuple(sample * factor for sample in variant.samples_us)) for variant in results.variants)
     return Results(replace(results.context, **context), variants)
 
 

@@ -92,7 +92,9 @@ def test_i_have_n_ms_marks_the_best_that_fits(browser: Browser, page: Path, limi
     browser.open(page)
     browser.type("#ms", limit)
     # As shown: 2.50 ms fits into 2.5.
-    rounded = replace(results, variants=tuple(replace(one, samples_us=(round(one.latency_us, -1),)) for one in results.variants))
+    rounded = replace(
+        results, variants=tuple(replace(variant, samples_us=(round(variant.latency_us, -1),)) for variant in results.variants)
+    )
     best = _best(rounded, float(limit.replace(",", ".")))
     expected = [] if best is None else [best]
     for part in ("#plot-accuracy-1", "#plot-scaling", "table.grid", "table.variants"):
@@ -104,7 +106,7 @@ def test_i_have_n_ms_marks_the_best_that_fits(browser: Browser, page: Path, limi
         one = results.variants[int(best)]
         shown = f"{one.latency_us / 1e3:.2f} ms modelled, top-1 {one.top1} %."
         assert words == f"mobilenet_v1 {one.alpha}-{one.resolution} is the most accurate that fits: {shown}"
-    slower = sum(one.latency_us > 1e3 * float(limit.replace(",", ".")) for one in rounded.variants)
+    slower = sum(variant.latency_us > 1e3 * float(limit.replace(",", ".")) for variant in rounded.variants)
     assert browser.run("document.querySelectorAll('table.grid td.over').length") == slower
     browser.type("#ms", "")
     assert _marked(browser, "body") == [] and _fits(browser) == "" and browser.run("location.hash") == ""

@@ -110,9 +110,9 @@ def test_every_comparison_validates(comparison: Comparison) -> None:
 
 
 def test_comparisons_show_every_shape() -> None:
-    verdicts = {str(one.verdict) for comparison in _comparisons() for one in comparison.variants}
+    verdicts = {str(variant.verdict) for comparison in _comparisons() for variant in comparison.variants}
     assert verdicts == {"slower", "faster", "same", "too noisy", "not comparable", "skipped"}
-    assert any(one.kernels for comparison in _comparisons() for one in comparison.variants)
+    assert any(variant.kernels for comparison in _comparisons() for variant in comparison.variants)
 
 
 def _places(content: Any, where: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:

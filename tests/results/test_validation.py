@@ -53,7 +53,7 @@ def set_to(*place: Any) -> Callable[[Any], None]:
         (set_to("host", "desk"), "host is not known"),
         (set_to("points", 3, "measured_ms", 0), "points[3].measured_ms"),
         (set_to("points", 3, "measured_ms", "1"), "points[3].measured_ms"),
-        (set_to("points", 3, "name", "kernel 2"), "a point is there twice"),
+        (set_to("points", 3, "name", "kernel 2"), "a point appears twice"),
         (set_to("points", 3, "core_cycles", -1), "points[3].core_cycles"),
         (set_to("points", 3, "misses", "luck", 1), "points[3].misses has other kinds"),
         (lambda content: content["points"][3]["misses"].pop("stores"), "points[3].misses has other kinds"),

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.compiled_library import open_libraries
+from tvmmobile.pipeline.listener import Listener
 from tvmmobile.pipeline.outcome import kernel_results
 from tvmmobile.pipeline.run import run
 from tvmmobile.pipeline.sentences import differences
@@ -197,7 +197,7 @@ def test_a_manifest_is_written_as_its_type_orders_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "core", "said"),
+    ("changes", "core", "remark"),
     [
         ({}, "cortex-a72", ""),
         ({}, "cortex-a76", "note: net.so was compiled for cortex-a76, not for pi4-virtual's cortex-a72."),
@@ -213,26 +213,31 @@ def test_a_manifest_is_written_as_its_type_orders_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, core: str, said: str) -> None:
+def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, core: str, remark: str) -> None:
     path = write_library(tmp_path, lambda manifest: (manifest.update(changes), manifest["target"].update(mcpu=core)))
     remarks: list[str] = []
     libraries = find_libraries([path])
-    check_libraries(libraries, PROFILE, SimpleNamespace(message=remarks.append))  # type: ignore[arg-type]
-    assert remarks == ([said] if said else [])
+
+    class Remarks(Listener):
+        def message(self, text: str) -> None:
+            remarks.append(text)
+
+    check_libraries(libraries, PROFILE, Remarks())
+    assert remarks == ([remark] if remark else [])
 
 
 @pytest.mark.parametrize(
-    ("core", "said"),
+    ("core", "remark"),
     [
         ("neoverse-n2", ""),
         ("cortex-a715", ""),
         ("cortex-x3", "note: net was compiled for cortex-x3, not for pi4-virtual's cortex-a715."),
     ],
 )
-def test_a_core_that_llvm_names_after_an_older_one_is_that_of_virtual_boards(tmp_path: Path, core: str, said: str) -> None:
+def test_a_core_that_llvm_names_after_an_older_one_is_that_of_virtual_boards(tmp_path: Path, core: str, remark: str) -> None:
     real = replace(PROFILE, cpu="Cortex-A720", mcpu="cortex-a715", modelled_as="neoverse-n2")
     (library,) = find_libraries([write_library(tmp_path, lambda manifest: manifest["target"].update(mcpu=core))])
-    assert differences("net", library.facts, real) == said
+    assert differences("net", library.facts, real) == remark
 
 
 def test_records_of_another_device_are_not_shown_as_this_ones(tmp_path: Path) -> None:
@@ -285,7 +290,7 @@ def _corrupt(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (_archive(zipfile.ZIP_STORED, {"input.npy": b"no array", "output.npy": b""}), "does not hold the arrays"),
         (_archive(zipfile.ZIP_STORED, {"input.npy": _npy("(1, 3, 32, ((("), "output.npy": b""}), "cannot be read"),
@@ -295,9 +300,9 @@ def _corrupt(content: bytes) -> bytes:
     ],
     ids=["text", "syntax", "shape", "deflate", "bomb"],
 )
-def test_a_hostile_reference(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_hostile_reference(tmp_path: Path, content: bytes, message: str) -> None:
     write_library(tmp_path).with_suffix(".reference.npz").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         find_libraries([tmp_path])
 
 

@@ -55,7 +55,7 @@ def test_a_bad_manifest_is_named(tmp_path: Path, changes: dict[str, Any], compla
 
 
 def test_nothing_is_started_for_a_bad_manifest(tmp_path: Path) -> None:
-    """And what is said is not taken for the library's crash."""
+    """The message is not mistaken for a crash of the library."""
     library = make_library(tmp_path, format="c")
     profile: DeviceProfile = find_device("pi4-virtual").profile
     with pytest.raises(UserError, match="is not a manifest of tvmmobile: c is missing"):

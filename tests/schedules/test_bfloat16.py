@@ -153,9 +153,9 @@ def test_pairs_in_the_loop(joined: int) -> None:
     assert space is not None
     knobs = {**space.default.values, "joined": joined}
     text = assembly_of(task, knobs, template, CORE)
-    loop = next(loop for loop in innermost_loops(text) if any(one.startswith("bfmmla") for one in loop.instructions))
-    joining = [one for one in loop.instructions if one.startswith(("zip1", "zip2", "mov\tv"))]
-    products = sum(one.startswith("bfmmla") for one in loop.instructions)
+    loop = next(loop for loop in innermost_loops(text) if any(instruction.startswith("bfmmla") for instruction in loop.instructions))
+    joining = [instruction for instruction in loop.instructions if instruction.startswith(("zip1", "zip2", "mov\tv"))]
+    products = sum(instruction.startswith("bfmmla") for instruction in loop.instructions)
     assert products == knobs["rows"] * knobs["columns"] // 2 and len(joining) == (0 if joined else knobs["rows"])
     assert not loop.stack_accesses and "bfcvtn" in text
 

@@ -156,9 +156,9 @@ def test_no_template_takes_a_layer_with_an_integer_fact_that_it_does_not_declare
     for name, says_shape in itertools.product(NAMES, (False, True)):
         if name in ("name", *(known.name for known in dataclasses.fields(IntegerFacts))):
             continue
-        for facts, taken in ((extended(IntegerFacts, name, says_shape)(**{name: number}), not number) for number in (0, 7)):
+        for facts, accepted in ((extended(IntegerFacts, name, says_shape)(**{name: number}), not number) for number in (0, 7)):
             changed = replace(task, region=(replace(first, integers=facts), *task.region[1:]))
-            assert (template.space(changed) is not None) == (taken or name in template.handles), name
+            assert (template.space(changed) is not None) == (accepted or name in template.handles), name
 
 
 def test_a_task_says_which_of_its_fields_are_shape() -> None:
@@ -201,7 +201,7 @@ def test_a_subclass_cannot_hide_a_need_behind_another_default() -> None:
 
 
 def test_no_kernel_writes_bytes_without_sign() -> None:
-    """Nor does one in floats read them."""
+    """No kernel in floats reads them either."""
     for layer in (replace(_WINDOW, writes="uint8"), replace(_WINDOW, reads="uint8"), Pool(7, 7, 64, writes="uint8")):
         for task in (_in_floats(layer), _in_integers(layer)):
             assert [template.name for template in EVERY if template.space(task) is not None] == []

@@ -177,7 +177,7 @@ def test_inputs_and_weights_are_stored_in_it() -> None:
 
 
 def test_what_a_core_lacks_is_refused_by_every_template() -> None:
-    """And what a template has to declare, it has to declare."""
+    """Templates have to declare the precision's needs as well."""
     half = Precision("float16", "float16", "float32", "float32", 1e-2, 1e-2, 2.0, "int16", requires="half")
     registered = [replace(half, name="half_test"), replace(FLOAT64, name="needy_test", needs=frozenset({"scales"}))]
     for precision in registered:

@@ -36,7 +36,7 @@ def space_of(layer: Layer, threads: int = 1) -> Space:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_has_a_template_of_its_own(name: str) -> None:
-    """Which is asked first; of the others, only Strassen's algorithm is another way to compute one of these."""
+    """It is asked first; of the others, only Strassen's algorithm is another way to compute one of these."""
     names = [template.name for template in TEMPLATES if template.space(Task((LAYERS[name],))) is not None]
     assert names == ([name, "strassen"] if name == "pointwise" else [name])
 

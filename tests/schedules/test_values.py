@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from host_kernels import check_layer, examples
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense, Layer, MaxPool, MeanPool, Pool
@@ -20,7 +20,11 @@ sides = st.integers(1, 9)
 #: Odd, below a vector, not a multiple of 4, and whole vectors.
 channels = st.sampled_from((1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 21, 24, 36))
 threads = st.sampled_from((1, 2, 3))
+#: Sizes of blocks of channels; 0 stands for NHWC.
 blocks = st.sampled_from((0, 8, 16, 24, 32))
+#: A number of threads, and the choice of knobs.
+Run = tuple[int, int]
+runs = st.tuples(threads, st.integers(0, 1 << 16))
 
 
 def in_blocks(block: int, channel_count: int) -> Layout:
@@ -28,145 +32,129 @@ def in_blocks(block: int, channel_count: int) -> Layout:
     return blocked(block) if block and channel_count % block == 0 else "NHWC"
 
 
+def with_outputs(layer: Conv2d) -> Conv2d:
+    """The layer, if it has an output pixel."""
+    assume(min(layer.out_height, layer.out_width) > 0)
+    return layer
+
+
+@st.composite
+def pointwise_layers(draw: st.DrawFn) -> Conv2d:
+    depth = draw(st.sampled_from((1, 2, 3, 5, 8, 17, 36, 131, 260)))
+    return Conv2d(draw(sides), draw(sides), depth, draw(channels), clamp=draw(clamps))
+
+
 @examples(28)
-@given(sides, sides, st.sampled_from((1, 2, 3, 5, 8, 17, 36, 131, 260)), channels, clamps, threads, st.integers(0, 1 << 16))
-def test_pointwise(tmp_path: Path, height: int, width: int, depth: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
-    check_layer(Conv2d(height, width, depth, outputs, clamp=clamp), thread_count, choice, "pointwise", tmp_path)
+@given(pointwise_layers(), runs)
+def test_pointwise(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "pointwise", tmp_path)
+
+
+@st.composite
+def depthwise_layers(draw: st.DrawFn) -> Conv2d:
+    """Padding may be as TensorFlow's for `same`: less, or nothing, before the first row."""
+    size, kernel, stride = (draw(sides), draw(sides)), draw(st.sampled_from((3, 5))), draw(st.sampled_from((1, 2)))
+    before = (kernel - 1) // 2 if stride == 1 or draw(st.booleans()) else (kernel - 2) // 2
+    padding, depth = (before, before, kernel // 2, kernel // 2), max(draw(channels), 2)
+    window, clamp, residual = (kernel, kernel), draw(clamps), draw(st.booleans())
+    return with_outputs(Conv2d(*size, depth, depth, window, (stride, stride), padding, depth, clamp, residual=residual))
 
 
 @examples(32)
-@given(
-    sides, sides, channels, st.sampled_from((3, 5)), st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16), *[st.booleans()] * 2
-)
-def test_depthwise(
-    tmp_path: Path,
-    height: int,
-    width: int,
-    depth: int,
-    kernel: int,
-    stride: int,
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-    same: bool,
-    residual: bool,
-) -> None:
-    """`same` pads like TensorFlow: less, or nothing, before the first row."""
-    before = (kernel - 1) // 2 if not same or stride == 1 else (kernel - 2) // 2
-    padding = (before, before, kernel // 2, kernel // 2)
-    channels, window = max(depth, 2), (kernel, kernel)
-    layer = Conv2d(height, width, channels, channels, window, (stride, stride), padding, channels, clamp, residual=residual)
-    if min(layer.out_height, layer.out_width) > 0:
-        check_layer(layer, thread_count, choice, "depthwise", tmp_path)
+@given(depthwise_layers(), runs)
+def test_depthwise(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "depthwise", tmp_path)
+
+
+@st.composite
+def blocked_pointwise_layers(draw: st.DrawFn) -> Conv2d:
+    depth, outputs = draw(st.sampled_from((32, 64, 96))), draw(st.sampled_from((32, 48, 96)))
+    before, after = in_blocks(draw(blocks), depth), in_blocks(draw(blocks), outputs)
+    return Conv2d(draw(sides), draw(sides), depth, outputs, clamp=draw(clamps), in_layout=before, out_layout=after)
 
 
 @examples(24)
-@given(sides, sides, st.sampled_from((32, 64, 96)), st.sampled_from((32, 48, 96)), blocks, blocks, clamps, threads, st.integers(0, 1 << 16))
-def test_pointwise_in_channel_blocks(
-    tmp_path: Path, height: int, width: int, depth: int, outputs: int, before: int, after: int, clamp: Clamp, thread_count: int, choice: int
-) -> None:
-    """0 stands for NHWC."""
-    layouts = in_blocks(before, depth), in_blocks(after, outputs)
-    layer = Conv2d(height, width, depth, outputs, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
-    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
+@given(blocked_pointwise_layers(), runs)
+def test_pointwise_in_channel_blocks(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "pointwise", tmp_path)
+
+
+@st.composite
+def residual_pointwise_layers(draw: st.DrawFn) -> Conv2d:
+    depth, outputs = draw(st.sampled_from((3, 32, 96))), draw(st.sampled_from((5, 24, 32, 48)))
+    layout = in_blocks(draw(blocks), outputs)
+    return Conv2d(draw(sides), draw(sides), depth, outputs, clamp=draw(clamps), out_layout=layout, residual=True)
 
 
 @examples(20)
-@given(sides, sides, st.sampled_from((3, 32, 96)), st.sampled_from((5, 24, 32, 48)), blocks, clamps, threads, st.integers(0, 1 << 16))
-def test_pointwise_with_a_residual(
-    tmp_path: Path, height: int, width: int, depth: int, outputs: int, after: int, clamp: Clamp, thread_count: int, choice: int
-) -> None:
-    layer = Conv2d(height, width, depth, outputs, clamp=clamp, out_layout=in_blocks(after, outputs), residual=True)
-    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
+@given(residual_pointwise_layers(), runs)
+def test_pointwise_with_a_residual(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "pointwise", tmp_path)
+
+
+@st.composite
+def scaled_pointwise_layers(draw: st.DrawFn) -> Conv2d:
+    """Each input channel has a factor; with several blocks of pixels and channels, remainders of each, and pixels left out."""
+    size, stride = (draw(sides), draw(sides)), draw(st.sampled_from((1, 1, 2)))
+    depth, outputs = draw(st.sampled_from((1, 3, 6, 16, 32, 72, 96, 131))), draw(channels)
+    layouts, residual = (in_blocks(draw(blocks), depth), in_blocks(draw(blocks), outputs)), draw(st.booleans())
+    return Conv2d(*size, depth, outputs, (1, 1), (stride, stride), (0,) * 4, 1, draw(clamps), *layouts, residual, scaled=True)
 
 
 @examples(32)
-@given(
-    st.tuples(sides, sides, st.sampled_from((1, 1, 2))),
-    st.sampled_from((1, 3, 6, 16, 32, 72, 96, 131)),
-    channels,
-    st.tuples(blocks, blocks),
-    clamps,
-    threads,
-    st.integers(0, 1 << 16),
-    st.booleans(),
-)
-def test_scaled_pointwise(
-    tmp_path: Path,
-    size: tuple[int, int, int],
-    depth: int,
-    outputs: int,
-    around: tuple[int, int],
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-    residual: bool,
-) -> None:
-    """Its input's channels each have a factor; with several blocks of pixels and channels, remainders of each, and pixels left out."""
-    *sides, stride = size
-    layouts = in_blocks(around[0], depth), in_blocks(around[1], outputs)
-    layer = Conv2d(*sides, depth, outputs, (1, 1), (stride, stride), (0,) * 4, 1, clamp, *layouts, residual, scaled=True)
-    check_layer(layer, thread_count, choice, "pointwise", tmp_path)
+@given(scaled_pointwise_layers(), runs)
+def test_scaled_pointwise(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "pointwise", tmp_path)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> Pool:
+    """Blocks of 6 channels are no whole vectors."""
+    depth = draw(st.sampled_from((1, 3, 4, 6, 16, 21, 32, 72, 96, 128)))
+    return Pool(draw(sides), draw(sides), depth, in_blocks(draw(st.sampled_from((0, 4, 6, 24, 32))), depth))
 
 
 @examples(24)
-@given(
-    sides,
-    sides,
-    st.sampled_from((1, 3, 4, 6, 16, 21, 32, 72, 96, 128)),
-    st.sampled_from((0, 4, 6, 24, 32)),
-    threads,
-    st.integers(0, 1 << 16),
-)
-def test_pool(tmp_path: Path, height: int, width: int, depth: int, block: int, thread_count: int, choice: int) -> None:
-    """Blocks of 6 have channels that are no whole vector."""
-    check_layer(Pool(height, width, depth, in_blocks(block, depth)), thread_count, choice, "pool", tmp_path)
+@given(pools(), runs)
+def test_pool(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "pool", tmp_path)
+
+
+@st.composite
+def blocked_depthwise_layers(draw: st.DrawFn) -> Conv2d:
+    size, depth, stride = (draw(sides), draw(sides)), draw(st.sampled_from((32, 48, 96))), draw(st.sampled_from((1, 2)))
+    layouts = in_blocks(draw(blocks), depth), in_blocks(draw(blocks), depth)
+    return Conv2d(*size, depth, depth, (3, 3), (stride, stride), (1, 1, 1, 1), depth, draw(clamps), *layouts)
 
 
 @examples(16)
-@given(sides, sides, st.sampled_from((32, 48, 96)), blocks, blocks, st.sampled_from((1, 2)), clamps, threads, st.integers(0, 1 << 16))
-def test_depthwise_in_channel_blocks(
-    tmp_path: Path, height: int, width: int, depth: int, before: int, after: int, stride: int, clamp: Clamp, thread_count: int, choice: int
-) -> None:
-    layouts = in_blocks(before, depth), in_blocks(after, depth)
-    shape = (height, width, depth, depth, (3, 3), (stride, stride), (1, 1, 1, 1), depth)
-    layer = Conv2d(*shape, clamp=clamp, in_layout=layouts[0], out_layout=layouts[1])
-    check_layer(layer, thread_count, choice, "depthwise", tmp_path)
+@given(blocked_depthwise_layers(), runs)
+def test_depthwise_in_channel_blocks(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "depthwise", tmp_path)
+
+
+@st.composite
+def image_layers(draw: st.DrawFn) -> Conv2d:
+    size, depth, outputs = (draw(sides), draw(sides)), draw(st.integers(1, 4)), draw(channels)
+    kernel, stride = draw(st.sampled_from((1, 2, 3, 5))), draw(st.sampled_from((1, 2)))
+    return Conv2d(*size, depth, outputs, (kernel, kernel), (stride, stride), (kernel // 2,) * 4, 1, draw(clamps), "NCHW")
 
 
 @examples(30)
-@given(
-    sides,
-    sides,
-    st.integers(1, 4),
-    channels,
-    st.sampled_from((1, 2, 3, 5)),
-    st.sampled_from((1, 2)),
-    clamps,
-    threads,
-    st.integers(0, 1 << 16),
-)
-def test_image_conv(
-    tmp_path: Path,
-    height: int,
-    width: int,
-    depth: int,
-    outputs: int,
-    kernel: int,
-    stride: int,
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-) -> None:
-    half = kernel // 2
-    layer = Conv2d(height, width, depth, outputs, (kernel, kernel), (stride, stride), (half,) * 4, 1, clamp, "NCHW")
-    check_layer(layer, thread_count, choice, "image_conv", tmp_path)
+@given(image_layers(), runs)
+def test_image_conv(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "image_conv", tmp_path)
+
+
+@st.composite
+def dense_layers(draw: st.DrawFn) -> Dense:
+    return Dense(draw(st.sampled_from((1, 3, 4, 6, 19, 64, 257))), draw(channels), draw(clamps))
 
 
 @examples(14)
-@given(st.sampled_from((1, 3, 4, 6, 19, 64, 257)), channels, clamps, threads, st.integers(0, 1 << 16))
-def test_dense(tmp_path: Path, inputs: int, outputs: int, clamp: Clamp, thread_count: int, choice: int) -> None:
-    check_layer(Dense(inputs, outputs, clamp), thread_count, choice, "dense", tmp_path)
+@given(dense_layers(), runs)
+def test_dense(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "dense", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,158 +181,88 @@ def test_edge_shapes(tmp_path: Path, layer: Layer, template: str, thread_count: 
     check_layer(layer, thread_count, 1009, template, tmp_path)
 
 
-@examples(40)
-@given(
-    st.tuples(sides, sides),
-    st.sampled_from(((5, 7, 1), (8, 16, 1), (36, 24, 1), (64, 32, 1), (6, 9, 3), (96, 48, 2), (12, 12, 4))),
-    st.sampled_from(((3, 3), (1, 1), (5, 3), (2, 4), (7, 7))),
-    st.sampled_from((1, 2, 3)),
-    st.integers(0, 3),
-    blocks,
-    blocks,
-    clamps,
-    threads,
-    st.integers(0, 1 << 16),
-    st.booleans(),
-)
-def test_conv(
-    tmp_path: Path,
-    size: tuple[int, int],
-    channel_counts: tuple[int, int, int],
-    kernel: tuple[int, int],
-    stride: int,
-    padding: int,
-    before: int,
-    after: int,
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-    residual: bool,
-) -> None:
-    inputs, outputs, groups = channel_counts
-    layouts = (in_blocks(before, inputs), in_blocks(after, outputs)) if groups == 1 else ("NHWC", "NHWC")
+@st.composite
+def convolutions(draw: st.DrawFn) -> Conv2d:
+    channel_counts = (5, 7, 1), (8, 16, 1), (36, 24, 1), (64, 32, 1), (6, 9, 3), (96, 48, 2), (12, 12, 4)
+    size, (inputs, outputs, groups) = (draw(sides), draw(sides)), draw(st.sampled_from(channel_counts))
+    kernel = draw(st.sampled_from(((3, 3), (1, 1), (5, 3), (2, 4), (7, 7))))
+    stride, padding = draw(st.sampled_from((1, 2, 3))), draw(st.integers(0, 3))
+    layouts = (in_blocks(draw(blocks), inputs), in_blocks(draw(blocks), outputs)) if groups == 1 else ("NHWC", "NHWC")
     edges = (min(padding, kernel[0] - 1), min(padding, kernel[1] - 1), padding // 2, padding // 2)
-    layer = Conv2d(*size, inputs, outputs, kernel, (stride, stride), edges, groups, clamp, *layouts, residual)
-    if min(layer.out_height, layer.out_width) <= 0 or not any((*edges, groups > 1, kernel != (1, 1))):
-        return
-    check_layer(layer, thread_count, choice, "conv", tmp_path)
+    assume(any((*edges, groups > 1, kernel != (1, 1))))
+    clamp, residual = draw(clamps), draw(st.booleans())
+    return with_outputs(Conv2d(*size, inputs, outputs, kernel, (stride, stride), edges, groups, clamp, *layouts, residual))
+
+
+@examples(40)
+@given(convolutions(), runs)
+def test_conv(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "conv", tmp_path)
+
+
+@st.composite
+def windowed_convolutions(draw: st.DrawFn) -> Conv2d:
+    """Four parts of the channels, shuffled or one after another, that lack the first or the last taps, or none."""
+    size, depth, part = (draw(sides), draw(sides)), draw(st.sampled_from((1, 3, 16, 72))), draw(st.sampled_from((8, 12, 13, 24)))
+    (rows, columns), few = draw(st.sampled_from(((2, 2), (3, 3), (2, 5)))), st.integers(1, 2)
+    stride, edges = (draw(few), draw(few)), (draw(few) - 1, draw(few) - 1, rows // 2, columns // 2)
+    windows = ((0, rows - 1, 0, columns), (0, rows, 1, columns), (1, rows, 0, 1), (0, rows, 0, columns))
+    layout = shuffled(2, 2 * part) if draw(st.booleans()) else "NHWC"
+    clamp, kernel = draw(clamps), (rows, columns)
+    return with_outputs(Conv2d(*size, depth, 4 * part, kernel, stride, edges, 1, clamp, out_layout=layout, windows=windows))
 
 
 @examples(24)
-@given(
-    st.tuples(sides, sides, st.sampled_from((1, 3, 16, 72)), st.sampled_from((8, 12, 13, 24))),
-    st.sampled_from(((2, 2), (3, 3), (2, 5))),
-    st.tuples(*[st.integers(1, 2)] * 4),
-    st.booleans(),
-    clamps,
-    threads,
-    st.integers(0, 1 << 16),
-)
-def test_windows(
-    tmp_path: Path,
-    size: tuple[int, int, int, int],
-    kernel: tuple[int, int],
-    form: tuple[int, int, int, int],
-    shuffles: bool,
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-) -> None:
-    """Four parts of the channels, shuffled or one after another, that lack the first or the last taps, or none."""
-    height, width, inputs, channels = size
-    *step, above, left = form
-    (rows, columns), edges = kernel, (above - 1, left - 1, kernel[0] // 2, kernel[1] // 2)
-    windows = ((0, rows - 1, 0, columns), (0, rows, 1, columns), (1, rows, 0, 1), (0, rows, 0, columns))
-    layout = shuffled(2, 2 * channels) if shuffles else "NHWC"
-    layer = Conv2d(height, width, inputs, 4 * channels, kernel, (step[0], step[1]), edges, 1, clamp, out_layout=layout, windows=windows)
-    if min(layer.out_height, layer.out_width) > 0:
-        check_layer(layer, thread_count, choice, "conv", tmp_path)
+@given(windowed_convolutions(), runs)
+def test_windows(tmp_path: Path, layer: Layer, run: Run) -> None:
+    check_layer(layer, *run, "conv", tmp_path)
+
+
+@st.composite
+def shuffled_convolutions(draw: st.DrawFn) -> Conv2d:
+    """Blocks of whole vectors, and others."""
+    size, depth = (draw(sides), draw(sides)), draw(st.sampled_from((1, 3, 16, 72)))
+    groups, rows, block = (draw(st.sampled_from(counts)) for counts in ((1, 2, 3), (2, 3), (2, 3, 4, 9, 16)))
+    kernel = draw(st.sampled_from(((1, 1), (3, 3), (2, 5))))
+    outputs, edges = groups * rows * block, (kernel[0] // 2, 0, kernel[0] // 2, kernel[1] - 1)
+    layout, clamp, residual = shuffled(rows, block), draw(clamps), draw(st.booleans())
+    return Conv2d(*size, depth, outputs, kernel, padding=edges, clamp=clamp, out_layout=layout, residual=residual)
 
 
 @examples(30)
-@given(
-    st.tuples(sides, sides),
-    st.sampled_from((1, 3, 16, 72)),
-    st.tuples(st.sampled_from((1, 2, 3)), st.sampled_from((2, 3)), st.sampled_from((2, 3, 4, 9, 16))),
-    st.sampled_from(((1, 1), (3, 3), (2, 5))),
-    clamps,
-    threads,
-    st.integers(0, 1 << 16),
-    st.booleans(),
-)
-def test_a_shuffled_output(
-    tmp_path: Path,
-    size: tuple[int, int],
-    inputs: int,
-    parts: tuple[int, int, int],
-    kernel: tuple[int, int],
-    clamp: Clamp,
-    thread_count: int,
-    choice: int,
-    residual: bool,
-) -> None:
-    """Blocks of whole vectors, and others."""
-    edges, outputs = (kernel[0] // 2, 0, kernel[0] // 2, kernel[1] - 1), parts[0] * parts[1] * parts[2]
-    layout = shuffled(parts[1], parts[2])
-    layer = Conv2d(*size, inputs, outputs, kernel, padding=edges, clamp=clamp, out_layout=layout, residual=residual)
-    check_layer(layer, thread_count, choice, "pointwise" if kernel == (1, 1) else "conv", tmp_path)
+@given(shuffled_convolutions(), runs)
+def test_a_shuffled_output(tmp_path: Path, layer: Conv2d, run: Run) -> None:
+    check_layer(layer, *run, "pointwise" if layer.kernel == (1, 1) else "conv", tmp_path)
+
+
+@st.composite
+def dilated_convolutions(draw: st.DrawFn) -> Conv2d:
+    """Dense, grouped and depthwise; also where taps or whole windows are in the padding."""
+    channel_counts = (5, 7, 1), (8, 16, 1), (6, 9, 3), (32, 48, 1), (12, 12, 12), (7, 7, 7), (32, 32, 32)
+    size, (inputs, outputs, groups) = draw(st.tuples(*[st.integers(1, 15)] * 2)), draw(st.sampled_from(channel_counts))
+    kernel = draw(st.sampled_from(((3, 3), (5, 3), (1, 3), (2, 4), (5, 5))))
+    dilation = draw(st.sampled_from(((2, 2), (1, 2), (3, 1), (4, 6))))
+    stride, padding = draw(st.sampled_from((1, 2))), draw(st.tuples(*[st.integers(0, 6)] * 4))
+    return with_outputs(Conv2d(*size, inputs, outputs, kernel, (stride, stride), padding, groups, RELU, dilation=dilation))
 
 
 @examples(40)
-@given(
-    st.tuples(st.integers(1, 15), st.integers(1, 15)),
-    st.sampled_from(((5, 7, 1), (8, 16, 1), (6, 9, 3), (32, 48, 1), (12, 12, 12), (7, 7, 7), (32, 32, 32))),
-    st.sampled_from(((3, 3), (5, 3), (1, 3), (2, 4), (5, 5))),
-    st.sampled_from(((2, 2), (1, 2), (3, 1), (4, 6))),
-    st.sampled_from((1, 2)),
-    st.tuples(*(st.integers(0, 6),) * 4),
-    threads,
-    st.integers(0, 1 << 16),
-)
-def test_dilated(
-    tmp_path: Path,
-    size: tuple[int, int],
-    channel_counts: tuple[int, int, int],
-    kernel: tuple[int, int],
-    dilation: tuple[int, int],
-    stride: int,
-    padding: tuple[int, int, int, int],
-    thread_count: int,
-    choice: int,
-) -> None:
-    """Dense, grouped and depthwise; also where taps or whole windows are in the padding."""
-    inputs, outputs, groups = channel_counts
-    layer = Conv2d(*size, inputs, outputs, kernel, (stride, stride), padding, groups, RELU, dilation=dilation)
-    if min(layer.out_height, layer.out_width) > 0:
-        check_layer(layer, thread_count, choice, "depthwise" if layer.is_depthwise else "conv", tmp_path)
+@given(dilated_convolutions(), runs)
+def test_dilated(tmp_path: Path, layer: Conv2d, run: Run) -> None:
+    check_layer(layer, *run, "depthwise" if layer.is_depthwise else "conv", tmp_path)
+
+
+@st.composite
+def window_pools(draw: st.DrawFn) -> MaxPool | MeanPool:
+    """Padding of less than a window, on either side."""
+    kind, (height, width, depth) = draw(st.sampled_from((MaxPool, MeanPool))), (draw(sides), draw(sides), draw(channels))
+    kernel, stride = (draw(st.tuples(*[st.integers(1, 3)] * 2)) for _ in range(2))
+    top, left, bottom, right = (draw(st.integers(0, min(2, kernel[place % 2] - 1))) for place in range(4))
+    assume(height + top + bottom >= kernel[0] and width + left + right >= kernel[1])
+    return kind(height, width, depth, kernel, stride, (top, left, bottom, right))
 
 
 @examples(24)
-@given(
-    sides,
-    sides,
-    channels,
-    st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    st.tuples(*(st.integers(0, 2),) * 4),
-    threads,
-    st.integers(0, 1 << 16),
-    st.sampled_from((MaxPool, MeanPool)),
-)
-def test_pools_of_windows(
-    tmp_path: Path,
-    height: int,
-    width: int,
-    depth: int,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    thread_count: int,
-    choice: int,
-    kind: type[MaxPool | MeanPool],
-) -> None:
-    """Padding of less than a window, on either side."""
-    top, left, bottom, right = (min(padded, kernel[place % 2] - 1) for place, padded in enumerate(padding))
-    if height + top + bottom >= kernel[0] and width + left + right >= kernel[1]:
-        layer = kind(height, width, depth, kernel, stride, (top, left, bottom, right))
-        check_layer(layer, thread_count, choice, f"{kind.of}_pool", tmp_path)
+@given(window_pools(), runs)
+def test_pools_of_windows(tmp_path: Path, layer: MaxPool | MeanPool, run: Run) -> None:
+    check_layer(layer, *run, f"{layer.of}_pool", tmp_path)

@@ -124,8 +124,8 @@ def test_a_board_needs_no_compiler_here(wheel: Path, board: SshBoard, cli: Comma
     register(cli, board)
     tvmmobile = Installed(tmp_path, wheel)
     assert tvmmobile.place.startswith(str(tmp_path / "venv"))
-    said = tvmmobile("doctor", code=1)
-    assert "Virtual boards alone need what is missing" in said and "apt-get install -y qemu-user llvm-16 gcc libc6-dev\n" in said
+    output = tvmmobile("doctor", code=1)
+    assert "Virtual boards alone need what is missing" in output and "apt-get install -y qemu-user llvm-16 gcc libc6-dev\n" in output
     assert "mobilenet_v1" in tvmmobile("models")
     for form in ("vm", "c"):
         tvmmobile("compile", "--alpha", "0.25", "--resolution", "128", "--device", "desk", "--format", form, "--out", form)

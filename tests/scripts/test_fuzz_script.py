@@ -38,6 +38,6 @@ def test_a_reader_that_is_not_there(script: dict[str, Any], monkeypatch: pytest.
 
 def test_a_fault_is_told_with_its_input(script: dict[str, Any]) -> None:
     finding = Finding("maps", 17, b"\xff" * 1000, "KeyError: 'x'", "virtual/elf.py:7")
-    first, shown, again = script["told"](finding, 5).strip().splitlines()
+    first, shown, again = script["description"](finding, 5).strip().splitlines()
     assert first == "maps: KeyError: 'x' (virtual/elf.py:7)" and shown.strip() == repr(b"\xff" * 400) + " and 600 bytes more"
     assert again.strip() == "./scripts/fuzz --reader maps --seed 5 --first 17 --inputs 1"

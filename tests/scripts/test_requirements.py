@@ -47,7 +47,7 @@ def test_a_lock_has_what_its_list_has_and_a_hash_of_each(repository: Path, name:
 
 
 def test_the_oldest_python_takes_what_a_set_up_installs(repository: Path) -> None:
-    """As pip does: a package may have dropped Debian 12's Python 3.11.2, and this machine's be newer."""
+    """It is checked as pip does: a package may have dropped Debian 12's Python 3.11.2, which may be older than this machine's."""
     oldest = str(SpecifierSet(tomllib.loads((repository / "pyproject.toml").read_text())["project"]["requires-python"])).removeprefix(">=")
     needed = {
         package: SpecifierSet(metadata(package).get("Requires-Python") or "")

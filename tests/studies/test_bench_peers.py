@@ -327,7 +327,7 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--only", "tflite"], "there is no system 'tflite'."),
         (["--boards", "pi9"], "there is no virtual board 'pi9'."),
@@ -343,12 +343,12 @@ def call(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_wrong_options_are_said_before_any_work(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bench_peers", *arguments])
     assert bench_peers.main() == 1
     done = capsys.readouterr()
-    assert said in done.err and not done.out
+    assert message in done.err and not done.out
     assert len(done.err.strip().splitlines()) == 2  # what is wrong, and what to do
 
 

@@ -68,7 +68,7 @@ def test_boards_merge_without_being_run_again(tmp_path: Path) -> None:
     assert both.context.boards["pi4"] == replace(PI4, origin=FiguresOrigin(TITLES, {"tvmmobile": "1"}, "logs of monday", "monday"))
     assert both.context.boards["pi5"] == PI5 and both.context.origin("pi5").titles["ncnn"] == "ncnn 2"
     assert both.rows_of("pi4") == list(OLD.rows) and both.rows_of("pi5") == list(NEW.rows)
-    assert [(one.cpu, one.system, one.title) for one in both.kernels] == [
+    assert [(kernel.cpu, kernel.system, kernel.title) for kernel in both.kernels] == [
         ("Cortex-A72", "ncnn", "ncnn 1.0.2"),
         ("Cortex-A76", "ncnn", "ncnn 2"),
     ]
@@ -229,7 +229,7 @@ def test_loops_are_told_apart_by_their_work_and_their_loads() -> None:
 @pytest.mark.parametrize("cpu", ["Cortex-A53", "Cortex-A55", "Cortex-A72", "Cortex-A73", "Cortex-A76"])
 def test_each_library_takes_the_kernel_that_its_makers_chose(cpu: str) -> None:
     """In the committed figures, also where QEMU runs programs on another core that stands in."""
-    found = {one.system: one for one in from_json(RESULTS / "benchmarks.json").kernels if one.cpu == cpu}
+    found = {kernel.system: kernel for kernel in from_json(RESULTS / "benchmarks.json").kernels if kernel.cpu == cpu}
     assert set(found) >= set(MAKERS)
     for system, choice in MAKERS.items():
         assert found[system].kernel.name == choice.kernel(cpu), system

@@ -50,7 +50,7 @@ def row(system: str, ms: float, loop: str = "") -> PeerRow:
 
 
 def test_in_bfloat16_one_peer_computes_in_it_and_all_in_wider_floats() -> None:
-    found = {one.key: one for one in systems("bfloat16")}
+    found = {system.key: system for system in systems("bfloat16")}
     halves = [key for key, one in found.items() if one.dtype == "float16"]
     assert [key for key, one in found.items() if one.dtype == "bfloat16"] == ["ncnn-bfloat16", OURS, OURS_C]
     assert halves == [f"{peer}-float16" for peer in MAKERS] and set(MAKERS) < set(found) and set(HALF_MAKERS) < set(found)
@@ -60,14 +60,16 @@ def test_in_bfloat16_one_peer_computes_in_it_and_all_in_wider_floats() -> None:
 
 
 def test_peers_take_part_in_both_precisions_and_ours_in_half() -> None:
-    found = {one.key: one for one in systems("float16")}
+    found = {system.key: system for system in systems("float16")}
     halves = [key for key, one in found.items() if one.dtype == "float16"]
     assert halves == [*(f"{peer}-float16" for peer in MAKERS), OURS, OURS_C] and set(MAKERS) < set(found)
-    assert [found[peer] for peer in MAKERS] == [one for one in systems() if one.key in MAKERS]  # runs in float32 are the same, and kept
+    assert [found[peer] for peer in MAKERS] == [
+        system for system in systems() if system.key in MAKERS
+    ]  # runs in float32 are the same, and kept
     assert found["ncnn-float16"].title.split()[:2] == ["ncnn", "float16"] and found[OURS_C].title.endswith("C library, float16")
     assert {found[key].tolerance for key in (OURS, OURS_C)} == {FLOAT16.network_tolerance}
     assert all(one.program.is_file() for one in found.values())
-    assert [one.key for one in chosen_systems(["ncnn", "ours"], "float16")] == ["ncnn-float16", "ncnn", OURS]
+    assert [system.key for system in chosen_systems(["ncnn", "ours"], "float16")] == ["ncnn-float16", "ncnn", OURS]
     with pytest.raises(UserError, match=r"there is no system 'iree' in float16\.") as caught:
         chosen_systems(["iree"], "float16")
     assert caught.value.as_typed[1] == "Give --only some of: ncnn,mnn,litert,onnxruntime,ours,ours-c"
@@ -188,14 +190,14 @@ def test_each_peers_half_precision_runs_in_the_committed_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--boards", "pi5", "pi4"], "the Cortex-A72 of Raspberry Pi 4 Model B does not compute in float16."),
         (["--boards", "pi5", "--known", "float32.json"], "float32.json compares in float32, not in float16."),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_work(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     single = PeerComparison(replace(CONTEXT, dtype="float32"), (row("ncnn", 35.0),))
     (tmp_path / "float32.json").write_text(json.dumps(to_json(single)), encoding="utf-8")
@@ -203,4 +205,4 @@ def test_what_cannot_be_compared_is_refused_before_any_work(
     monkeypatch.setattr(bench_peers, "prepare", lambda *_: pytest.fail("a board was prepared"))
     monkeypatch.setattr(sys, "argv", ["bench_peers", "--dtype", "float16", "--out", "out", *arguments])
     assert bench_peers.main() == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

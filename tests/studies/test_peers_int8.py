@@ -31,7 +31,7 @@ CONTEXT = BenchmarkContext(
 
 
 def test_peers_take_part_in_integers_and_ours_too() -> None:
-    found = {one.key: one for one in systems("int8")}
+    found = {system.key: system for system in systems("int8")}
     assert (
         list(found) == [*(f"{peer}-int8" for peer in (*MAKERS, UNSIGNED)), OURS, OURS_C]
         and found.keys() - {OURS, OURS_C} == QUANTISERS.keys()
@@ -39,7 +39,7 @@ def test_peers_take_part_in_integers_and_ours_too() -> None:
     assert {one.dtype for one in found.values()} == {"int8"}
     assert found["onnxruntime-u8-int8"].title.split()[:3] == ["ONNX", "Runtime", "uint8"] and found[OURS_C].title.endswith(", int8")
     assert {found[key].tolerance for key in (OURS, OURS_C)} == {INT8.network_tolerance} and peer_tolerance("int8") > INT8.network_tolerance
-    assert [one.key for one in chosen_systems([UNSIGNED, "litert"], "int8")] == ["litert-int8", "onnxruntime-u8-int8"]
+    assert [system.key for system in chosen_systems([UNSIGNED, "litert"], "int8")] == ["litert-int8", "onnxruntime-u8-int8"]
     with pytest.raises(UserError, match=r"there is no system 'iree' in int8\."):
         chosen_systems(["iree"], "int8")
 
@@ -88,7 +88,7 @@ def test_ncnns_files_are_read_and_written_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "weights", "said"),
+    ("text", "weights", "message"),
     [
         ("1 2\n", b"", "no network of ncnn's"),
         (TEXT, weights_of_text()[:-4], "end too early"),
@@ -96,8 +96,8 @@ def test_ncnns_files_are_read_and_written_alike() -> None:
         (TEXT, b"\1" + weights_of_text()[1:], "weights of first are not in float32"),
     ],
 )
-def test_other_files_are_refused(text: str, weights: bytes, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_other_files_are_refused(text: str, weights: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         read_layers(text, weights)
 
 
@@ -160,9 +160,9 @@ def test_each_peer_multiplies_integers_in_the_committed_figures() -> None:
     """By the instructions for it that the core has, and no farther from float32 than quantisation explains."""
     found = from_json(RESULTS / "benchmarks-int8.json")
     assert found.context.dtype == "int8"
-    assert {one.system for one in found.kernels} == set(QUANTISERS)
-    for one in found.kernels:
-        assert re.search("sdot|udot|smmla" if one.cpu == "Cortex-A76" else "sadalp|smlal", one.kernel.loop), one
+    assert {kernel.system for kernel in found.kernels} == set(QUANTISERS)
+    for kernel in found.kernels:
+        assert re.search("sdot|udot|smmla" if kernel.cpu == "Cortex-A76" else "sadalp|smlal", kernel.kernel.loop), kernel
     assert all(run.difference < (0.2 if one.system in OURS_KEYS else peer_tolerance("int8")) for one in found.rows for run in one.runs)
 
 
@@ -174,10 +174,10 @@ def test_every_quantiser_makes_a_network_that_is_not_far_off(tmp_path: Path) -> 
     from tvmmobile.networks.models.spec import ModelSpec
 
     models = exported(Model(ModelSpec("mobilenet_v1", 0.25, 32)), lambda _: None)
-    peers = [one for one in systems("int8") if one.key in QUANTISERS]
-    files = {one.key: model_files(one, load_board("pi4"), models, None) for one in peers}
+    peers = [system for system in systems("int8") if system.key in QUANTISERS]
+    files = {peer.key: model_files(peer, load_board("pi4"), models, None) for peer in peers}
     assert np.load(models / f"calibration-{CALIBRATION}/inputs.npy").shape == (CALIBRATION, 3, 32, 32)
-    programs = {one.key: one.program for one in peers}
+    programs = {peer.key: peer.program for peer in peers}
     for key, (model, *_) in files.items():
         path = f"import sys, runpy; sys.path += [{str(converters())!r}, {str(programs[key].parent)!r}]; del sys.argv[0]; "
         command = [
@@ -189,6 +189,6 @@ def test_every_quantiser_makes_a_network_that_is_not_far_off(tmp_path: Path) -> 
             "--half",
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        said = next(line for line in done.stdout.splitlines() if line.startswith("largest difference"))
-        difference = float(said.rpartition(" ")[2]) / float(np.abs(np.load(models / "logits.npy")).max())
+        reported = next(line for line in done.stdout.splitlines() if line.startswith("largest difference"))
+        difference = float(reported.rpartition(" ")[2]) / float(np.abs(np.load(models / "logits.npy")).max())
         assert 1e-4 < difference < peer_tolerance("int8"), key

@@ -118,7 +118,7 @@ def test_a_network_without_batch_norms_learns_with_some() -> None:
         network = train(nn.Sequential(*layers), batches(), 60, 0.05)
     inputs, labels = next(batches())
     with torch.no_grad():
-        found = torch.cat([network(one[None]) for one in inputs])  # one at a time: none depends on its batch
+        found = torch.cat([network(input_[None]) for input_ in inputs])  # one at a time: none depends on its batch
     assert [*network] == [*layers] and not any(layer._forward_hooks for layer in layers)
     assert (found.argmax(1) == labels).all()
 

@@ -78,8 +78,8 @@ def test_the_table_has_ratios_and_what_they_come_to() -> None:
 
 
 def test_a_failure_is_told_by_what_was_wrong_and_not_by_its_remedy() -> None:
-    said = "[1/3] a kernel\ntvmmobile: error: The network takes too long.\n  Run it again.\n"
-    assert survey_networks._complaint(said) == "The network takes too long."
+    output = "[1/3] a kernel\ntvmmobile: error: The network takes too long.\n  Run it again.\n"
+    assert survey_networks._complaint(output) == "The network takes too long."
     internal = "tvmmobile: internal error: ValueError: no\n  Set TVMMOBILE_DEBUG=1 and run it again to see where.\n"
     assert survey_networks._complaint(internal) == "ValueError: no"
     assert survey_networks._complaint("Traceback\nKeyError: 'x'\n") == "KeyError: 'x'"

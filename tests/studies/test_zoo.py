@@ -41,5 +41,5 @@ def test_the_table_says_what_went_wrong_and_how_many_run() -> None:
     assert lines[2] == "| one/a.onnx | faces | 2e-06 | 61.7 | 12.35 | 2.1% | 24.69 | 0.50 |"
     assert lines[3] == "| one/b.onnx | faces | 2e-06 | 61.7 | 12.35 | 2.1% |  |  |"
     assert lines[4] == r"| two/b.tflite | birds | an operator \| is unknown |  |  |  |  |  |"
-    said = "2 of 3 files of 2 packages run and agree. 1 were timed in their own runtime: the median ratio is 0.50."
-    assert lines[-1] == said
+    summary = "2 of 3 files of 2 packages run and agree. 1 were timed in their own runtime: the median ratio is 0.50."
+    assert lines[-1] == summary

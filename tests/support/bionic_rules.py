@@ -39,12 +39,12 @@ def refusals(data: bytes, page_bytes: int = 16384) -> list[str]:
     segments: list[Numbers] = [struct.unpack_from("<IIQQQQQQ", data, segments_at + 56 * i) for i in range(segment_count)]
     sections: list[Numbers] = [struct.unpack_from("<IIQQQQIIQQ", data, sections_at + 64 * i) for i in range(section_count)]
     dynamic = [(offset, size) for kind, _, offset, _, _, size, _, _ in segments if kind == DYNAMIC]
-    named = [(one[4], one[5]) for one in sections if one[1] == DYNAMIC_SECTION and sections[one[6]][1] == STRING_TABLE]
+    named = [(section[4], section[5]) for section in sections if section[1] == DYNAMIC_SECTION and sections[section[6]][1] == STRING_TABLE]
     if not dynamic or dynamic != named:
         return ["the .dynamic section is not that of the program headers"]
     begin, size = dynamic[0]
     entries = list(struct.iter_unpack("<QQ", data[begin : begin + size]))
-    loads = [one for one in segments if one[0] == LOAD]
+    loads = [segment for segment in segments if segment[0] == LOAD]
     return [*_of_segments(loads, len(data), page_bytes), *_of_entries(entries), *_of_relocations(data, loads, dict(entries))]
 
 

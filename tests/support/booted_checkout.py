@@ -59,8 +59,8 @@ def _send(machine: Machine, folder: Path, script: str) -> None:
     machine.send(bundle, "plain", f"cat >bundle; {script}")
     if not _reachable(TORCH_INDEX):
         lock = f"sed -i -e 's/^torch==[^ ]*/{TORCH}/' -e '1a\\    --hash=sha256:{TORCH_SHA256} \\\\' tvmmobile/scripts/torch.lock"
-        said = machine.user("plain", f"{lock}; head -n 2 tvmmobile/scripts/torch.lock")
-        assert said.code == 0 and TORCH in said.out and TORCH_SHA256 in said.out, said
+        result = machine.user("plain", f"{lock}; head -n 2 tvmmobile/scripts/torch.lock")
+        assert result.code == 0 and TORCH in result.out and TORCH_SHA256 in result.out, result
 
 
 def set_up_disk(image: Image) -> Path:
@@ -102,8 +102,8 @@ class MachineRunner(Runner):
         variables = {**self.variables, "CI": "true", "GITHUB_STEP_SUMMARY": "/home/plain/summary.md"}
         script.write_text("".join(f"export {name}='{value}'\n" for name, value in variables.items()) + step["run"])
         self._machine.send(script, "plain", "cat >step.sh")
-        said = self._machine.user("plain", f"cd tvmmobile && {shlex.join(SHELL)} ../step.sh", LONG_S)
-        return Done(step["name"], said.code, said.out, said.err)
+        result = self._machine.user("plain", f"cd tvmmobile && {shlex.join(SHELL)} ../step.sh", LONG_S)
+        return Done(step["name"], result.code, result.out, result.err)
 
 
 def _reachable(address: str) -> bool:

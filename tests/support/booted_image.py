@@ -146,9 +146,9 @@ def _make(scratch: Path, made: Image) -> None:
     words = ["mke2fs", "-q", "-t", "ext4", "-d", str(root), "-E", "root_owner=0:0", str(made.disk), f"{DISK_BYTES >> 10}k"]
     run_tool([str(_installed(words[0])), *words[1:]], "Making the disk", "Free some gigabytes of disk.")
     log = scratch / "setup.log"
-    with log.open("wb") as said:
+    with log.open("wb") as stream:
         words = made.boot_words(made.disk, ["init=/setup/setup.sh"], ["-no-reboot", "-nic", "none"], form="raw")
-        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=True, timeout=SETUP_TIMEOUT_S)
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=True, timeout=SETUP_TIMEOUT_S)
     text = log.read_text(errors="replace")
     assert "setup: done" in text, text[-4000:]
     shutil.copy2(log, made.folder / "setup.log")

@@ -121,7 +121,7 @@ class Machine:
             self.start(kept=True)
 
     def boot(self) -> str:
-        """Which start of the machine this is."""
+        """Return an identifier of this start of the machine."""
         return self.root("cat /proc/sys/kernel/random/boot_id").out
 
     def cut_power(self) -> None:

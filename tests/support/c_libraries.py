@@ -225,7 +225,7 @@ def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mc
     kernels = kernels_of(read := prepared(network, shape))
     module = lower(read, kernels)
     target = {**TARGET, "mcpu": core}
-    written = write_library(module, target, describe(module), path, separate=frozenset(one.task.symbol for one in kernels))
+    written = write_library(module, target, describe(module), path, separate=frozenset(kernel.task.symbol for kernel in kernels))
     image = np.random.default_rng(2).normal(size=shape).astype(np.float32)
     with torch.no_grad():
         output = network(torch.from_numpy(image)).numpy()
@@ -242,7 +242,9 @@ def taking_program(folder: Path) -> Path:
     return program
 
 
-def taken(program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT) -> tuple[int, list[str]]:
+def answers_of(
+    program: Path, library: CompiledLibrary, cpu: str, flags: int = 0, cpus: int = 0, root: Path = SYSROOT
+) -> tuple[int, list[str]]:
     """Return that program's exit code and lines on a CPU of QEMU's: device, reason, init's time, output's hash, threads, KiB in memory."""
     words = [str(program), str(library.path), library.facts.program.prefix, str(flags), str(cpus)]
     command = ["qemu-aarch64", "-L", str(root), "-cpu", cpu, *words]

@@ -93,10 +93,10 @@ def result_table() -> str:
 
 def tune_output() -> str:
     """Return the output of `tune` for two variants; studies/results/tune.json is the report.json that it wrote."""
-    said = io.StringIO()
-    with redirect_stdout(said):
+    output = io.StringIO()
+    with redirect_stdout(output):
         print_table(read_results(RESULTS / "tune.json"))
-    lines = [" ".join(re.split("\N{NO-BREAK SPACE}", line)).rstrip() for line in said.getvalue().splitlines()]
+    lines = [" ".join(re.split("\N{NO-BREAK SPACE}", line)).rstrip() for line in output.getvalue().splitlines()]
     command = "$ ./scripts/tvmmobile tune --target arm --device pi4 --alpha 1 --alpha 0.75 --resolution 224"
     return "\n".join(
         ["```console", command, "pi4-virtual: the virtual Raspberry Pi 4 Model B (latencies are modelled)", "…", *lines, "```"]

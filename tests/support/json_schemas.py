@@ -77,29 +77,29 @@ def _schema(name: str, version: int, root: type, parts: Iterable[type]) -> dict[
 
 def _describe(schema: dict[str, Any], kind: type) -> None:
     """Say of an object and its fields what the docstrings say; every field but those on sparse kernels is always written, and no other."""
-    schema["description"], said = _docstring(kind)
+    schema["description"], descriptions = _docstring(kind)
     for name, field in schema["properties"].items():
         field.pop("title", None)
         field.pop("default", None)
         # `description` of a `$ref` stands beside it.
-        field["description"] = said[name]
+        field["description"] = descriptions[name]
     schema["required"] = [name for name in schema["properties"] if name not in result_file.WHERE_SPARSE]
     schema["additionalProperties"] = False
 
 
 def _docstring(kind: type) -> tuple[str, dict[str, str]]:
     """A dataclass's summary, and what is said of each field by it and the dataclasses it is made of."""
-    said: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for base in filter(is_dataclass, reversed(kind.__mro__)):
         names: list[str] = []
         for line in cleandoc(base.__doc__ or "").partition(_ATTRIBUTES)[2].splitlines():
             if match := _FIELDS.match(line):
                 names = match.group(1).split(", ")
-                said |= dict.fromkeys(names, line[match.end() :])
+                descriptions |= dict.fromkeys(names, line[match.end() :])
             elif line:
-                said |= {name: f"{said[name]} {line.strip()}" for name in names}
+                descriptions |= {name: f"{descriptions[name]} {line.strip()}" for name in names}
     summary = " ".join(cleandoc(kind.__doc__ or "").partition(_ATTRIBUTES)[0].split())
-    return _for_json(summary), {name: _for_json(text) for name, text in said.items()}
+    return _for_json(summary), {name: _for_json(text) for name, text in descriptions.items()}
 
 
 def _for_json(text: str) -> str:

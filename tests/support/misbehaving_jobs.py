@@ -7,10 +7,10 @@ import signal
 import time
 
 
-def misbehave(how: str) -> str:
+def misbehave(kind: str) -> str:
     """Does what it is told, and returns that."""
-    if how == "die":
+    if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
+    if kind == "hang":
         time.sleep(600)
-    return how
+    return kind

@@ -85,7 +85,7 @@ def run_all(read: Network, images: Sequence[Array]) -> tuple[Array, ...]:
             values[binding.var] = source.reshape([int(extent) for extent in binding.var.ty.shape])
             continue
         node = read.nodes[number_of[binding.var]]
-        data, *others = [values[one] if isinstance(one, relax.Var) else one.value.numpy() for one in value.args[1].fields]
+        data, *others = [values[field] if isinstance(field, relax.Var) else field.value.numpy() for field in value.args[1].fields]
         written = getattr(node.layer, "writes", "") or node.dtype
         assert str(binding.var.ty.dtype) == written or not node.dtype
         if isinstance(node.parameters, IntegerParameters):

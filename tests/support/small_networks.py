@@ -88,7 +88,12 @@ _prepared: WeakKeyDictionary[nn.Module, dict[Any, Network]] = WeakKeyDictionary(
 def prepared(network: nn.Module, shape: tuple[int, ...], dump_dir: Path | None = None, precision: Precision = FLOAT32) -> Network:
     """The network as the planner reads it; the same as last time, if nothing has changed, because PyTorch's export takes most of a test."""
     known = _prepared.setdefault(network, {})
-    key = (shape, precision, repr(network), tuple((id(each), each._version) for each in (*network.parameters(), *network.buffers())))
+    key = (
+        shape,
+        precision,
+        repr(network),
+        tuple((id(parameter), parameter._version) for parameter in (*network.parameters(), *network.buffers())),
+    )
     if dump_dir is None and key in known:
         return known[key]
     known[key] = _as_prepared(network, shape, dump_dir, precision)

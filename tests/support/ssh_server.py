@@ -192,7 +192,7 @@ def ssh_agent(socket_path: Path) -> Iterator[None]:
 
 def _knows_penalties() -> bool:
     # Servers from 9.8 on shut out an address whose logins fail often.
-    said = subprocess.run([require_sshd(), "-V"], capture_output=True, text=True, check=False).stderr
-    version = said.partition("OpenSSH_")[2].partition("p")[0]
+    banner = subprocess.run([require_sshd(), "-V"], capture_output=True, text=True, check=False).stderr
+    version = banner.partition("OpenSSH_")[2].partition("p")[0]
     numbers = version.split(".")
     return len(numbers) >= 2 and all(part.isdigit() for part in numbers[:2]) and (int(numbers[0]), int(numbers[1])) >= (9, 8)

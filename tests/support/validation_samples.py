@@ -83,7 +83,7 @@ def validated(observations: list[Observation]) -> Validation:
             kind="measured",
             pinned=True,
         ),
-        model=model.told,
+        model=model.description,
         versions={"tvmmobile": "1.0"},
         date="2026-11-21T00:00:00+00:00",
         points=tuple(points),

@@ -19,7 +19,7 @@ _NAME = re.compile(r"Dask|Debian|\w[a-z]*[A-Z_]")
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "expected"),
     [
         ("a.json is empty.", "a.json is empty."),
         ("two  blanks stay, größer and µs too", "two  blanks stay, größer and µs too"),
@@ -28,10 +28,10 @@ _NAME = re.compile(r"Dask|Debian|\w[a-z]*[A-Z_]")
         ("half a character \udcff", "half a character \\udcff"),
     ],
 )
-def test_a_message_is_one_printable_line(message: str, said: str) -> None:
-    assert UserError(message).message == str(UserError(message)) == said
+def test_a_message_is_one_printable_line(message: str, expected: str) -> None:
+    assert UserError(message).message == str(UserError(message)) == expected
     again = pickle.loads(pickle.dumps(DeviceUnavailable(message, "Run: it")))
-    assert type(again) is DeviceUnavailable and str(again) == f"{said}\nRun: it"
+    assert type(again) is DeviceUnavailable and str(again) == f"{expected}\nRun: it"
 
 
 @pytest.mark.parametrize(

@@ -180,14 +180,14 @@ def test_a_session_that_somebody_killed_is_tried_once_more(tmp_path: Path, monke
     assert (caught.value.reason, left) == (f"killed by SIG{reason}", [])
 
 
-def misbehave(how: str) -> str:
+def misbehave(kind: str) -> str:
     """A job for a worker."""
-    if how == "die":
+    if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
+    if kind == "hang":
         time.sleep(600)
     Path(os.environ["TMPDIR"], "left").touch()
-    return how
+    return kind
 
 
 def test_workers_outlast_their_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -214,15 +214,15 @@ def test_jobs_may_take_longer_on_an_emulated_machine(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.virtual
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "tvmmobile: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]
+    ("number", "code", "message"), [(signal.SIGINT, 130, "tvmmobile: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")]
 )
-def test_a_command_ended_while_it_starts_cleans_up(tmp_path: Path, number: signal.Signals, code: int, said: str) -> None:
+def test_a_command_ended_while_it_starts_cleans_up(tmp_path: Path, number: signal.Signals, code: int, message: str) -> None:
     variant = ("--alpha", "0.25", "--resolution", "32")
     command = Command(tmp_path, "tune", *variant, "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
     command.wait_until(lambda: any(command.temporary.glob("tvmmobile-workers-*")) and len(command.children()) > 1)
     command.signal_group(number)
     assert command.wait(30)[0] == code
-    assert command.errors == said and command.leftovers() == []
+    assert command.errors == message and command.leftovers() == []
     assert list(command.temporary.iterdir()) == []
 
 

@@ -46,7 +46,7 @@ def test_without_any_both_remedies_are_named(no_compiler: None, monkeypatch: pyt
 
 
 def test_a_library_of_this_machine(no_compiler: None, tmp_path: Path) -> None:
-    """Which fallback kernels are compared with while a board is tuned."""
+    """Fallback kernels are compared with such libraries while a board is tuned."""
     (tmp_path / "seven.s").write_text(".globl seven\n.type seven, %function\nseven:\n mov $7, %eax\n ret\n.section .note.GNU-stack\n")
     run_tool([str(zig().program), "clang", "-c", f"{tmp_path}/seven.s", "-o", f"{tmp_path}/seven.o"], "Assembling", "")
     run_tool(toolchain.toolchain(HOST).shared([tmp_path / "seven.o"], tmp_path / "seven.so", ("--strip-debug",)), "Linking", "")
@@ -67,8 +67,8 @@ def test_a_library_for_devices(tmp_path: Path, with_zig: bool) -> None:
     tools.merged(objects, tmp_path / "all.o")
     run_tool(tools.shared([tmp_path / "all.o"], tmp_path / "a.so", ("-z,defs", "-soname,a.so")), "Linking", "")
     tools.archived(tmp_path / "all.o", tmp_path / "a.a")
-    said = subprocess.run(["aarch64-linux-gnu-readelf", "-hdW", tmp_path / "a.so"], capture_output=True, text=True, check=True).stdout
-    assert "AArch64" in said and "soname: [a.so]" in said and "NEEDED" not in said
+    output = subprocess.run(["aarch64-linux-gnu-readelf", "-hdW", tmp_path / "a.so"], capture_output=True, text=True, check=True).stdout
+    assert "AArch64" in output and "soname: [a.so]" in output and "NEEDED" not in output
     assert (tmp_path / "a.a").read_bytes()[:8] == b"!<arch>\n"
 
 

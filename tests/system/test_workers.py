@@ -58,7 +58,7 @@ def begun(*folders: Path) -> list[int]:
     return [int(path.name.split("-")[1]) for folder in folders for path in folder.iterdir()]
 
 
-def run_and_kill(workers: Workers, folders: list[Path], how: str) -> dict[Path, int | WorkerError]:
+def run_and_kill(workers: Workers, folders: list[Path], victim: str) -> dict[Path, int | WorkerError]:
     """The jobs' results, where somebody kills something once they are under way."""
     for folder in folders:
         folder.mkdir()
@@ -66,9 +66,9 @@ def run_and_kill(workers: Workers, folders: list[Path], how: str) -> dict[Path, 
     def jobs() -> Iterator[Path]:
         yield from folders
         processes = begun(*folders[:2])
-        if how == "the process they are forked from":
+        if victim == "the process they are forked from":
             processes = [forkserver._forkserver._forkserver_pid]  # type: ignore[attr-defined]
-        elif how == "another one":
+        elif victim == "another one":
             own = set(processes)
             idle = [child.pid for pid in own for child in psutil.Process(pid).parent().children() if child.pid not in own]
             processes = idle[:1]
@@ -80,12 +80,12 @@ def run_and_kill(workers: Workers, folders: list[Path], how: str) -> dict[Path, 
 
 
 @pytest.mark.parametrize(
-    ("how", "count"),
+    ("victim", "count"),
     [("its worker", 1), ("both", 2), ("another one", 1), pytest.param("the process they are forked from", 2, marks=pytest.mark.long)],
 )
-def test_a_job_is_not_blamed_for_a_kill_from_outside(workers: Workers, tmp_path: Path, how: str, count: int) -> None:
+def test_a_job_is_not_blamed_for_a_kill_from_outside(workers: Workers, tmp_path: Path, victim: str, count: int) -> None:
     folders = [tmp_path / str(number) for number in range(count)]
-    assert run_and_kill(workers, folders, how) == dict.fromkeys(folders, 2)
+    assert run_and_kill(workers, folders, victim) == dict.fromkeys(folders, 2)
     assert [len(list(folder.iterdir())) for folder in folders] == [2] * count  # once more, and no more than that
 
 

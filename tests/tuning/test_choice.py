@@ -1,4 +1,4 @@
-"""Which schedule a task is compiled with, where no template takes it: a record fits an equal function, whatever network it was made for."""
+"""A task without a template is compiled with the record of an equal function, whatever network that was made for."""
 
 from __future__ import annotations
 

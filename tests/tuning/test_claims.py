@@ -134,20 +134,20 @@ def test_terms_are_kept_and_older_records_need_none(tmp_path: Path) -> None:
     path = write_log(tmp_path, [honest(0), honest(1, terms_us=())])
     assert json.loads(path.read_text().splitlines()[0])["terms_us"] == TRUTH and "terms_us" not in path.read_text().splitlines()[1]
     found = Database(PI, (tmp_path,), None)
-    assert [dict(one.terms_us) for one in found.records(TASK)] == [TRUTH, {}] and found.refused == []
+    assert [dict(record.terms_us) for record in found.records(TASK)] == [TRUTH, {}] and found.refused == []
 
 
 def test_an_algorithm_with_fewer_products_may_be_faster_than_a_direct_one() -> None:
     """Strassen's needs seven of eight; one latency between both peaks is a lie of a direct kernel alone."""
     task = Task((Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0)),))
     between = task.macs / 4 / 1800 * 0.9
-    said = {}
+    refusals = {}
     for template in templates_for(task):
         space = template.space(task)
         assert space is not None
-        said[template.name] = PI.refuses(PI, Record(task, space.default, between, cycles=1))
+        refusals[template.name] = PI.refuses(PI, Record(task, space.default, between, cycles=1))
         assert "peak of the cores" in PI.refuses(PI, Record(task, space.default, between * 0.95, cycles=1))
-    assert said.keys() >= {"pointwise", "strassen"} and said["strassen"] == "" and "peak of the cores" in said["pointwise"]
+    assert refusals.keys() >= {"pointwise", "strassen"} and refusals["strassen"] == "" and "peak of the cores" in refusals["pointwise"]
 
 
 @pytest.mark.parametrize(("threads", "least"), [(1, PEAK_US), (2, PEAK_US / 2), (4, PEAK_US / 4), (8, PEAK_US / 4)])

@@ -65,13 +65,13 @@ def slower(records: Sequence[Record], clock_hz: float) -> list[str]:
         if len(task.region) == 1 and not getattr(task.layer, "sparse", ()):  # of other layers: those with zeros among their weights
             shape = form_of(task)
             best[task.dtype][shape] = min(best[task.dtype].get(shape, (math.inf, task)), (latency, task), key=lambda one: one[0])
-    told = []
+    sentences = []
     for shape, (latency, task) in best["int8"].items():
         if shape in best["float32"] and not is_faster_in_floats(task):
             other = best["float32"][shape][0]
             if latency > other + least_conversions_us(task, clock_hz, least[task.threads]):
-                told.append(f"{task.name}: {latency:.1f} us, and {other:.1f} in float32")
-    return told
+                sentences.append(f"{task.name}: {latency:.1f} us, and {other:.1f} in float32")
+    return sentences
 
 
 @pytest.mark.parametrize("device", sorted(path.parent.name for path in SHIPPED_LOGS.glob("*/int8_t1.jsonl")))
@@ -153,7 +153,7 @@ def test_what_stays_in_float32_is_faster_there(board: str, side: int, channels: 
 @pytest.mark.virtual
 @pytest.mark.parametrize("channels", [8, 32])
 def test_an_image_stays_in_float32_on_cores_in_order(channels: int, tmp_path: Path) -> None:
-    """And its kernel stores integers."""
+    """Its kernel stores integers."""
     layer = Conv2d(64, 64, 3, channels, (3, 3), (2, 2), (1, 1, 1, 1), in_layout="NCHW")
     integer, rounding = replace(layer, reads="float32"), replace(layer, writes="int8")
     with started_agents(find_device("pi3bplus-virtual")) as agents:

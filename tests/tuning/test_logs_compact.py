@@ -71,7 +71,7 @@ def opened(folder: Path, identity: Identity = PI) -> Database:
     return Database(identity, (folder,), None)
 
 
-def told(database: Database, task: Task) -> tuple[object, ...]:
+def answers(database: Database, task: Task) -> tuple[object, ...]:
     """Return the answers to plans', reports' and searches' questions about a kernel's records."""
     trials = database.trials(task)
     best = database.best(task)
@@ -93,7 +93,7 @@ def test_what_is_asked_of_a_log_stays(
     before = opened(folder)
     (done,) = compact_logs([path], keep=keep)
     after = opened(folder)
-    assert told(after, KERNEL) == told(before, KERNEL) and done.kernels == 1
+    assert answers(after, KERNEL) == answers(before, KERNEL) and done.kernels == 1
     assert after.refused == [] and inspect(path, PI).faults == []
     assert all(after.trials(KERNEL).has(record.schedule) for record in first)
     kept = {record.schedule for record in after.records(KERNEL)}
@@ -108,13 +108,13 @@ def test_what_is_asked_of_a_log_stays(
         for record in rest:
             grown._add(record.task, [record], {record.schedule})
     for task in (KERNEL, OTHER):
-        assert told(after, task) == told(before, task)
+        assert answers(after, task) == answers(before, task)
     # And so it does once that is compacted with the rest.
     if rest:
         Database(PI, (), folder).append(rest)
         compact_logs([folder], keep=keep)
         for task in (KERNEL, OTHER):
-            assert told(opened(folder), task) == told(before, task)
+            assert answers(opened(folder), task) == answers(before, task)
 
 
 def test_neighbours_start_from_the_same_schedules(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_sampled_schedules_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tvmmobile.tuning.search.tuner._sampled", lambda *_: candidates)
     (assignment,) = assign({POOL: "source"}, database, 6, {})
     assert (assignment.done, assignment.missing) == (4, 2)
-    assert [database.trials(POOL).has(one) for one in candidates] == [True] * 4 + [False] * 2
+    assert [database.trials(POOL).has(candidate) for candidate in candidates] == [True] * 4 + [False] * 2
 
 
 def test_what_was_measured_again_keeps_its_line_and_its_say(tmp_path: Path) -> None:

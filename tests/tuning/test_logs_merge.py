@@ -219,9 +219,9 @@ sys.exit(run(["logs", "merge", *sys.argv[3:]]))
 """
 
 
-def run_merge(how: str, number: int, tmp_path: Path, repository: Path) -> subprocess.CompletedProcess[str]:
-    words = ["-c", MERGE, how, str(number), str(tmp_path / "from"), "--into", str(tmp_path / "into")]
-    command = unprivileged(words) if how == "read-only" else [sys.executable, *words]
+def run_merge(fate: str, number: int, tmp_path: Path, repository: Path) -> subprocess.CompletedProcess[str]:
+    words = ["-c", MERGE, fate, str(number), str(tmp_path / "from"), "--into", str(tmp_path / "into")]
+    command = unprivileged(words) if fate == "read-only" else [sys.executable, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=repository, check=False)
 
 

@@ -123,8 +123,8 @@ def test_records_that_do_not_belong_there(tmp_path: Path, good: bytes, change: C
     entry = json.loads(lines[2])
     change(entry)
     path = placed(tmp_path, b"\n".join([*lines[:2], json.dumps(entry).encode(), *lines[3:], b""]))
-    ((number, said),) = faults(path)
-    assert number == 3 and said.startswith(fault)
+    ((number, sentence),) = faults(path)
+    assert number == 3 and sentence.startswith(fault)
     repair(path, PI)
     assert path.read_bytes().splitlines() == [*lines[:2], *lines[3:]]
     assert json.loads(cut_file(path).read_bytes()) == entry
@@ -259,10 +259,13 @@ def test_a_read_only_directory_can_be_verified_but_not_repaired(tmp_path: Path, 
     path.with_suffix(".lock").chmod(0o444)
     before = content(tmp_path)
     with read_only(tmp_path / "logs"):
-        for option, said in (([], f"line 9: {UNFINISHED}.\n"), (["--repair"], f"error: {path} cannot be repaired: Permission denied.\n")):
+        for option, fault in (
+            ([], f"line 9: {UNFINISHED}.\n"),
+            (["--repair"], f"error: {path} cannot be repaired: Permission denied.\n"),
+        ):
             words = unprivileged([*VERIFY, str(tmp_path / "logs"), *option])
             done = subprocess.run(words, capture_output=True, text=True, cwd=repository, check=False)
-            assert done.returncode == 1 and said in done.stderr, done.stderr
+            assert done.returncode == 1 and fault in done.stderr, done.stderr
     assert content(tmp_path) == before
 
 

@@ -92,9 +92,9 @@ def test_the_best_are_measured_and_alone_are_left(tmp_path: Path) -> None:
     before = path.read_bytes()
     workers, results, backups = rescored(tmp_path, lambda number: Outcome(10.0 + number, cycles=7), keep=3)
     assert sorted(workers.asked, key=str) == sorted([(POINTWISE, n) for n in (0, 1, 3)] + [(CLASSIFIER, n) for n in (0, 1)], key=str)
-    assert [one.ranking.task for one in results] == [POINTWISE, CLASSIFIER]
-    assert [one.ranks_changed for one in results] == [3, 2] and all(one.best_is_another for one in results)
-    assert [(one.old_best_us, one.new_best_us) for one in results] == [(3.0, 10.0), (1.0, 10.0)]
+    assert [result.ranking.task for result in results] == [POINTWISE, CLASSIFIER]
+    assert [result.ranks_changed for result in results] == [3, 2] and all(result.best_is_another for result in results)
+    assert [(result.old_best_us, result.new_best_us) for result in results] == [(3.0, 10.0), (1.0, 10.0)]
     *found, others = lines(path)
     assert {line["model"] for line in (*found, others)} == {PRESENT.origin.model}
     assert [line["latency_us"] for line in found] == [11.0, 13.0, 10.0, 11.0, 10.0]  # in the old order

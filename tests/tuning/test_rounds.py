@@ -1,4 +1,4 @@
-"""Which kernels get more trials than the first ones."""
+"""Tests of the kernels that get more than the first trials."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def test_a_users_file_with_kinds_of_cores(tmp_path: Path) -> None:
 
 
 def test_what_programs_are_told_of_the_core(tmp_path: Path) -> None:
-    told = cpuinfo(load_board("rk3566"))
-    assert "CPU variant\t: 0x2\nCPU part\t: 0xd05\nCPU revision\t: 0\n" in told and " asimddp" in told  # variant 0 has no dot products
+    text = cpuinfo(load_board("rk3566"))
+    assert "CPU variant\t: 0x2\nCPU part\t: 0xd05\nCPU revision\t: 0\n" in text and " asimddp" in text  # variant 0 has no dot products
     assert "CPU part\t: 0xd09\n" in cpuinfo(load_board("a311d")) and " asimdhp" not in cpuinfo(load_board("a311d"))
     unknown = load_board("pi4").model_copy(update={"midr": 0})
     with pytest.raises(UserError, match="pi4 has no midr"):
@@ -174,9 +174,9 @@ def test_sysroots_of_boards_share_what_is_unpacked(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sysroot, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(sysroot, "_unpack_debian", unpack)
     monkeypatch.setattr(sysroot, "_unpack_wheels", unpack)
-    said: list[str] = []
-    pi4, again, pi5 = (sysroot.python_sysroot(load_board(name), ("numpy==1",), said.append) for name in ("pi4", "pi4", "pi5"))
-    assert pi4 == again != pi5 and len(calls) == 2 and len(said) == 1
+    progress: list[str] = []
+    pi4, again, pi5 = (sysroot.python_sysroot(load_board(name), ("numpy==1",), progress.append) for name in ("pi4", "pi4", "pi5"))
+    assert pi4 == again != pi5 and len(calls) == 2 and len(progress) == 1
     assert (pi4 / "usr/bin/python3").samefile(pi5 / "usr/bin/python3")
     assert (pi5 / "proc/cpuinfo").read_text(encoding="ascii") == cpuinfo(load_board("pi5")) != cpuinfo(load_board("pi4"))
     assert (pi4 / "proc/cpuinfo").read_text(encoding="ascii") == cpuinfo(load_board("pi4"))

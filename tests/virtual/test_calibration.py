@@ -93,21 +93,21 @@ def test_a_committed_fit_holds_and_is_good(path: Path) -> None:
         assert mean_error(fit.board_left_out_errors) <= elsewhere
     for name, errors in fit.check_errors().items():
         assert not name.endswith("left out") or mean_error(errors) <= in_threads
-    told = json.loads(path.read_text(encoding="utf-8"))["errors"]["network left out"]
-    assert told["mean"] == pytest.approx(mean_error(fit.left_out_errors), abs=1e-4)
+    recorded = json.loads(path.read_text(encoding="utf-8"))["errors"]["network left out"]
+    assert recorded["mean"] == pytest.approx(mean_error(fit.left_out_errors), abs=1e-4)
 
 
 @pytest.mark.parametrize("path", FITS, ids=lambda path: path.stem)
 def test_a_committed_fit_has_all_rows_that_are_not_excluded(path: Path) -> None:
     fit, figures = read_fit(path), published()
     rows = [row for row in figures["rows"] if load_board(row["board"]).mcpu == fit.core and "excluded" not in row]
-    seen = {(one.board, 1, one.network): one.measured_ms for one in fit.observations}
-    checked = {(one.board, one.threads, one.network): one.measured_ms for one in fit.checks}
+    seen = {(observation.board, 1, observation.network): observation.measured_ms for observation in fit.observations}
+    checked = {(check.board, check.threads, check.network): check.measured_ms for check in fit.checks}
     wanted = {(row["board"], row["threads"], name): ms for row in rows for name, ms in run_of(row).items()}
     assert (seen | checked).items() <= wanted.items() and len(checked) >= min(3, sum(threads > 1 for _, threads, _ in wanted))
     assert seen.keys() == {one for one in wanted if one[1] == 1}
     assert set(fit.board_names) == {row["board"] for row in rows if row["threads"] == 1 and run_of(row)}
-    assert {one.name: one.wheel for one in fit.boards}.items() <= {
+    assert {board.name: board.wheel for board in fit.boards}.items() <= {
         row["board"]: row["wheel"] for row in rows if row["threads"] == 1
     }.items()
 
@@ -132,7 +132,7 @@ def test_committed_parameters_are_physical(path: Path) -> None:
 @pytest.mark.parametrize("path", FITS, ids=lambda path: path.stem)
 def test_a_committed_fit_can_be_repeated(path: Path) -> None:
     fit = read_fit(path)
-    again = fit_core({one.name: (load_board(one.name), one.wheel) for one in fit.boards}, fit.observations, several)
+    again = fit_core({board.name: (load_board(board.name), board.wheel) for board in fit.boards}, fit.observations, several)
     assert again.parameters == fit.parameters and again.left_out_ms == fit.left_out_ms and again.boards == fit.boards
     assert again.board_left_out_ms == fit.board_left_out_ms
 
@@ -168,9 +168,9 @@ def test_errors_are_told_by_board_and_kind_of_network() -> None:
     fit = made_up_fit(noise=0.1)
     floats, integers = (fit.of_board(fit.errors, "rk3399-a72", kind) for kind in (False, True))
     assert (*floats, *integers) == fit.errors[7:] and len(integers) == 2
-    told = fit.all_errors()
-    assert told["rk3399-a72, integers, network left out"] == fit.left_out_errors[12:]
-    assert told["pi4, board left out"] == fit.board_left_out_errors[:7]
+    errors = fit.all_errors()
+    assert errors["rk3399-a72, integers, network left out"] == fit.left_out_errors[12:]
+    assert errors["pi4, board left out"] == fit.board_left_out_errors[:7]
 
 
 def test_a_parameter_keeps_within_every_boards_bound() -> None:
@@ -281,20 +281,20 @@ def test_misses_are_told_apart(tmp_path: Path, what: str, lines: int, kind: str)
 
 @pytest.mark.parametrize("release", ["", "bullseye"])
 def test_python_comes_from_the_debian_release_that_a_wheel_needs(release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[list[str]] = []
+    commands: list[list[str]] = []
     for module in (sysroot, debian_packages):
-        monkeypatch.setattr(module, "run_tool", lambda words, *_others: said.append(list(words)))
+        monkeypatch.setattr(module, "run_tool", lambda words, *_others: commands.append(list(words)))
     monkeypatch.setattr("shutil.which", lambda name: name)
     sysroot._unpack_debian(tmp_path, tmp_path / "root", release)
     sources = tmp_path / "sources.list"
-    assert sources.is_file() == bool(release) and len(said) == 2
-    for words in said:
+    assert sources.is_file() == bool(release) and len(commands) == 2
+    for words in commands:
         assert (f"Dir::Etc::SourceList={sources}" in words) == ("Dir::Etc::SourceParts=-" in words) == bool(release)
     assert not release or re.search(r"^deb \[signed-by=\S+\] http://\S+ bullseye main$", sources.read_text(encoding="ascii"))
 
 
 def test_networks_that_hardly_access_memory_leave_its_terms_at_their_usual_value() -> None:
-    """Which is what one core's copy takes: a server with a large third level does not tell what its core waits for memory elsewhere."""
+    """That is the time of one core's copy: a server with a large third level does not show how its core waits for memory elsewhere."""
     board, seeded, seen = load_board("cobalt100"), random.Random(2), []
     for number in range(6):
         misses = MissCounts(loads_from_l2=seeded.randrange(500_000, 2_000_000), loads_from_memory=seeded.randrange(50))

@@ -93,7 +93,7 @@ _SOME += ["sdiv\tw0, w1, w2", "fdiv\tv0.4s, v1.4s, v2.4s", "add\tx1, x1, x2, lsl
 
 @given(st.lists(st.sampled_from(_SOME), min_size=1, max_size=20))
 def test_no_block_is_below_its_ports(block: list[str]) -> None:
-    """But for warm-up: the first trips' start is not counted, the last one's end is."""
+    """The exception is warm-up: the first trips' start is not counted, the last one's end is."""
     assert cycles_of(block) >= 0.9 * max(len(block) / 2, least_cycles(block, A311D.core) - 0.5)
     for text in block:
         assert {port for port, _ in operation_of(text, CORTEX_A73).timing.ports} <= set(CORTEX_A73.pipelines), text

@@ -40,8 +40,8 @@ def test_its_own_parameters_replace_the_cores_and_enter_the_timing_model(tmp_pat
     assert run_hash(PI4) == before and calibration_of(PI4) is core
     profile = find_device(str(tmp_path / "mine.toml")).profile
     assert profile.name == "mine-virtual" and profile.origin.model == run_hash(board)
-    said = trust(board, 1)
-    assert said.startswith("Calibrated by its own file on 20 kernels and networks") and "1.0% off, 3.0% at worst" in said
+    sentence = trust(board, 1)
+    assert sentence.startswith("Calibrated by its own file on 20 kernels and networks") and "1.0% off, 3.0% at worst" in sentence
 
 
 @pytest.mark.parametrize(

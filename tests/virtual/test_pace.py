@@ -64,13 +64,13 @@ int main(int argc, char **argv)
 
 
 @pytest.mark.virtual
-@pytest.mark.parametrize("how", ["spinning", "sleeping"])
-def test_parts_go_to_whoever_would_be_free_on_the_board(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("mode", ["spinning", "sleeping"])
+def test_parts_go_to_whoever_would_be_free_on_the_board(tmp_path: Path, mode: str) -> None:
     source, program = tmp_path / "program.c", tmp_path / "program"
     source.write_text(SOURCE, encoding="ascii")
     subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-pthread", str(source), "-o", str(program)], check=True)
     for _ in range(4):
-        run = run_program(PI4, [str(program), how], threads=TEAM).modelled
+        run = run_program(PI4, [str(program), mode], threads=TEAM).modelled
         parts = run.term_ms["core"] * 1e-3 * PI4.clock_hz / TRIPS
         assert parts == pytest.approx(ROUNDS * PARTS / TEAM, rel=0.01)
         assert min(run.busy_ms) == pytest.approx(max(run.busy_ms), rel=0.01)

@@ -62,13 +62,13 @@ def test_what_comes_before_the_warm_up_may_be_skipped(program: str) -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("mode", "reason"),
     [("region", "a region begins before the program says what to watch"), ("whole", "it never says what to watch")],
 )
-def test_a_program_that_does_not_say_where_its_start_ends(program: str, how: str, said: str) -> None:
-    done = start("--skip-start", "--", program, how, "1000")
+def test_a_program_that_does_not_say_where_its_start_ends(program: str, mode: str, reason: str) -> None:
+    done = start("--skip-start", "--", program, mode, "1000")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"cannot be modelled: {said}." in done.stderr and "--skip-start" in done.stderr
+    assert f"cannot be modelled: {reason}." in done.stderr and "--skip-start" in done.stderr
 
 
 @pytest.mark.virtual

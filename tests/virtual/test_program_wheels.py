@@ -57,8 +57,8 @@ def run_wheel(system: str, models: Path, threads: int = 1) -> dict[str, Any]:
     command = [sys.executable, "-m", "tvmmobile", "virtual", "run", "--json", "--threads", str(threads), "--sysroot", str(sysroot), "--"]
     command += ["python3", str(EXAMPLES / f"run_{system}.py"), str(models / MODELS[system]), "--threads", str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    *said, figures = done.stdout.splitlines()
-    assert any(line.startswith("largest difference from PyTorch: ") for line in said)
+    *lines, figures = done.stdout.splitlines()
+    assert any(line.startswith("largest difference from PyTorch: ") for line in lines)
     found: dict[str, Any] = json.loads(figures)
     return found
 

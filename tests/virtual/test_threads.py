@@ -30,7 +30,7 @@ def core_trips(run: ProgramRun, board: str) -> float:
 @pytest.mark.virtual
 @pytest.mark.parametrize("board", ["pi4", "pi5"])
 @pytest.mark.parametrize(
-    ("how", "longest", "work"),
+    ("mode", "longest", "work"),
     [
         ("team-even", ROUNDS, ROUNDS * TEAM),
         ("team-uneven", ROUNDS * 4, ROUNDS * (1 + 2 + 3 + 4)),  # the same thread has the most in every round
@@ -39,8 +39,8 @@ def core_trips(run: ProgramRun, board: str) -> float:
         ("team-turns-yield-late", ROUNDS * 4, ROUNDS * (4 + 1 + 1 + 1)),  # they have waited for a second when the region begins
     ],
 )
-def test_the_longest_chain_counts_and_waiting_does_not(program: str, board: str, how: str, longest: int, work: int) -> None:
-    run = run_program(load_board(board), [program, how, str(TRIPS)], threads=TEAM)
+def test_the_longest_chain_counts_and_waiting_does_not(program: str, board: str, mode: str, longest: int, work: int) -> None:
+    run = run_program(load_board(board), [program, mode, str(TRIPS)], threads=TEAM)
     assert core_trips(run, board) == pytest.approx(longest, rel=0.002)
     assert run.modelled.core.instructions == pytest.approx(2 * TRIPS * work, rel=0.002)
     assert len(run.modelled.busy_ms) == TEAM

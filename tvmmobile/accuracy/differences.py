@@ -1,4 +1,4 @@
-"""Measures of a library's deviation from its original, which say more than the largest difference."""
+"""Measures how a library deviates from its original in more detail than by the largest difference."""
 
 from __future__ import annotations
 
@@ -79,18 +79,20 @@ def difference_of(output: npt.NDArray[Any], expected: npt.NDArray[Any], precisio
 
 
 def subnormals_in(values: npt.NDArray[Any], precision: Precision) -> int:
-    """Return how many values are not 0 and smaller than the least normal number."""
+    """Return the number of nonzero values below the least normal number."""
     return int(((values != 0) & (np.abs(values) < precision.limits.tiny)).sum())
 
 
 def differences_of(found: Sequence[OutputDifference]) -> Differences:
     """Combine the differences of all images."""
-    finite = [one for one in found if one.mean is not None]
+    finite = [difference for difference in found if difference.mean is not None]
     return Differences(
-        values=sum(one.values for one in found),
-        mean=sum(one.mean or 0.0 for one in finite) / len(finite) if finite else None,
-        signal_to_noise_db=decibels(*(sum(one.values * (getattr(one, name) or 0.0) for one in finite) for name in ("signal", "noise"))),
-        infinities=sum(one.infinities for one in found),
-        nans=sum(one.nans for one in found),
-        subnormals=sum(one.subnormals for one in found),
+        values=sum(difference.values for difference in found),
+        mean=sum(difference.mean or 0.0 for difference in finite) / len(finite) if finite else None,
+        signal_to_noise_db=decibels(
+            *(sum(difference.values * (getattr(difference, name) or 0.0) for difference in finite) for name in ("signal", "noise"))
+        ),
+        infinities=sum(difference.infinities for difference in found),
+        nans=sum(difference.nans for difference in found),
+        subnormals=sum(difference.subnormals for difference in found),
     )

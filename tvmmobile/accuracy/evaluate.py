@@ -93,17 +93,17 @@ def evaluate(
         Disagreement: the library does not run on the device.
         DeviceUnavailable: the device cannot be reached.
     """
-    how, board, spec = EvaluateOptions.of(options), device_of(device), library.spec
+    settings, board, spec = EvaluateOptions.of(options), device_of(device), library.spec
     check_cores(library, board.profile)
     noise = is_noise(str(folder))
     _check_ends(library, noise)
-    treatment = how.preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
-    names = read_labels(how.labels, spec.classes) if how.labels else None
-    if how.out is not None:
-        check_writable(how.out, "--out")
+    treatment = settings.preprocessing or Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape)
+    names = read_labels(settings.labels, spec.classes) if settings.labels else None
+    if settings.out is not None:
+        check_writable(settings.out, "--out")
     with inputs_in(str(folder), spec, names) as listed:
-        chosen = evenly_spaced(listed.images, how.limit)
-        original = original_of(library, how.model, how.checkpoint)
+        chosen = evenly_spaced(listed.images, settings.limit)
+        original = original_of(library, settings.model, settings.checkpoint)
         if not noise:
             _check_headers(chosen, treatment, listener)
         subject = Subject(library, original, treatment)
@@ -114,7 +114,7 @@ def evaluate(
             _evaluate(board, subject, chosen, done, listener)
         finally:  # also after Ctrl-C or an outage: finished images are kept, and the file says that it is incomplete
             if done.results:
-                file, paths = _written(context, chosen, done, how.out, listener)
+                file, paths = _written(context, chosen, done, settings.out, listener)
     return Evaluation(file, paths, original.reference_program_name, listed.others)
 
 
@@ -122,9 +122,9 @@ def _check_ends(library: Library, noise: bool) -> None:
     """Raise `UserError` unless the library takes an image and returns numbers, and scores of classes where images have labels."""
     spec = library.spec
     if len(spec.takes) > 1 or spec.input_shape[0] != 1 or not (spec.takes[0].is_float and spec.returns[0].is_float):
-        there = "; ".join(map(str, (*spec.takes, *spec.returns)))
+        ports = "; ".join(map(str, (*spec.takes, *spec.returns)))
         raise UserError(
-            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {there}.",
+            f"{library.path.name} does not map one float32 image to float32 scores, but takes and returns {ports}.",
             "Run it with tvmmobile run.",
         )
     if not (noise or spec.returns[0].classes):

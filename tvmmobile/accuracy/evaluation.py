@@ -1,4 +1,4 @@
-"""Labelled images through a library on a device and through its original on the host, in worker processes.
+"""Runs labelled images through a library on a device and its original on the host, in worker processes.
 
 No latency is taken: a virtual board runs without the plugin that models one, and the images of a batch share a session.
 """
@@ -94,7 +94,7 @@ def evaluate_batches(bench: Bench, subject: Subject, parts: Sequence[tuple[Label
 
 
 def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
-    """Run every image of a batch that can be read on the device and by its original, and compare."""
+    """Run every readable image of a batch on the device and through the original, and compare."""
     inputs: dict[LabelledImage, Array] = {}
     problems: dict[LabelledImage, str] = {}
     for image in job.images:
@@ -112,7 +112,7 @@ def evaluate_batch(job: BatchJob) -> tuple[ImageResult, ...]:
 
 
 def evaluate_storage(bench: Bench, subject: Subject, images: Sequence[LabelledImage]) -> tuple[int, tuple[StoredLayer, ...]]:
-    """Measure on a few images what each layer loses in the library's precision; return their number too. Nothing in float32 and integers.
+    """Measure on a few images what each layer loses in the library's precision; also return their number. Skips float32 and integers.
 
     PyTorch computes it in a worker. An image that cannot be read is left out.
     """
@@ -154,7 +154,7 @@ def context_for(subject: Subject, profile: DeviceProfile, folder: LabelledFolder
         class_folders=folder.class_folders,
         images_found=len(folder.images),
         images_chosen=chosen,
-        labels=folder.how,
+        labels=folder.rule,
         preprocessing=str(subject.preprocessing),
         tolerance=library.tolerance,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch")},

@@ -39,7 +39,10 @@ def read_accuracies(path: Path) -> list[MeasuredAccuracy]:
     text, content = read_json(path, _KIND)
     if not isinstance(content, list):
         return [read_accuracy(path)]
-    return [MeasuredAccuracy(one.library, "", one.top1_percent, one.images) for one in validated(path, _KIND, text, list[StatedAccuracy])]
+    return [
+        MeasuredAccuracy(accuracy.library, "", accuracy.top1_percent, accuracy.images)
+        for accuracy in validated(path, _KIND, text, list[StatedAccuracy])
+    ]
 
 
 def read_accuracy(path: Path) -> MeasuredAccuracy:

@@ -1,4 +1,4 @@
-"""The network that a library was compiled from, rebuilt from its manifest and the user's options, for comparison."""
+"""Rebuilds the network that a library was compiled from, from its manifest and the user's options, for comparison."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class _Sums:
 
 
 @dataclass
-class _Watched:
+class _WatchedLayers:
     """The layers of one run in the order of execution: names, and sums as they were before the activation."""
 
     names: list[str] = field(default_factory=list)
@@ -103,17 +103,17 @@ def stored_layers(compute: Compute, images: Iterable[Array], precision: Precisio
     return tuple(total.layer(name) for total, name in zip(totals, names, strict=True))
 
 
-def _run(compute: Compute, image: Array, precision: Precision | None) -> _Watched:
+def _run(compute: Compute, image: Array, precision: Precision | None) -> _WatchedLayers:
     from tvmmobile.networks.models.weights import single_thread
 
-    watched = _Watched()
+    watched = _WatchedLayers()
     with single_thread(), _watching(watched, precision):
         compute([image.copy()])
     return watched
 
 
-def _watching(watched: _Watched, precision: Precision | None) -> Any:
-    """Return a mode of PyTorch's dispatcher that notes the layers and, given a precision, rounds what they read to it.
+def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
+    """Return a PyTorch dispatcher mode that records the layers and, given a precision, rounds their inputs to it.
 
     Operands are rounded in place, so that a residual reads the same numbers.
     """
@@ -136,7 +136,7 @@ def _watching(watched: _Watched, precision: Precision | None) -> Any:
                 data, weights = (args[place] for place in products[function])
                 if precision is not None:
                     data.copy_(_rounded(data, precision))
-                    args = tuple(_rounded(one, precision) if one is weights else one for one in args)
+                    args = tuple(_rounded(argument, precision) if argument is weights else argument for argument in args)
                 result = function(*args, **(kwargs or {}))
                 watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
                 watched.sums.append(result)

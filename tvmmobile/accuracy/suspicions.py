@@ -18,7 +18,7 @@ _GENERATED = "seeded "
 
 
 def suspicions(file: EvaluationFile) -> tuple[str, ...]:
-    """Return a sentence for each sign; none for noise and for generated weights, whose accuracy means nothing."""
+    """Return a sentence for each sign; none for noise or generated weights, whose accuracy is meaningless."""
     context = file.context
     read = [result for result in file.images if result.original_top5]
     if not read or is_noise(context.folder) or context.weights.startswith(_GENERATED):
@@ -52,7 +52,7 @@ def _found(file: EvaluationFile, read: Sequence[ImageResult]) -> Iterator[str]:
 
 
 def _offset(read: Sequence[ImageResult]) -> int:
-    """Return by how much most images' class differs from their label; 0 if it is not the same for most, of several classes."""
+    """Return the difference between class and label of most images; 0 unless it is the same for most, over several classes."""
     differences = [result.original_top5[0] - result.label for result in read]
     offset, count = Counter(differences).most_common(1)[0]
     several = len({result.label for result, difference in zip(read, differences, strict=True) if difference == offset})
@@ -73,7 +73,7 @@ def _swapped(read: Sequence[ImageResult]) -> list[tuple[int, int]]:
 
 
 def _is_guessing(right: int, count: int, classes: int) -> bool:
-    """Return whether so few images may be right by guessing, and would hardly be by a network halfway between that and perfect."""
+    """Return whether guessing explains so few right images and a network halfway between guessing and perfection would not."""
     from scipy.stats import binom
 
     chance = 1 / classes

@@ -21,8 +21,8 @@ class PricedCandidate:
 
     @property
     def worst_us(self) -> float:
-        """Latency in microseconds on the device where it is slowest; infinite where nothing like a kernel was tuned."""
-        return max(math.inf if one.latency_us is None else one.latency_us for one in self.latencies.values())
+        """Latency in microseconds on the slowest device; infinite if no kernel like one of its own was tuned."""
+        return max(math.inf if latency.latency_us is None else latency.latency_us for latency in self.latencies.values())
 
     @property
     def is_known(self) -> bool:
@@ -32,11 +32,14 @@ class PricedCandidate:
     @property
     def estimated(self) -> float:
         """The largest share of a latency that no record of its kernels supports."""
-        return max(one.estimated_us / one.latency_us if one.latency_us else 0.0 for one in self.latencies.values())
+        return max(latency.estimated_us / latency.latency_us if latency.latency_us else 0.0 for latency in self.latencies.values())
 
     def fits(self, budget: Budget) -> bool:
         """Return whether memory and weights are small enough on all devices."""
-        return all(one.memory_bytes <= budget.most_memory and one.weight_bytes <= budget.most_weights for one in self.latencies.values())
+        return all(
+            latency.memory_bytes <= budget.most_memory and latency.weight_bytes <= budget.most_weights
+            for latency in self.latencies.values()
+        )
 
 
 @dataclass(frozen=True)

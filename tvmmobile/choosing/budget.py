@@ -29,7 +29,7 @@ class Budget:
 
     @classmethod
     def of(cls, under: str | None, at_least: str | None, memory: str | None = None, size: str | None = None) -> Budget:
-        """Read `12ms`, `70%`, `4MB` and `900kB`; raise `UserError` for what is none of these, and for both of the first two."""
+        """Read `12ms`, `70%`, `4MB` and `900kB`; raise `UserError` for other texts, and for both of the first two."""
         if under is not None and at_least is not None:
             raise UserError(
                 "--under and --at-least exclude each other.", "Give the one that must hold; the other one is made as good as possible."

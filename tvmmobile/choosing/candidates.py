@@ -56,7 +56,7 @@ class Candidate:
         return self.options.threads
 
     def least_us(self, profile: DeviceProfile) -> float:
-        """Return a latency in microseconds that no library has on a device: its multiply-adds as fast as the cores can do them."""
+        """Return a lower bound on a library's latency in microseconds: its multiply-adds at the peak rate of the cores."""
         if self.model.own is not None or not profile.clock_hz:
             return 0.0
         rate = profile.machine.fma_lanes_per_cycle * self.precision.rate_on(profile.machine) * self.threads
@@ -90,12 +90,12 @@ def _without_threads(stem: str) -> str:
 
 
 def _published(models: Sequence[Model]) -> dict[Model, KnownAccuracy]:
-    """Return published accuracies: of each network's sources the one that has most of these networks, so that few are compared."""
+    """Return published accuracies, each from the source that covers most of these networks, so that few sources are compared."""
     printed = {
-        model: [one for one in figures(*model.spec.key) if one.top1 is not None]
+        model: [figure for figure in figures(*model.spec.key) if figure.top1 is not None]
         for model in models
         if model.own is None and model.spec.classes == IMAGENET_CLASSES
     }
-    counts = Counter(one.source for found in printed.values() for one in found)
-    best = {model: max(found, key=lambda one: counts[one.source]) for model, found in printed.items() if found}
+    counts = Counter(figure.source for found in printed.values() for figure in found)
+    best = {model: max(found, key=lambda figure: counts[figure.source]) for model, found in printed.items() if found}
     return {model: KnownAccuracy(one.top1 or 0.0, one.source) for model, one in best.items()}

@@ -67,10 +67,10 @@ def choose(
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(one_or_several(models)) if models is not None else [model for family in FAMILIES for model in variants(family)]
-    candidates, unknown = candidates_of(networks, libraries, [one for path in wanted.accuracy for one in read_accuracies(path)])
+    candidates, unknown = candidates_of(networks, libraries, [accuracy for path in wanted.accuracy for accuracy in read_accuracies(path)])
     if not candidates:
         raise UserError(
-            f"no accuracy is known of {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
+            f"no accuracy is known for {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
             "Measure it: tvmmobile evaluate LIBRARY FOLDER --out DIR, then give --accuracy DIR/evaluation.json.",
         )
     priced, skipped = _Search(budget, profiles, wanted.logs, listener, wanted.out is not None).run(candidates)
@@ -81,7 +81,7 @@ def choose(
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
-    """Return the options of the libraries to compare; raise `UserError` where a device does not support one, or data are for none."""
+    """Return the options of the libraries to compare; raise `UserError` if a device does not support one, or no library uses the data."""
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
     names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
     if wanted.calibrate is not None and INT8.name not in names:
@@ -116,7 +116,7 @@ class _Search:
             for profile in self.profiles
             for job in jobs_of(one.model, profile, one.options, out, logs, None)
         ]
-        asked = {id(job): (candidate, device) for job, candidate, device in jobs}
+        requested = {id(job): (candidate, device) for job, candidate, device in jobs}
         priced: list[PricedCandidate] = []
         latencies: dict[int, dict[str, PlannedLatency]] = {}
         with started_workers(worker_count(len(jobs))) as workers, self.listener.stage("pricing", len(ordered)) as done:
@@ -142,7 +142,7 @@ class _Search:
             for job, answer in workers.run(planned_latency, unknown(), build_timeout_s([job for job, _, _ in jobs])):
                 latency: PlannedLatency = succeeded(answer, f"planning {job.spec.variant}")
                 write_cached(job, latency)
-                found(*asked[id(job)], latency)
+                found(*requested[id(job)], latency)
         return priced, len(candidates) - len(priced)
 
     def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -150,9 +150,9 @@ class _Search:
         if self.prices_all:
             return sorted(candidates, key=self._least_us)
         if math.isfinite(self.budget.most_us):
-            possible = [one for one in candidates if self._least_us(one) <= self.budget.most_us]
-            return sorted(possible, key=lambda one: (-one.accuracy.top1, self._least_us(one)))
-        possible = [one for one in candidates if one.accuracy.top1 >= self.budget.least_top1]
+            possible = [candidate for candidate in candidates if self._least_us(candidate) <= self.budget.most_us]
+            return sorted(possible, key=lambda candidate: (-candidate.accuracy.top1, self._least_us(candidate)))
+        possible = [candidate for candidate in candidates if candidate.accuracy.top1 >= self.budget.least_top1]
         return sorted(possible, key=self._least_us)
 
     def _least_us(self, candidate: Candidate) -> float:
@@ -175,13 +175,13 @@ class _Search:
 def _choice(
     budget: Budget, profiles: tuple[DeviceProfile, ...], priced: Sequence[PricedCandidate], skipped: int, unknown: Sequence[str]
 ) -> NetworkChoice:
-    small = [one for one in priced if one.fits(budget)]
-    known = [one for one in small if one.is_known]
-    gains = [one.candidate.accuracy.top1 for one in known]
-    front = tuple(known[place] for place in pareto_front([one.worst_us for one in known], gains))
-    within = [one for one in front if one.worst_us <= budget.most_us and one.candidate.accuracy.top1 >= budget.least_top1]
+    small = [option for option in priced if option.fits(budget)]
+    known = [option for option in small if option.is_known]
+    gains = [option.candidate.accuracy.top1 for option in known]
+    front = tuple(known[place] for place in pareto_front([option.worst_us for option in known], gains))
+    within = [option for option in front if option.worst_us <= budget.most_us and option.candidate.accuracy.top1 >= budget.least_top1]
     best = None if not (within and budget.is_bound) else within[-1] if math.isfinite(budget.most_us) else within[0]
-    beaten = tuple(one for one in known if one not in front)
-    untuned = tuple(one for one in small if not one.is_known)
-    oversized = tuple(one for one in priced if one not in small)
+    beaten = tuple(option for option in known if option not in front)
+    untuned = tuple(option for option in small if not option.is_known)
+    oversized = tuple(option for option in priced if option not in small)
     return NetworkChoice(budget, profiles, best, front, beaten, untuned, skipped, tuple(unknown), oversized)

@@ -1,5 +1,5 @@
-"""A library's latency on a device, from the tuning logs alone: the sum of what the records of its plan's kernels say, or of those that are
-nearest.
+"""Prices a library on a device from the tuning logs alone: the sum of the latencies of its plan's kernels, from their records or the
+nearest ones.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class PlannedLatency:
-    """Latency that records promise a library.
+    """A library's latency according to records.
 
     Attributes:
         latency_us: the sum of its kernels' records, in microseconds, and of estimates from the nearest shapes where there are none; `None`
@@ -110,7 +110,7 @@ def _cached(job: VariantJob) -> Path | None:
 
 
 def _stated(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return files with their sizes and when they were changed last."""
+    """Return files with their sizes and times of last change."""
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths if (stat := path.stat())]
 
 
@@ -130,7 +130,7 @@ def digests_of(file: OwnFile) -> tuple[str, ...] | None:
 
 
 def package_facts() -> tuple[str, int]:
-    """Return what tells versions of this package apart: its number, and when it was changed last."""
+    """Return the version of this package and the time of its last change."""
     return __version__, _newest_source_ns()
 
 

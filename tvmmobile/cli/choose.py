@@ -54,7 +54,7 @@ def choose(
     from tvmmobile.system.console import output
 
     sides = [side_from(text) for text in resolution or ()]
-    networks = [one for name in model or FAMILIES for one in networks_of(name, alpha or (), sides)]
+    networks = [network for name in model or FAMILIES for network in networks_of(name, alpha or (), sides)]
     found = run(networks, names_of(device), **chosen, listener=Shown())
     if as_json:
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))

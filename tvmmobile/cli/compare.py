@@ -109,5 +109,5 @@ def regress(
     done = run(found, board, baselines, **chosen, listener=Shown())
     if out is not None:
         write_report(done.results, out)
-    recorded.add(done.results, "regress", {one.name: one.verdict for one in done.comparison.variants})
+    recorded.add(done.results, "regress", {variant.name: variant.verdict for variant in done.comparison.variants})
     return present(done.comparison, markdown, json_file, junit)

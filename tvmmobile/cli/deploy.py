@@ -30,6 +30,6 @@ def deploy(libraries: Libraries, device: Device = "pi4", **chosen: Any) -> None:
             typer.echo(f"  {done.folder}/{library.path.name}" + ("" if library.path.name in done.pushed else " (unchanged)"))
         first = done.libraries[0]
         for is_c, one in {each.is_c: each for each in reversed(done.libraries)}.items():
-            said = "against its reference" if is_c else "with your own program, such as examples/deploy/classify.cc"
-            typer.echo(f"On the board, {said}:\n  {shlex.join(done.words(one))}")
+            checks = "against its reference" if is_c else "with your own program, such as examples/deploy/classify.cc"
+            typer.echo(f"On the board, {checks}:\n  {shlex.join(done.words(one))}")
     typer.echo(f"From this machine, with an image:\n  {shlex.join(['tvmmobile', 'run', str(first.path), 'IMAGE', '--device', device])}")

@@ -1,4 +1,4 @@
-"""`tvmmobile doctor`: what this machine lacks."""
+"""`tvmmobile doctor`: checks this machine."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
 
     def decorate(verb: Callable[..., int | None]) -> Callable[..., int | None]:
         signature = inspect.signature(verb, eval_str=True)
-        own = [each for each in signature.parameters.values() if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        made = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.cli_options]
-        signature = signature.replace(parameters=sorted([*own, *made], key=_order))
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        added = [_parameter(typed, each.order) for _, each in options_of(*kinds, *whole.values()) for typed in each.cli_options]
+        signature = signature.replace(parameters=sorted([*own, *added], key=_order))
 
         @wraps(verb)
         def command(**given: Any) -> int | None:
@@ -39,7 +39,7 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
             return verb(**{each.name: given[each.name] for each in own}, **objects, **_keywords(given, *kinds))
 
         command.__signature__ = signature  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
         return command
 
     return decorate
@@ -48,7 +48,7 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
 def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
     """Return the keywords of a call that do what the command line says."""
     options = [each for _, each in options_of(*kinds) if each.usage]
-    return {each.keyword: each.from_cli(*(given[typed.cli_parameter] for typed in each.cli_options)) for each in options}
+    return {option.keyword: option.from_cli(*(given[typed.cli_parameter] for typed in option.cli_options)) for option in options}
 
 
 def _as_typer(option: Option) -> OptionInfo:
@@ -65,4 +65,4 @@ def _parameter(option: Option, order: HelpOrder) -> inspect.Parameter:
 
 def _order(parameter: inspect.Parameter) -> HelpOrder:
     """Return the position that an option's annotation names; without one, the first."""
-    return next((each for each in get_args(parameter.annotation) if isinstance(each, HelpOrder)), HelpOrder.NETWORK)
+    return next((argument for argument in get_args(parameter.annotation) if isinstance(argument, HelpOrder)), HelpOrder.NETWORK)

@@ -49,7 +49,7 @@ class FilterOptions(Options):
     )
 
     def over_commits(self, history: History) -> CommitHistory:
-        """Return these of a history; raise `UserError` where it has none."""
+        """Return a history's chosen series; raise `UserError` without any."""
         from tvmmobile.history.series import SeriesFilter, over_commits
 
         return over_commits(history, SeriesFilter(self.network, self.device, self.dtype, self.threads), self.least)
@@ -84,8 +84,10 @@ def add(
             for path, one in zip(results, found, strict=True)
         ]
     count = sum(len(one.variants) for one in found)
-    there = count - sum(added)
-    output().print(f"{file}: {plural(sum(added), 'result')} added" + (f", {there} were there already." if there else "."), soft_wrap=True)
+    repeated = count - sum(added)
+    output().print(
+        f"{file}: {plural(sum(added), 'result')} added" + (f", {repeated} were there already." if repeated else "."), soft_wrap=True
+    )
 
 
 @history.command("show")

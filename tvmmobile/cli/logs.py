@@ -134,15 +134,15 @@ def compact(
 
     console = output()
     compacted = compact_logs(paths or (), keep=keep, dry_run=dry_run)
-    for one in compacted:
-        path = one.found.path
-        _print_log(console, one.found, repaired=one.backup is not None)
-        if not one.found.foreign:
-            (old, new), (before, after) = one.records, one.size
-            console.print(f"{path}: {one.kernels} kernels, {old} records: {new} kept; {_mb(before)} to {_mb(after)} MB", soft_wrap=True)
-        if one.backup is not None:
-            console.print(f"Written: {path} (before: {one.backup.name})", soft_wrap=True)
-    foreign = [one.found for one in compacted if one.found.foreign]
+    for log in compacted:
+        path = log.found.path
+        _print_log(console, log.found, repaired=log.backup is not None)
+        if not log.found.foreign:
+            (old, new), (before, after) = log.records, log.size
+            console.print(f"{path}: {log.kernels} kernels, {old} records: {new} kept; {_mb(before)} to {_mb(after)} MB", soft_wrap=True)
+        if log.backup is not None:
+            console.print(f"Written: {path} (before: {log.backup.name})", soft_wrap=True)
+    foreign = [log.found for log in compacted if log.found.foreign]
     if foreign:
         raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
 
@@ -178,16 +178,19 @@ def _report(done: RescoredLogs) -> None:
     from tvmmobile.system.console import output
 
     console = output()
-    for one in done.kernels:
-        ranks = f"{one.ranks_changed} of {len(one.new)} ranks changed" + (", another one is first" if one.best_is_another else "")
+    for kernel in done.kernels:
+        name, ranks = (
+            kernel.ranking.task.name,
+            f"{kernel.ranks_changed} of {len(kernel.new)} ranks changed" + (", another one is first" if kernel.best_is_another else ""),
+        )
         console.print(
-            f"{one.ranking.task.name}\n    best {_us(one.old_best_us)} us by the old model, {_us(one.new_best_us)} us now; {ranks}",
+            f"{name}\n    best {_us(kernel.old_best_us)} us by the old model, {_us(kernel.new_best_us)} us now; {ranks}",
             soft_wrap=True,
         )
-    failed = sum(record.latency_us is None for one in done.kernels for record in one.new)
-    changed = sum(one.best_is_another for one in done.kernels)
+    failed = sum(record.latency_us is None for kernel in done.kernels for record in kernel.new)
+    changed = sum(kernel.best_is_another for kernel in done.kernels)
     console.print(
-        f"{plural(len(done.kernels), 'kernel')}, {plural(sum(len(one.new) for one in done.kernels), 'schedule')}, {failed} failed; "
+        f"{plural(len(done.kernels), 'kernel')}, {plural(sum(len(kernel.new) for kernel in done.kernels), 'schedule')}, {failed} failed; "
         f"another schedule is the fastest for {plural(changed, 'kernel')}. Latencies are modelled.",
         soft_wrap=True,
     )
@@ -235,7 +238,7 @@ def _differences(identity: Identity, present: Identity) -> list[str]:
 
 
 def _print_log(console: Console, log: Log, *, repaired: bool) -> None:
-    """Print what is wrong with a log and what was done about it; nothing if all is well."""
+    """Print a log's faults and what was done about them; nothing if there are none."""
     from tvmmobile.results.report.wording import plural
     from tvmmobile.tuning.logs.verify import cut_file
 
@@ -267,9 +270,9 @@ def _lines(numbers: list[int]) -> str:
             ranges[-1] = [ranges[-1][0], number]
         else:
             ranges.append([number])
-    said = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
+    shown = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
     more = sum(ends[-1] - ends[0] + 1 for ends in ranges[_RANGES:])
-    return f"line{'s' if len(numbers) > 1 else ''} {said}" + (f" and {more} more" if more else "")
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}" + (f" and {more} more" if more else "")
 
 
 def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[str]) -> None:

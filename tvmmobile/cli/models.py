@@ -27,7 +27,7 @@ _DEFAULT = "list"
 _DEFAULT_FAMILY = "mobilenet_v1"
 
 
-class _ListUnlessTold(TyperGroup):
+class _ListByDefault(TyperGroup):
     """A group whose first verb needs no name: `models mobilenet_v2` is `models list mobilenet_v2`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -37,7 +37,7 @@ class _ListUnlessTold(TyperGroup):
         return parsed
 
 
-models = typer.Typer(cls=_ListUnlessTold, add_completion=False, rich_markup_mode=None)
+models = typer.Typer(cls=_ListByDefault, add_completion=False, rich_markup_mode=None)
 
 
 @models.callback()

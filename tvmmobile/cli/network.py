@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variants(Options):
-    """A network by name, and the sizes of it; `NetworkOptions` has the rest."""
+    """A network by name, and its sizes; `NetworkOptions` has the rest."""
 
     model: str = option(
         "mobilenet_v1", "--model NAME", "Network family, or your own file: path.py:factory (executed), file.pt2, file.onnx or file.tflite."

@@ -86,7 +86,7 @@ def _check_files(library: Library, output: Path | None, save_input: Path | None)
 
 
 def _read(library: Library, input_file: Path, preprocessing: Preprocessing, save_input: Path | None) -> tuple[Given, str]:
-    """Read the library's inputs, and say where they are from; a single one is saved where that is asked for."""
+    """Read the library's inputs and their origin; save a single input if that is requested."""
     from tvmmobile.networks.images import read_arrays, read_input
     from tvmmobile.system.files import write_bytes
 

@@ -43,7 +43,7 @@ def ordered_cores() -> tuple[OrderedCore, ...]:
 
 
 def suitability(profiles: Sequence[DeviceProfile]) -> Suitability:
-    """Return which of several devices' kernels suit which core; raise `UserError` for two of the same core, or one that is not known."""
+    """Return which devices' kernels suit which core; raise `UserError` for two devices with the same core, or an unknown core."""
     known = {relative.name: relative for relative in ordered_cores()}
     named = {name: known[core.cpu] for core in all_cores() for name in core.names.values()} | known
     cores: list[OrderedCore] = []

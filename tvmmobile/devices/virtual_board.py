@@ -120,12 +120,12 @@ class VirtualDevice:
 
 
 def _without_sve(board: Board) -> dict[str, list[str]]:
-    """Return what keeps LLVM from SVE on a core that has it, where QEMU runs without."""
+    """Return the features that keep LLVM from SVE if QEMU runs the core without it."""
     return {"mattr": ["-sve"]} if "sve=off" in board.qemu_cpu else {}
 
 
 def _cpus(board: Board) -> range:
-    """Return the CPUs that C libraries take a board's cores for; none where all have one clock."""
+    """Return the CPUs that stand for a board's cores in C libraries; none if all have one clock."""
     return range(_LAST_CPU + 1 - board.cores, _LAST_CPU + 1) if board.clocks_hz else range(0)
 
 

@@ -59,7 +59,7 @@ class KernelChange:
 
 @dataclass(frozen=True)
 class Pairing:
-    """A variant of either file or both; `note` says why there is no verdict ("" with one), `undecided` that it may yet be slower."""
+    """A variant in one or both files; `note` says why it has no verdict ("" with one), `undecided` that it may yet be slower."""
 
     base: VariantResult | None
     new: VariantResult | None
@@ -148,7 +148,7 @@ class Comparison:
     @property
     def slower(self) -> tuple[Compared, ...]:
         """The variants that have become slower."""
-        return tuple(one for one in self.variants if one.verdict == Verdict.SLOWER)
+        return tuple(variant for variant in self.variants if variant.verdict == Verdict.SLOWER)
 
 
 #: Runs both libraries of a variant again, the old one first if the flag is set; `None` if that is impossible.
@@ -196,7 +196,7 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
     variants = [_compared(pairing, judgements.get(index), repeats.get(index, [])) for index, pairing in enumerate(pairings)]
     versions = changed_versions(base.context, new.context)
     notes = (*(f"The version of {name} was {old}, now {now}." for name, old, now in versions), *_network_notes(pairings))
-    verdicts = [one.verdict for one in variants]
+    verdicts = [variant.verdict for variant in variants]
     summary = _summary(verdicts, threshold)
     return Comparison(FORMAT, _exit_code(verdicts), threshold, summary, notes, base.context, new.context, tuple(variants))
 
@@ -234,7 +234,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
-    """Return the variants of both, the new file's first, each with the reason where it is not compared; raise as `compare_results`."""
+    """Return the variants of both, the new file's first, with the reason if one is not compared; raises as `compare_results`."""
     old, young = (_by_key(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]
@@ -377,12 +377,12 @@ def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], s
 
 
 def _governors(variant: VariantResult) -> tuple[str, ...]:
-    """Return cpufreq's governors during a run, one for each board state that tells it, without repetition."""
+    """Return cpufreq's distinct governors during a run, from the board states that name one."""
     return tuple(sorted({str(state["governor"]) for state in _states(variant) if state.get("governor")}))
 
 
 def _unwatched(pairing: Pairing) -> bool:
-    """Return whether a board of either side hides both clocks and governor: then runs may differ by more than those of boards do."""
+    """Return whether a board on either side hides clocks and governor: runs may then differ by more than on other boards."""
     states = [state for side in (pairing.base, pairing.new) if side for state in _states(side)]
     return any(not state.get("governor") and not any(state.get("clocks_hz") or ()) for state in states)
 
@@ -394,7 +394,7 @@ def _states(variant: VariantResult) -> list[Mapping[str, Any]]:
 
 
 def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:
-    """Return each kernel once, with the latency of all layers it is run for in `latency_us`: that within the network if `timed`."""
+    """Return each kernel once, with the total latency of its runs in `latency_us`: that within the network if `timed`."""
     found: dict[str, KernelResult] = {}
     for kernel in kernels:
         before = found.get(kernel.name)

@@ -28,8 +28,8 @@ def print_comparison(comparison: Comparison) -> None:
     console = output()
     kind = comparison.new.kind
     table = table_of(("variant", "verdict"), (f"old, ms\n{kind}", f"new, ms\n{kind}", "change", "noticed\nfrom"))
-    for one in comparison.variants:
-        table.add_row(clean(one.label), _short(one), *_cells(one))
+    for variant in comparison.variants:
+        table.add_row(clean(variant.label), _short(variant), *_cells(variant))
     console.print(table)
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True)
@@ -56,9 +56,9 @@ def comparison_markdown(comparison: Comparison) -> str:
         f"| variant | verdict | old, ms {kind} | new, ms {kind} | change | noticed from |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for one in comparison.variants:
-        verdict = f"**{one.verdict}**" if one.verdict is Verdict.SLOWER else _escape(_short(one))
-        lines.append(f"| {_escape(one.label)} | {verdict} | {' | '.join(_cells(one))} |")
+    for variant in comparison.variants:
+        verdict = f"**{variant.verdict}**" if variant.verdict is Verdict.SLOWER else _escape(_short(variant))
+        lines.append(f"| {_escape(variant.label)} | {verdict} | {' | '.join(_cells(variant))} |")
     lines += ["", *(f"- {_escape(line)}" for line in [*_remarks(comparison), f"Latency {origin_caption(comparison.new)}."])]
     return "\n".join(lines) + "\n"
 
@@ -114,10 +114,10 @@ def _cells(one: Compared) -> list[str]:
 def _remarks(comparison: Comparison) -> list[str]:
     """Return remarks on single variants and on the two results."""
     lines = []
-    for one in comparison.variants:
-        if one.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(one) != "same library":
-            lines.append(clean(f"{one.label}: {_sentence(one, comparison)}"))
-            lines += [f"  {clean(line)}" for line in _kernel_lines(one, comparison.new.kind)]
+    for variant in comparison.variants:
+        if variant.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(variant) != "same library":
+            lines.append(clean(f"{variant.label}: {_sentence(variant, comparison)}"))
+            lines += [f"  {clean(line)}" for line in _kernel_lines(variant, comparison.new.kind)]
     return [*lines, *map(clean, comparison.notes)]
 
 

@@ -107,7 +107,7 @@ class Estimate:
         return self.log_ratio + float(stats.t.isf(1 - confidence, freedom)) * error <= math.log1p(threshold)
 
     def _spread(self) -> tuple[float, float]:
-        """Return standard error and degrees of freedom, from what is known of runs and from how much these pairs differ.
+        """Return standard error and degrees of freedom, from the known spread of runs and the spread of these pairs.
 
         Their variances are averaged by degrees of freedom (Smyth 2004, Linear models and empirical Bayes methods: a moderated t).
         """
@@ -195,7 +195,7 @@ def estimate_ratio(pairs: Sequence[Pair]) -> Estimate:
 
 
 def without_spread(estimate: Estimate) -> Estimate:
-    """Return an estimate from a single pair for a machine whose spread between runs is not known: alone, the pair decides nothing."""
+    """Return a single pair's estimate for a machine with unknown spread between runs: it decides nothing alone."""
     return replace(estimate, error=math.inf, known=math.inf)
 
 
@@ -293,8 +293,8 @@ def _resampled_medians(values: npt.NDArray[np.float64], length: int) -> npt.NDAr
     random, medians = np.random.default_rng(0), []
     for rows in _shares(_RESAMPLES, max(1, _AT_ONCE // total)):
         picked = random.integers(0, count, (rows, count))
-        apart = picked + count * np.arange(rows)[:, np.newaxis]
-        times = np.bincount(apart.ravel(), minlength=rows * count).reshape(rows, count)
+        places = picked + count * np.arange(rows)[:, np.newaxis]
+        times = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
         seen = smaller[picked].sum(axis=1)[:, np.newaxis] + np.cumsum(times[:, block_of[first:end]], axis=1)
         middle = [order[first + np.argmax(seen > rank, axis=1)] for rank in ((total - 1) // 2, total // 2)]
         medians.append(values[middle].sum(axis=0) / 2)

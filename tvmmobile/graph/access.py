@@ -19,7 +19,7 @@ from tvmmobile.graph.parameters import Array
 
 
 class Factor(NamedTuple):
-    """A part of a dimension: its extent, and the number of elements of the source from one place to the next."""
+    """A part of a dimension: its extent, and its stride in elements of the source."""
 
     extent: int
     stride: int
@@ -45,7 +45,7 @@ class Access:
 
     @classmethod
     def through(cls, shape: Sequence[int], views: Iterable[Any]) -> Access | None:
-        """Return the access behind a chain of calls, the first of which reads a tensor of this shape; `None` if one does more than move."""
+        """Return the access after a chain of calls, the first of which reads this shape; `None` if one does more than move."""
         found: Access | None = cls.of(shape)
         for view in views:
             found = found.after(view) if found else None
@@ -58,7 +58,7 @@ class Access:
 
     @property
     def factors(self) -> tuple[Factor, ...]:
-        """Factors of all dimensions in order, with those joined that follow each other in the source too."""
+        """Factors of all dimensions in order; those that also follow each other in the source are joined."""
         return _joined(factor for dimension in self.dimensions for factor in dimension)
 
     def in_order(self, other: Access) -> bool:

@@ -1,4 +1,4 @@
-"""Layers with their constants, and the calls of external functions that stand for them in `main` until a plan says which kernels do."""
+"""Layers with their constants, and the external calls that represent them in `main` until a plan chooses kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXTERNAL_PREFIX = "tvmmobile.layer."
 
 @dataclass(frozen=True)
 class ComposedLayer:
-    """A layer found in the graph, with its constants, and the name of the precision that it is computed in."""
+    """A layer found in the graph, with its constants and the name of its precision."""
 
     layer: Layer
     parameters: LayerParameters
@@ -53,7 +53,7 @@ class QuantisedLayer:
 
 
 def external_name(value: Any) -> str | None:
-    """Return the name of the external function that a value calls for a layer; `None` for other values."""
+    """Return the external function that a value calls for a layer; `None` for other values."""
     callee = value.args[0] if operator_of(value) == "relax.call_dps_packed" else None
     name = str(getattr(callee, "global_symbol", ""))
     return name if name.startswith(EXTERNAL_PREFIX) else None

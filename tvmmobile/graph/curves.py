@@ -1,4 +1,4 @@
-"""Element-wise functions that a kernel applies to its sums, other than bounds: adding one takes a single entry of `CURVES`."""
+"""Element-wise functions, other than bounds, that kernels apply to sums: a new one is a single entry of `CURVES`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _gelu(x: Float64) -> Float64:
 
 
 def _gelu_argument(x: Any, number: Callable[[float], Any] = float) -> Any:
-    """Return the argument whose sigmoid is GELU's second factor, (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
+    """Return the argument of the sigmoid in GELU's second factor, (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
     return x * (number(1.5957691216057308) + number(0.07135481282553) * (x * x))
 
 

@@ -18,7 +18,7 @@ TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def shape_of(value: Any) -> list[int]:
-    """Return the extents of a tensor whose shape is known; none of a scalar."""
+    """Return the extents of a tensor with a known shape; a scalar has none."""
     return [int(extent) for extent in value.ty.shape]
 
 
@@ -28,7 +28,7 @@ def outermost_axis(shape: Sequence[int]) -> int:
 
 
 def is_float32(value: Any) -> bool:
-    """Return whether a tensor holds float32, which layers compute in before a network gets its precision."""
+    """Return whether a tensor holds float32, the type of layers before a network gets its precision."""
     return str(value.ty.dtype) == FLOAT32.name
 
 
@@ -44,14 +44,14 @@ def operator_of(value: Any) -> str:
 
 
 def numbers_of(value: Any) -> Any:
-    """Return the array that a constant holds; `None` for what is computed or omitted."""
+    """Return a constant's array; `None` for a computed or omitted value."""
     import tvm
 
     return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
 
 
 def constant(array: Any) -> Any:
-    """Return an array as a constant of its own type; Relax would make int32 of int64."""
+    """Return an array as a constant of its own type; Relax would turn int64 into int32."""
     from tvm import relax
 
     return relax.const(array, str(array.dtype))
@@ -100,7 +100,7 @@ def swaps_last(permutation: Any) -> bool:
 
 
 def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
-    """Return the numbers of a constant or of a view of one; `None` for what is computed.
+    """Return the numbers of a constant or a view of one; `None` for computed values.
 
     Args:
         values: values of variables.
@@ -114,6 +114,6 @@ def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
 
 
 def holds(constant: Any, number: float) -> bool:
-    """Return whether a constant is that number and nothing else."""
+    """Return whether all elements of a constant equal that number."""
     value = constant.value.numpy()
     return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6, abs_tol=0.0 if number else 1e-12)

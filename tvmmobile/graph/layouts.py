@@ -34,7 +34,7 @@ def shuffle_of(layout: Layout) -> tuple[int, int] | None:
 
 
 def channel_block(layout: Layout, channels: int) -> int:
-    """Return the number of adjacent channels of a pixel; `ValueError` for other layouts, or blocks that do not divide them."""
+    """Return a pixel's number of adjacent channels; raise `ValueError` for other layouts, or blocks that do not divide them."""
     if layout in ("NHWC", "NCHW"):
         return channels if layout == "NHWC" else 1
     if (shuffle := shuffle_of(layout)) and channels % math.prod(shuffle) == 0:

@@ -1,4 +1,4 @@
-"""A core as kernels see it: vector unit, instructions, caches."""
+"""Describes a core to kernels: vector unit, instructions, caches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.graph.cores import all_cores, llvm_name
 
 @dataclass(frozen=True)
 class Machine:
-    """One core; by default an unknown one of ARMv8.0.
+    """A core; by default an unknown ARMv8.0 core.
 
     Attributes:
         fma_lanes_per_cycle: float32 multiply-adds that it can start per cycle (Arm's optimisation guides).
@@ -83,7 +83,7 @@ class Machine:
         return self.largest_cache_bytes * 3 // 4
 
     def line_again(self, passed: float) -> float:
-        """Return the cost of a line that is read again after this many bytes."""
+        """Return the cost of reading a line again after this many bytes."""
         return self.line_read if passed <= self.cached_bytes else self.line_from_memory
 
 
@@ -95,7 +95,7 @@ ANY = Machine(has=("half", "dot", "matrix", "bfloat16"))
 
 @functools.cache
 def _machines() -> Mapping[str, Machine]:
-    """Return the cores of which there are figures, by LLVM's names."""
+    """Return the cores with known figures, by LLVM's names."""
     return {llvm_name(core.cpu): _machine(core.figures) for core in all_cores() if core.figures is not None}
 
 

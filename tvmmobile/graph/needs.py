@@ -27,7 +27,7 @@ STORAGE = frozenset({"reads", "writes"})
 
 
 def needs_of(value: Any) -> frozenset[str]:
-    """Return the needs of a layer or task: one for each field that is not shape and has no default, or a value other than its default.
+    """Return the needs of a layer or task: one for each field besides the shape that has no default or differs from it.
 
     A need is named after the field and, if the value is one choice or several, that too: `residual`, `in_layout=blocked`, `clamp=hswish`,
     `clamp` (bounds). A field of facts, such as `integers`, has their needs.
@@ -44,7 +44,7 @@ def needs_of(value: Any) -> frozenset[str]:
 
 @functools.cache
 def shape_of(kind: Any) -> frozenset[str]:
-    """Return the names of a class's fields that are shape.
+    """Return the names of a class's shape fields.
 
     Templates recognise layers by `isinstance`, so a template for a kind of layer also sees its subclasses. It does not know the fields that
     a subclass adds or defines anew, so these are needs, whatever their metadata.

@@ -24,7 +24,7 @@ INPUT = -1
 
 @dataclass(frozen=True)
 class Node:
-    """One kernel-sized step of the network.
+    """A kernel-sized step of the network.
 
     Attributes:
         layer: layer that it computes.
@@ -152,18 +152,18 @@ class _KernelGraph:
 
 
 def _is_another_image(one: Any, other: Any) -> bool:
-    """Return whether both are images and differ in shape, as between layers that arrange pixels differently."""
+    """Return whether both are images of different shapes, as between layers that arrange pixels differently."""
     shapes = [shape_of(image) for image in (one, other)]
     return all(len(shape) == 4 for shape in shapes) and shapes[0] != shapes[1]
 
 
 def names_of(network: Network) -> list[str]:
-    """Return for each node the name of its external function; "" for an opaque one."""
+    """Return each node's external function by name; "" for an opaque node."""
     return [external_name(binding.value) or "" for binding in kernel_bindings(network.module)]
 
 
 def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
-    """Return everything that each kernel reads, behind views: the number of the kernel that computes it or of an input, or a constant."""
+    """Return each kernel's inputs, traced through views: the number of the kernel or input that each comes from, or a constant."""
     return _wiring(module)[0]
 
 

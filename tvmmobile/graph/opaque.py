@@ -1,4 +1,4 @@
-"""Multiply-adds of opaque layers, counted in the loops that Relax made of their operators."""
+"""Counts the multiply-adds of opaque layers in the loops that Relax made of their operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Placed concatenations, which need no kernel: their parts are written where they lie in the result.
+"""Placed concatenations need no kernel: their parts are written where they lie in the result.
 
 Along the outermost axis with more than one place, the parts of a concatenation follow each other in memory. Where kernels write all parts,
 and nothing needs one elsewhere, memory can be laid out so that they are the result.
@@ -32,7 +32,7 @@ def placed_concatenations(module: Any) -> frozenset[int]:
 
 
 def _joins_in_memory(call: Any) -> bool:
-    """Return whether a call only puts tensors one behind the other."""
+    """Return whether a call only joins tensors end to end in memory."""
     if not _PLAIN.fullmatch(getattr(call.args[0], "name_hint", "")):
         return False
     parts, whole = [shape_of(part) for part in call.args[1].fields], shape_of(call)

@@ -72,30 +72,30 @@ class Precision:
 
     @cached_property
     def half_step(self) -> float:
-        """Largest error of rounding a real number to it, as a share of the number; only of floating-point precisions."""
+        """Largest relative error of rounding a real number to it; only for floating-point precisions."""
         return float(self.limits.eps) / 2
 
     @property
     def limits(self) -> Any:
-        """Largest, least normal and next number, as NumPy's `finfo`; only of floating-point precisions."""
+        """Largest, least normal and next number, as NumPy's `finfo`; only for floating-point precisions."""
         import ml_dtypes
 
         return ml_dtypes.finfo(self.numpy)  # type: ignore[no-untyped-call]
 
     @cached_property
     def is_integer(self) -> bool:
-        """True if stored numbers are integers, which stand for real ones by a scale and a zero point."""
+        """True if stored numbers are integers, which represent real ones by a scale and a zero point."""
         return self.numpy.kind in "iu"
 
     @property
     def vectors_of_totals(self) -> int:
-        """Number of vectors that the totals of a vector take."""
+        """Number of vectors that hold the totals of one."""
         import numpy as np
 
         return np.dtype(self.total).itemsize // self.bytes
 
     def tolerance_of(self, quantised: bool) -> float:
-        """Return the largest error of a network in this precision, which its file has `quantised` or not; see `network_tolerance`."""
+        """Return the largest error of a network in this precision, `quantised` by its file or not; see `network_tolerance`."""
         return max(self.network_tolerance, _ROUNDED_TOLERANCE) if quantised else self.network_tolerance
 
     def needs_on(self, machine: Machine) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Weights that a kernel in float32 reads in fewer bits, and the numbers that they stand for.
+"""Weights that a float32 kernel reads in fewer bits, and the numbers that they represent.
 
 A layer's `weights` names the precision in which they are stored. Its constants are float32 numbers that this precision has, in int8
 times a scale for each output channel.
@@ -19,12 +19,12 @@ FEWEST = 32_768
 
 
 def fits(weight: Array, name: str) -> bool:
-    """Return whether weights are many, and finite in a precision."""
+    """Return whether there are many weights, all finite in a precision."""
     return weight.size >= FEWEST and bool(np.isfinite(rounded(weight, name)).all())
 
 
 def rounded(weight: Array, name: str) -> Array:
-    """Return the numbers in float32 that stored weights stand for; output channels are last."""
+    """Return the float32 numbers that stored weights represent; output channels are last."""
     stored, scales = stored_weights(weight, name)
     wide = stored.astype(FLOAT32.numpy)
     return wide if scales is None else wide * scales
@@ -42,6 +42,6 @@ def stored_weights(weight: Array, name: str) -> tuple[Array, Array | None]:
 
 
 def as_stored(parameters: LayerParameters, name: str) -> LayerParameters:
-    """Return a layer's constants as its kernel reads them: the weights stored, their scales behind all other constants of channels."""
+    """Return a layer's constants as its kernel reads them: stored weights, with their scales after all other per-channel constants."""
     weight, scales = stored_weights(parameters.weight, name)
     return LayerParameters(weight, parameters.bias, parameters.operands + (() if scales is None else (scales,)))

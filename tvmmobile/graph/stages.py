@@ -1,4 +1,4 @@
-"""An opaque function as its stages: tensors whose elements are each computed by themselves, or as the sum or extremum of others.
+"""Splits opaque functions into stages: tensors whose elements are computed one by one, or as the sum or extremum of others.
 
 Operators that only compute element by element become part of the stages that read them, but for functions such as a sigmoid that would be
 computed more often so.
@@ -55,8 +55,8 @@ class Stage:
 
 
 def stages_of(function: Any) -> tuple[Stage, ...] | None:
-    """Return the stages of a TIR function as Relax fused it, the last of which computes its output; `None` for one with other loops, or
-    with a convolution or a matrix product.
+    """Return the stages of a TIR function as Relax fused it, the last of which computes its output; `None` for a function with other
+    loops, a convolution or a matrix product.
     """
     from tvm import s_tir, tirx
     from tvm_ffi import structural_walk
@@ -99,7 +99,7 @@ def loads_of(value: Expr) -> list[Any]:
 
 
 def mapped_loads(value: Expr, function: Callable[[Any], Expr]) -> Expr:
-    """Return an expression with what a function makes of its loads, the inner ones first."""
+    """Return an expression with a function applied to its loads, the inner ones first."""
     import tvm
     from tvm_ffi import structural_map
 
@@ -115,7 +115,7 @@ def replaced(value: Expr, variables: dict[Any, Expr]) -> Expr:
 
 
 def _calls(value: Expr) -> bool:
-    """Return whether an expression has functions beside arithmetic and choices."""
+    """Return whether an expression calls functions besides arithmetic and choices."""
     from tvm import ir
     from tvm_ffi import structural_walk
 
@@ -125,7 +125,7 @@ def _calls(value: Expr) -> bool:
 
 
 def _stage(block: Any) -> Stage | None:
-    """Return what a block computes; `None` for more than one number at a place of its own."""
+    """Return a block's stage; `None` if it computes more than one number per place."""
     from tvm import tirx
 
     store, variables = block.body, [(one.var, one.dom) for one in block.iter_vars]
@@ -138,7 +138,7 @@ def _stage(block: Any) -> Stage | None:
         return None
     both = [(variable, int(span.extent)) for variable, span in variables]
     places, over = (tuple(one for one, kind in zip(both, kinds, strict=True) if kind == wanted) for wanted in (_SPATIAL, _REDUCED))
-    places = places if store.indices else tuple(one for one in places if one[1] > 1)  # a scalar's block has one loop
+    places = places if store.indices else tuple(place for place in places if place[1] > 1)  # a scalar's block has one loop
     if len(places) != len(store.indices) or not all(index.same_as(place) for (place, _), index in zip(places, store.indices, strict=True)):
         return None
     if not over:
@@ -158,7 +158,7 @@ def _reads(value: Expr, buffer: Any) -> bool:
 
 
 def _inlined(value: Expr, inside: dict[Any, Stage]) -> Expr:
-    """Return an expression that reads none of the stages `inside`, but computes what it would read."""
+    """Return an expression that computes the values of the stages `inside` instead of reading them."""
 
     def computed(load: Any) -> Expr:
         stage = inside.get(load.source)

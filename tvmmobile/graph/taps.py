@@ -1,4 +1,4 @@
-"""Resizes by any rule: the pixels along an axis that each output pixel is a weighted sum of, and how `relax.image.resize2d` carries them.
+"""Describes resizes by any rule: the weighted input pixels of each output pixel along an axis, and how `relax.image.resize2d` carries them.
 
 Relax's own resize knows sizes only. A call whose `coordinate_transformation_mode` is `GIVEN` has the pixels and weights of its rows and
 columns in `roi`, which TVM reads for no other mode; where no template takes such a call, `graph.passes.given_resizes` spells it out.
@@ -76,9 +76,9 @@ class Taps:
 
     def matrix(self, inputs: int) -> Array:
         """Return the weights of all input pixels, float32, (outputs, inputs)."""
-        made = np.zeros((self.outputs, inputs), np.float32)
-        np.add.at(made, (np.arange(self.outputs)[:, None], self.pixels), self.weights)
-        return made
+        matrix = np.zeros((self.outputs, inputs), np.float32)
+        np.add.at(matrix, (np.arange(self.outputs)[:, None], self.pixels), self.weights)
+        return matrix
 
 
 def copied(pixels: Array) -> Taps:

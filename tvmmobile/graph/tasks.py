@@ -68,9 +68,9 @@ class Task:
 
     @property
     def tolerance(self) -> float:
-        """Largest error of a kernel, relative to the largest magnitude of its reference output, which has not been rounded to what the
-        kernel stores: where that has fewer digits than it computes with, half a step is added. Operators that no template takes compute
-        with floats in networks of integers, too; that much is less than a step of a byte.
+        """Largest error of a kernel, relative to the largest magnitude of its reference output, which is not rounded to the stored type:
+        half a step is added where that has fewer digits than the arithmetic. Operators without a template compute with floats in integer
+        networks, too; the difference is less than a step of a byte.
         """
         if self.precision.is_integer and isinstance(self.region[0], Opaque):
             return FLOAT32.tolerance
@@ -80,12 +80,12 @@ class Task:
 
     @property
     def keeps_sums(self) -> bool:
-        """True if the output holds partial sums with all their digits."""
+        """True if the output can hold partial sums exactly."""
         return self.storage[1].bytes >= self.precision.arithmetic.bytes
 
     @property
     def lanes(self) -> int:
-        """Elements of a vector register, of those that kernels compute with."""
+        """Elements of a vector register in the kernel's arithmetic."""
         return self.machine.vector_bytes // self.precision.arithmetic.bytes
 
     @property
@@ -124,7 +124,7 @@ class Task:
 
     @property
     def least_bytes(self) -> int:
-        """Bytes of the input, all weights and biases, and the output: with cold caches, no kernel moves fewer."""
+        """Bytes of the input, all weights and biases, and the output: with cold caches, every kernel moves at least these."""
         first, *others = self.region
         (data, output), each = self.storage, self.precision.bytes
         given = sum((data.bytes if name == "input" else each) * math.prod(shape) for name, shape in first.least_read.items())
@@ -133,14 +133,14 @@ class Task:
         return given + each * read + constants + output.bytes * math.prod(self.region[-1].output_shape)
 
     def _saved_bytes(self, layer: Layer) -> int:
-        """Return how many bytes fewer a layer's weights take than in the kernel's precision."""
+        """Return the bytes that a layer's weights save compared with the kernel's precision."""
         if not (layer.weights and isinstance(layer, SumLayer)):
             return 0
         return (self.precision.bytes - storage_named(layer.weights).bytes) * math.prod(layer.weight_shape)
 
 
 def in_place(name: str, place: int) -> str:
-    """Return the name of an argument of the layer at that position in a region."""
+    """Return the argument's name for the layer at that position in a region."""
     return f"{name}{'_' * name[-1].isdigit()}{place}"
 
 

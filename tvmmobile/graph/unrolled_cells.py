@@ -1,4 +1,4 @@
-"""Recurrent layers as straight lines of operators, step by step: what no kernel of its own computes."""
+"""Unrolls recurrent layers without a kernel of their own into straight lines of operators, step by step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def is_plain(self) -> bool:
-        """True for a cell that `graph.layers.Recurrent` has."""
+        """True for a cell that `graph.layers.Recurrent` supports."""
         known = isinstance(self.weight, np.ndarray) and isinstance(self.bias, np.ndarray)
         return known and self.curves == CELL_ACTIVATIONS[self.kind] and self.holes is None and math.isinf(self.clip) and not self.coupled
 
@@ -112,13 +112,13 @@ def unrolled(cells: Sequence[Cell], data: Any, states: Sequence[Any], direction:
 
 
 def _row(value: Any, number: int, shape: Sequence[int]) -> Any:
-    """Emit one place of the first dimension, in that shape."""
+    """Emit one place of the first dimension in a given shape."""
     part = value if shape_of(value)[0] == 1 else _emit("strided_slice", value, [0], [number], [number + 1])
     return _emit("reshape", part, shape)
 
 
 def _gates(value: Any, state: Any, first: int, last: int) -> Any:
-    """Emit the last axis of a weight for some gates, each as wide as the state."""
+    """Emit the part of a weight's last axis for some gates, each as wide as the state."""
     units = shape_of(state)[-1]
     if isinstance(value, np.ndarray):
         return constant(np.ascontiguousarray(value[..., first * units : last * units]))
@@ -126,7 +126,7 @@ def _gates(value: Any, state: Any, first: int, last: int) -> Any:
 
 
 def _stacked(parts: Sequence[Any], shape: Sequence[int]) -> Any:
-    """Emit a tensor with a dimension more, in front."""
+    """Emit a tensor with another leading dimension."""
     return _emit("reshape", parts[0] if len(parts) == 1 else _emit("concat", parts, 0), [len(parts), *shape])
 
 

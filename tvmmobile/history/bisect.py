@@ -1,4 +1,4 @@
-"""Names the commit at which a latency changed, by running a command on commits between two results of a history, halving their number.
+"""Finds the commit at which a latency changed by running a command on commits between two results, halving their number.
 
 The commits are checked out one after another in a worktree of their own, which is removed at the end, whatever ends it.
 """
@@ -34,7 +34,7 @@ _APART = 3.0
 #: Time that an interrupted command has to end in order.
 _PATIENCE_S = 10.0
 
-Said = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Timer:
     command: Sequence[str]
     tree: Path
     result: Path
-    said: Said
+    say: Say
     latencies: dict[str, list[float]] = field(default_factory=dict)
 
     def is_new(self, name: str, middle: float, sign: float) -> bool | None:
@@ -79,7 +79,7 @@ class _Timer:
         for _ in range(_MOST_RUNS):
             latency_us = self._run(commit)
             if latency_us is None:
-                self.said(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
+                self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
                 return None
             runs = self.latencies.setdefault(name, [])
             runs.append(math.log(latency_us))
@@ -87,7 +87,7 @@ class _Timer:
                 break
         new = sign * (statistics.fmean(runs) - middle) > 0
         latency_ms = math.exp(statistics.fmean(runs)) / 1e3
-        self.said(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
+        self.say(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
         return new
 
     def _run(self, commit: Commit) -> float | None:
@@ -107,7 +107,7 @@ class _Timer:
         if code != 0 or not self.result.is_file():
             return None
         results = read_results(self.result)
-        found = [one for one in results.variants if self.series.holds(results.context, one) and not one.invalid]
+        found = [variant for variant in results.variants if self.series.holds(results.context, variant) and not variant.invalid]
         if len(found) != 1:
             raise UserError(
                 f"the command's result has no {self.series.label} on {self.series.device} to compare.", "Let it time the series asked for."
@@ -117,7 +117,7 @@ class _Timer:
 
 
 def bisect(
-    history: History, over: CommitHistory, good: str | None, bad: str | None, command: Sequence[str], result: str, said: Said
+    history: History, over: CommitHistory, good: str | None, bad: str | None, command: Sequence[str], result: str, say: Say
 ) -> Bisected:
     """Find the commit between two results of the only series in `over` at which its latency changed.
 
@@ -125,7 +125,7 @@ def bisect(
         good, bad: commits with results, the older one first; by default those that the series' last step lies between.
         command: run in the folder of each commit; exits with 0 after writing a result file.
         result: the result file of that command, relative to the folder.
-        said: is told of each commit.
+        say: called with a line for each commit.
 
     Raises:
         UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, or
@@ -142,16 +142,16 @@ def bisect(
     ends = (over.steps[0].earliest, over.steps[0].latest) if over.steps else (None, None)
     old, new = (_point(over, series, name, end) for name, end in zip((good, bad), ends, strict=True))
     noise = series.current.found.noise * math.sqrt(1 / len(old.results) + 1 / len(new.results))
-    apart, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
-    if abs(apart) <= _APART * noise or apart == 0:
-        change = f"by {math.expm1(apart):+.1%}" if apart else "in nothing"
+    difference, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
+    if abs(difference) <= _APART * noise or difference == 0:
+        change = f"by {math.expm1(difference):+.1%}" if difference else "in nothing"
         raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
     first, last = over.commits[old.commit].name, over.commits[new.commit].name
     chain = _between(first, last)
-    said(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
+    say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
     with _worktree(last) as tree:
-        timer = _Timer(history, series, command, tree, tree / result, said)
-        return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, apart)))
+        timer = _Timer(history, series, command, tree, tree / result, say)
+        return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, difference)))
 
 
 def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
@@ -168,7 +168,7 @@ def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
 
 
 def _point(over: CommitHistory, series: Series, name: str | None, number: int | None) -> Point:
-    """Return the point of a commit that is called `name`, or has that number."""
+    """Return the point of the commit called `name`, or with that number."""
     if name is None and number is None:
         raise UserError("only one commit is given, and there is no step.", "Name two commits with --good and --bad.")
     full = name and commit_of(name).name
@@ -203,7 +203,7 @@ def _worktree(name: str) -> Iterator[Path]:
 
 
 def git(folder: Path | None, *words: str, remedy: str = "Run it in a git checkout with the commits.") -> str:
-    """Run git; return what it says; raise `UserError` if it fails."""
+    """Run git and return its output; raise `UserError` if it fails."""
     try:
         return run_tool(["git", *words], f"git {words[0]}", remedy, folder=folder)
     except FileNotFoundError:

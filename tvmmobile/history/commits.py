@@ -52,7 +52,7 @@ def commit_of(given: str | None, folder: Path | None = None) -> Commit:
 
 
 def _git(words: list[str], folder: Path | None) -> str | None:
-    """Return what git says; `None` if it fails or is not installed."""
+    """Return git's output; `None` if it fails or is not installed."""
     try:
         command = ["git", "--no-optional-locks", *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)

@@ -170,7 +170,7 @@ class History:
         return True
 
     def _commit(self, commit: Commit, date: int) -> int:
-        """Return the number of a commit; one that git does not know is as old as its first result."""
+        """Return the number of a commit; one unknown to git is as old as its first result."""
         values = (commit.name, int(commit.dirty), commit.time if commit.time is not None else date, commit.ancestors, commit.subject)
         self._database.execute("INSERT OR IGNORE INTO commits (name, dirty, time, ancestors, subject) VALUES (?, ?, ?, ?, ?)", values)
         (found,) = self._database.execute("SELECT id FROM commits WHERE name = ? AND dirty = ?", values[:2]).fetchone()
@@ -222,7 +222,7 @@ class History:
             remedy = "Read it with the version that wrote it, or name a new file."
             raise UserError(f"{self.path} has format {version}, of a newer tvmmobile; this one reads {FORMAT}.", remedy)
         if tables != list(_TABLES):
-            raise UserError(f"{self.path} is not a history of tvmmobile: its tables are others.", _REMEDY)
+            raise UserError(f"{self.path} is not a history of tvmmobile: it has other tables.", _REMEDY)
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def _seconds(date: str, name: str) -> int:
     except (ValueError, OverflowError):
         seconds = -1
     if not 0 <= seconds <= _LAST_TIME:
-        raise UserError(f"the date of {name} is not one: {shown(date)}.", "Time it again with tvmmobile bench.")
+        raise UserError(f"{name} has an invalid date: {shown(date)}.", "Time it again with tvmmobile bench.")
     return seconds
 
 

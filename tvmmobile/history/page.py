@@ -30,7 +30,7 @@ _PARAMETER = re.compile(r"(\w+)=([^,()]*)")
 
 def history_page(over: CommitHistory, since: int) -> str:
     """Return the text of `history.html`; `since` is how many commits the column of changes reaches back."""
-    last = {id(told.series): told for told in reversed(over.steps)}
+    last = {id(step.series): step for step in reversed(over.steps)}
     return rendered(
         _TEMPLATES / "history.html.j2",
         [_TEMPLATES / "history.js"],
@@ -76,8 +76,8 @@ def _data(over: CommitHistory) -> Any:
 
     names: dict[str, int] = {}
     steps: dict[int, list[ExplainedStep]] = {}
-    for told in reversed(over.steps):
-        steps.setdefault(id(told.series), []).append(told)
+    for step in reversed(over.steps):
+        steps.setdefault(id(step.series), []).append(step)
     content = {
         "names": [clean(commit.short) for commit in over.commits],
         "subjects": [clean(commit.subject) for commit in over.commits],
@@ -95,7 +95,7 @@ def _series(series: Series, steps: list[ExplainedStep], names: dict[str, int]) -
         "where": clean(where(series)),
         "kind": series.kind,
         "lines": [_line(line) for line in series.lines],
-        "steps": [_step(told, names) for told in steps],
+        "steps": [_step(step, names) for step in steps],
     }
 
 
@@ -123,8 +123,8 @@ def _line(line: LatencyLine) -> dict[str, Any]:
     return found
 
 
-def _step(told: ExplainedStep, names: dict[str, int]) -> list[Any]:
-    step = told.step
+def _step(explained: ExplainedStep, names: dict[str, int]) -> list[Any]:
+    step = explained.step
     kernels = [
         [
             names.setdefault(clean(kernel.name), len(names)),
@@ -132,10 +132,10 @@ def _step(told: ExplainedStep, names: dict[str, int]) -> list[Any]:
             None if kernel.new_us is None else round(kernel.new_us, 1),
             clean(schedule_change(kernel)),
         ]
-        for kernel in told.kernels[:MOST_KERNELS]
+        for kernel in explained.kernels[:MOST_KERNELS]
     ]
     sizes = [round(1e4 * size) for size in (step.change, step.low, step.high)]
-    return [told.before, told.after, told.earliest, told.latest, *sizes, float(f"{step.p:.1g}"), kernels]
+    return [explained.before, explained.after, explained.earliest, explained.latest, *sizes, float(f"{step.p:.1g}"), kernels]
 
 
 def _differences(numbers: list[int]) -> list[int]:

@@ -27,7 +27,7 @@ class Recorder:
 
 
 def recorder(path: Path | None, commit: str | None) -> Recorder:
-    """Return what will add results to a history, if there is a `path`, as those of a commit, by default the one checked out now.
+    """Return a recorder that adds results to the history at `path`, if any, as those of a commit, by default the one checked out.
 
     Raises:
         UserError: the file cannot be added to, the commit is not known, or a commit is given without a history.

@@ -94,14 +94,14 @@ class Series:
         return f"{self.model} {self.alpha}-{self.side}"
 
     @property
-    def how(self) -> str:
+    def configuration(self) -> str:
         """Precision, threads, and the format unless it is a C library's."""
         return f"{self.dtype}, {plural(self.threads, 'thread')}" + (f", {WORDS.get(self.format, self.format)}" if self.format != C else "")
 
     @property
     def label(self) -> str:
         """Network, precision, threads and format, without device and clock."""
-        return f"{self.network} {self.how}"
+        return f"{self.network} {self.configuration}"
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
@@ -179,7 +179,7 @@ class CommitHistory:
 
 @dataclass(frozen=True)
 class SeriesFilter:
-    """The series to show; `None` for any. `network` is a part of the variant's name."""
+    """The series to show; `None` means any. `network` is part of the variant's name."""
 
     network: str | None = None
     device: str | None = None
@@ -190,8 +190,8 @@ class SeriesFilter:
         """Return whether a result belongs to such a series."""
         name = f"{entry.model} {entry.alpha}-{entry.side}"
         found = (entry.device, entry.dtype, entry.threads)
-        asked = (self.device, self.dtype, self.threads)
-        return (self.network or "") in name and all(one in (None, other) for one, other in zip(asked, found, strict=True))
+        wanted = (self.device, self.dtype, self.threads)
+        return (self.network or "") in name and all(one in (None, other) for one, other in zip(wanted, found, strict=True))
 
 
 def over_commits(history: History, wanted: SeriesFilter, least: float) -> CommitHistory:
@@ -223,17 +223,19 @@ def _shows(step: Step, least: float) -> bool:
 
 
 def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
-    """Return the series of these results; `None` if none counts."""
+    """Return the series of these results; `None` if none are valid."""
     counting = [entry for entry in entries if not entry.invalid and not entry.dirty]
     lines: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in counting:
         lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)
-    made = [_line(*key, group, numbers) for key, group in lines.items()]
-    if not made:
+    lines_of_latencies = [_line(*key, group, numbers) for key, group in lines.items()]
+    if not lines_of_latencies:
         return None
     first = entries[0]
     identity = {name: getattr(first, name) for name in _IDENTITY}
-    return Series(**identity, lines=tuple(sorted(made, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting))
+    return Series(
+        **identity, lines=tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting)
+    )
 
 
 def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
@@ -270,7 +272,7 @@ def _with_kernels(history: History, series: Series, line: LatencyLine, step: Ste
     before, after = (_kernels(history, [point.results[-1] for point in side]) for side in (old[::-1], new))
     sign = math.copysign(1.0, step.change)
     changes = kernel_changes(before, after, line.found.levels[index])
-    same_way = [one for one in changes if sign * (one.added_us or 0.0) > 0 or one.base_schedule != one.new_schedule]
+    same_way = [change for change in changes if sign * (change.added_us or 0.0) > 0 or change.base_schedule != change.new_schedule]
     kernels = tuple(sorted(same_way, key=lambda one: -sign * (one.added_us or 0.0)))
     earliest, latest = numbers[step.first - 1], numbers[step.last]
     return ExplainedStep(series, line, step, numbers[step.at - 1], numbers[step.at], earliest, latest, kernels)
@@ -279,7 +281,7 @@ def _with_kernels(history: History, series: Series, line: LatencyLine, step: Ste
 def _kernels(history: History, results: Sequence[int]) -> list[KernelResult]:
     """Return the kernels of the first result, with the medians of their times in all results that have the same kernels."""
     nearest, *others = [history.kernels(result) for result in results]
-    same = [nearest, *(one for one in others if list(map(_identity, one)) == list(map(_identity, nearest)))]
+    same = [nearest, *(other for other in others if list(map(_identity, other)) == list(map(_identity, nearest)))]
     times = [(_median([one.latency_us for one in each]), _median([one.network_us for one in each])) for each in zip(*same, strict=True)]
     return [replace(one, latency_us=record, network_us=network) for one, (record, network) in zip(nearest, times, strict=True)]
 

@@ -99,7 +99,7 @@ def find_steps(latencies: Sequence[float], runs: Sequence[int], exact: bool) -> 
         cuts = line.significant(line.best_cuts())
     bounds = [0, *cuts, len(kept)]
     steps = [line.step(*place) for place in zip(bounds, bounds[1:], bounds[2:], strict=False)]
-    at = [Step(int(kept[one.at]), int(kept[one.first]), int(kept[one.last]), one.change, one.low, one.high, one.p) for one in steps]
+    at = [Step(int(kept[step.at]), int(kept[step.first]), int(kept[step.last]), step.change, step.low, step.high, step.p) for step in steps]
     levels = [math.exp(line.mean(begin, end)) for begin, end in pairwise(bounds)]
     return Segmentation(tuple(at), tuple(levels), tuple(map(int, spikes)), noise)
 
@@ -115,19 +115,19 @@ def _exact(values: Array) -> Segmentation:
 
 def _noise(values: Array, weights: Array, cuts: Sequence[int] = ()) -> tuple[float, float]:
     """Return the standard deviation of one run and its degrees of freedom, averaged with what is known of runs (a moderated t)."""
-    apart = np.delete(np.abs(np.diff(values)) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]), [cut - 1 for cut in cuts])
-    seen, freedom = float(np.median(apart)) / float(stats.norm.ppf(0.75)), _EFFICIENCY * len(apart)
+    differences = np.delete(np.abs(np.diff(values)) / np.sqrt(1 / weights[1:] + 1 / weights[:-1]), [cut - 1 for cut in cuts])
+    seen, freedom = float(np.median(differences)) / float(stats.norm.ppf(0.75)), _EFFICIENCY * len(differences)
     variance = (_KNOWN_FREEDOM * RUN_TO_RUN**2 + freedom * seen**2) / (_KNOWN_FREEDOM + freedom)
     return math.sqrt(variance), _KNOWN_FREEDOM + freedom
 
 
 def _spikes(values: Array, weights: Array, noise: float) -> npt.NDArray[np.intp]:
-    """Return indices of latencies that are far from all neighbours: one run of a busy board is no change of the code."""
+    """Return indices of latencies far from all neighbours: a single run of a busy board is not a change of the code."""
     far = np.ones(len(values), bool)
     for shift in range(1, _NEAR + 1):
-        apart = np.abs(values[shift:] - values[:-shift]) > _SPIKE * noise * np.sqrt(1 / weights[shift:] + 1 / weights[:-shift])
-        far[shift:] &= apart
-        far[:-shift] &= apart
+        differs = np.abs(values[shift:] - values[:-shift]) > _SPIKE * noise * np.sqrt(1 / weights[shift:] + 1 / weights[:-shift])
+        far[shift:] &= differs
+        far[:-shift] &= differs
     return np.flatnonzero(far & (weights == 1)) if len(values) > _NEAR else np.arange(0)
 
 
@@ -149,8 +149,8 @@ class _Line:
 
     def _cost(self, begin: npt.NDArray[np.intp] | int, end: npt.NDArray[np.intp] | int) -> Array:
         """Return sums of squares around the means of segments, in units of the noise."""
-        apart: Array = self._sum[end] - self._sum[begin]
-        total: Array = self._square[end] - self._square[begin] - apart**2 / (self._weight[end] - self._weight[begin])
+        segment: Array = self._sum[end] - self._sum[begin]
+        total: Array = self._square[end] - self._square[begin] - segment**2 / (self._weight[end] - self._weight[begin])
         return total
 
     def best_cuts(self) -> list[int]:
@@ -180,7 +180,7 @@ class _Line:
         return cuts
 
     def step(self, begin: int, cut: int, end: int) -> Step:
-        """Return the step between two segments, with the indices that it may be at: equally likely beforehand, weighed by likelihood."""
+        """Return the step between two segments and its possible indices, equally likely beforehand, weighed by likelihood."""
         places = np.arange(begin + 1, end)
         costs = self._cost(begin, places) + self._cost(places, end)
         likelihood = np.exp((costs.min() - costs) / 2)

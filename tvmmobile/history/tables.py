@@ -33,7 +33,7 @@ def history_json(over: CommitHistory) -> str:
         "version": FORMAT,
         "commits": [{**asdict(commit), "time": _iso(commit.time)} for commit in over.commits],
         "series": [_series(one) for one in over.series],
-        "steps": [_step(told, numbers[id(told.series)]) for told in over.steps],
+        "steps": [_step(step, numbers[id(step.series)]) for step in over.steps],
     }
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -43,17 +43,17 @@ def _series(series: Series) -> dict[str, Any]:
     return {**_of(series, _SERIES), "left_out": series.left_out, "lines": lines}
 
 
-def _step(told: ExplainedStep, number: int) -> dict[str, Any]:
-    step, line = told.step, told.series.lines.index(told.line)
+def _step(explained: ExplainedStep, number: int) -> dict[str, Any]:
+    step, line = explained.step, explained.series.lines.index(explained.line)
     numbers = {name: getattr(step, name) for name in ("change", "low", "high", "p")}
-    commits = _of(told, ("before", "after", "earliest", "latest"))
-    return {"series": number, "line": line, **commits, **numbers, "kernels": [asdict(kernel) for kernel in told.kernels]}
+    commits = _of(explained, ("before", "after", "earliest", "latest"))
+    return {"series": number, "line": line, **commits, **numbers, "kernels": [asdict(kernel) for kernel in explained.kernels]}
 
 
 def _lines(over: CommitHistory) -> Iterator[dict[str, Any]]:
     for series in over.series:
         for line in series.lines:
-            shown = {told.after: told.step for told in over.steps if told.line is line}
+            shown = {explained.after: explained.step for explained in over.steps if explained.line is line}
             for point in line.points:
                 step, commit = shown.get(point.commit), over.commits[point.commit]
                 own = {

@@ -21,22 +21,22 @@ def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
     from tvmmobile.system.console import output, table_of
 
     console = output()
-    last = {told.series: told for told in reversed(over.steps)}
-    for (place, how), group in alike(over).items():
+    last = {explained.series: explained for explained in reversed(over.steps)}
+    for (place, configuration), group in alike(over).items():
         table = table_of(("network", "last step"), ("commits", f"latest, ms\n{group[0].kind}", f"over {since}\ncommits"))
         for one in group:
             points = one.current.points
             change = one.since(since)
-            told = last.get(one)
-            step = UNKNOWN if told is None else f"{signed(told.step.change)} at {over.commits[told.after].short}"
+            explained = last.get(one)
+            step = UNKNOWN if explained is None else f"{signed(explained.step.change)} at {over.commits[explained.after].short}"
             cells = (str(len(points)), latency_ms(points[-1].latency_us), UNKNOWN if change is None else signed(change))
             table.add_row(clean(one.network), clean(step), *cells)
-        console.print(f"{clean(place)}\n{clean(how)}", soft_wrap=True)
+        console.print(f"{clean(place)}\n{clean(configuration)}", soft_wrap=True)
         console.print(table)
-    for told in over.steps[:most_steps]:
-        console.print(clean(step_sentence(over, told)), soft_wrap=True)
-        for kernel in told.kernels[:MOST_KERNELS]:
-            console.print(f"  {clean(kernel_line(kernel, told.series.kind))}", soft_wrap=True)
+    for explained in over.steps[:most_steps]:
+        console.print(clean(step_sentence(over, explained)), soft_wrap=True)
+        for kernel in explained.kernels[:MOST_KERNELS]:
+            console.print(f"  {clean(kernel_line(kernel, explained.series.kind))}", soft_wrap=True)
     more = f"; {most_steps} are listed" if len(over.steps) > most_steps else ""
     console.print(f"{plural(len(over.commits), 'commit')}, {f'{len(over.series)} series'}, {plural(len(over.steps), 'step')}{more}.")
     if left_out := sum(one.left_out for one in over.series):
@@ -44,29 +44,29 @@ def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
 
 
 def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:
-    """Return the series that differ in nothing but the network, by where their latencies were obtained, and by precision and threads."""
+    """Group series that differ only in the network, by the origin of their latencies and by precision and threads."""
     groups: dict[tuple[str, str], list[Series]] = {}
     for one in over.series:
-        groups.setdefault((where(one), one.how), []).append(one)
+        groups.setdefault((where(one), one.configuration), []).append(one)
     return groups
 
 
 def where(series: Series) -> str:
-    """Return the device, and where and how a series' latencies were obtained."""
+    """Return the device and the origin of a series' latencies."""
     place = f"{series.current.cpu} at {series.clock_hz / 1e9:g} GHz"
     board = "" if series.kind == "modelled" else f" on {series.current.board}"
     return f"{series.device}: {series.kind}{board}, {place}"
 
 
-def step_sentence(over: CommitHistory, told: ExplainedStep) -> str:
+def step_sentence(over: CommitHistory, explained: ExplainedStep) -> str:
     """Return a step in one line."""
-    commits, step = over.commits, told.step
-    where_ = f"{told.series.label} on {told.series.device} ({told.series.kind}): {signed(step.change)}"
-    place = f"{commits[told.after].short} {commits[told.after].subject}".strip()
-    if told.series.kind == "modelled":
-        return f"{where_} at {place}, after {commits[told.before].short}"
+    commits, step = over.commits, explained.step
+    where_ = f"{explained.series.label} on {explained.series.device} ({explained.series.kind}): {signed(step.change)}"
+    place = f"{commits[explained.after].short} {commits[explained.after].subject}".strip()
+    if explained.series.kind == "modelled":
+        return f"{where_} at {place}, after {commits[explained.before].short}"
     sure = f"{100 * CONFIDENCE:.0f} %"
     return (
-        f"{where_} ({signed(step.low)} to {signed(step.high)}) at {place}; {sure} sure: after {commits[told.earliest].short}, "
-        f"not after {commits[told.latest].short}; p {step.p:.1g}"
+        f"{where_} ({signed(step.low)} to {signed(step.high)}) at {place}; {sure} sure: after {commits[explained.earliest].short}, "
+        f"not after {commits[explained.latest].short}; p {step.p:.1g}"
     )

@@ -190,8 +190,8 @@ class Elementary(Vectors):
         ratio = self.T.Select(self.equal(low, high), self.T.Select(self.equal(high, 0.0), zero, self.number(1.0)), low / high)
         angle = self.bind(self.atan(ratio))
         angle = self.bind(self.T.Select(steep, self.number(math.pi / 2) - angle, angle))
-        behind = self._bits(x, self._integer) < self._splat(0, self._integer)
-        angle = self.signed(self.T.Select(behind, self.number(math.pi) - angle, angle), y)
+        is_left = self._bits(x, self._integer) < self._splat(0, self._integer)
+        angle = self.signed(self.T.Select(is_left, self.number(math.pi) - angle, angle), y)
         return self.T.Select(self.equal(x, x), self.T.Select(self.equal(y, y), angle, y), x)
 
     def asin(self, x: Expr) -> Expr:
@@ -204,8 +204,8 @@ class Elementary(Vectors):
         """Return the arc cosine: NaN beyond ±1."""
         x = self.bind(x)
         far, angle = self._arc(x)
-        behind = self.T.Select(x < self.number(0.0), self.number(math.pi) - angle, angle)
-        return self.T.Select(far, behind, self.number(math.pi / 2) - self.signed(angle, x))
+        large = self.T.Select(x < self.number(0.0), self.number(math.pi) - angle, angle)
+        return self.T.Select(far, large, self.number(math.pi / 2) - self.signed(angle, x))
 
     def _arc(self, x: Expr) -> tuple[Expr, Expr]:
         """Return whether |x| > 1/2, and the arc cosine of |x| if so, else its arc sine."""

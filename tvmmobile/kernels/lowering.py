@@ -45,8 +45,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
 
 
 def _serial_booleans() -> Any:
-    """Return the pass that leaves it to LLVM to vectorise loops over booleans, but for vectors of 2, 4, 8, … of them: LLVM 22 stores
-    comparisons of three numbers wrongly on AArch64.
+    """Return the pass that leaves LLVM to vectorise loops over booleans, except for vectors of 2, 4, 8, …: LLVM 22 stores comparisons of
+    three numbers wrongly on AArch64.
     """
     import tvm
     from tvm import tirx

@@ -1,4 +1,4 @@
-"""NaNs and infinities as in PyTorch: the larger and the smaller of two floats is NaN where either is, by FMAX and FMIN.
+"""Makes NaNs and infinities behave as in PyTorch: with FMAX and FMIN, maximum and minimum are NaN where an operand is.
 
 TVM compares and selects, so that one of the operands gets lost; LLVM makes FMAXNM of that or, if both may be NaN, two instructions.
 """
@@ -40,7 +40,7 @@ def begin_with_infinity() -> Any:
     from tvm import tirx
     from tvm_ffi import structural_map, structural_walk
 
-    def begun(store: Any, extrema: list[Any]) -> Any:
+    def started(store: Any, extrema: list[Any]) -> Any:
         first = store.value
         if not isinstance(first, tirx.FloatImm) or abs(first.value) != float(tirx.max_value(first.ty.dtype).value):
             return store
@@ -59,6 +59,6 @@ def begin_with_infinity() -> Any:
         structural_walk(function.body, (tirx.BufferStore, note))
         if not extrema:
             return function
-        return function.with_body(structural_map(function.body, (tirx.BufferStore, lambda store: begun(store, extrema)), order="post"))
+        return function.with_body(structural_map(function.body, (tirx.BufferStore, lambda store: started(store, extrema)), order="post"))
 
     return replace

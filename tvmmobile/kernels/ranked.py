@@ -1,4 +1,4 @@
-"""Compares outputs whose rows are in order of a score, such as a detector's best boxes, where rounding may swap what nearly ties.
+"""Compares outputs whose rows are ordered by score, such as a detector's best boxes, where rounding may swap near ties.
 
 Half precision moves scores by more than neighbours differ, so that a right network returns the same boxes in another order, and
 others at the end.
@@ -21,7 +21,7 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Outputs with rows in order.
+    """Outputs with ordered rows.
 
     Attributes:
         members: places of the outputs whose dimensions begin with `shape`.
@@ -43,7 +43,7 @@ class Ranking:
 
 
 def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
-    """Return the order that rows of outputs are in; None if a list has ascending scores, or all the same in every column."""
+    """Return the order of outputs' rows; None if a list has ascending scores, or equal ones in every column."""
     for place, output in enumerate(outputs):
         if output.dtype.kind != "f":
             continue
@@ -61,7 +61,7 @@ def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
 
 
 def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: Ranking) -> float:
-    """Return the largest error of rows, whatever their order: of each from the expected one that is most like it, and the other way round.
+    """Return the largest error of rows in any order: from each row to the most similar expected one, and the other way round.
 
     Numbers are compared column by column, by the column's largest magnitude; those of a column of classes have to be equal.
     A row may be any other one where its score is closer to the last one's than the row is to those expected: which rows come out there
@@ -94,9 +94,9 @@ def _list_error(found: Values, wanted: Values, scores: Values, expected: Values,
 
 
 def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
-    """Return the largest error of rows from those most like them, or the distance of their scores from the last, whichever is less."""
-    errors, apart = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
-    return float(np.minimum(errors, apart).max()) if np.count_nonzero(errors <= apart) >= LEAST else float("inf")
+    """Return the largest error of rows: the distance from the most similar row or of the score from the last, whichever is less."""
+    errors, distances = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
+    return float(np.minimum(errors, distances).max()) if np.count_nonzero(errors <= distances) >= LEAST else float("inf")
 
 
 def _nearest(rows: Values, others: Values, scale: Values, whole: Values) -> Iterator[float]:

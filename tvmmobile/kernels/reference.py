@@ -1,4 +1,4 @@
-"""Reference outputs of kernels, by PyTorch on the host, with inputs and parameters that exercise every bound.
+"""Computes kernels' reference outputs with PyTorch on the host, on inputs and parameters that reach every bound.
 
 Those of integer layers are `kernels.integer_reference`'.
 """
@@ -41,7 +41,7 @@ def make_inputs(task: Task) -> list[Array]:
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
-    """Return constants of each layer (`Layer.random_parameters`); outputs that are rounded to integers spread over their range."""
+    """Return constants of each layer (`Layer.random_parameters`); outputs rounded to integers spread over their range."""
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = [
         random_integers(layer, generator)
@@ -66,8 +66,8 @@ def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
 
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
-    """Return the region's output for `make_inputs`, computed layer by layer with PyTorch on the host, in `Precision.reference`; within
-    the bounds of integers where it is rounded to these, but not rounded.
+    """Return the region's output for `make_inputs`, computed layer by layer with PyTorch on the host in `Precision.reference`. Output
+    that kernels round to integers is within their bounds, but not rounded.
     """
     if task.precision.is_integer:
         given, *sides = inputs
@@ -99,7 +99,7 @@ def decibels(signal: float, noise: float) -> float | None:
 
 
 def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], quantised: bool = False) -> float:
-    """Return the largest error of a network's outputs: `relative_error`, or for integers, such as classes, the share that differs.
+    """Return the largest error of a network's outputs: `relative_error` or, for integers such as classes, the share that differs.
 
     Rows in order of a score may be in another order, see `rows_error`.
 

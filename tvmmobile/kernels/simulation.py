@@ -1,4 +1,4 @@
-"""A network's values on the host, layer by layer in PyTorch, and which layers need more digits than a precision has."""
+"""Simulates a network on the host layer by layer in PyTorch, and finds layers that need more digits than a precision has."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LayerRun:
 
     @cached_property
     def sums(self) -> Array:
-        """The layer's sums, channels last, before any step that limits or bends them; the output of a layer without sums."""
+        """The layer's sums, channels last, before bounds and curves; the output of a layer without sums."""
         compute = self.layer.sums if isinstance(self.layer, SumLayer) else self.layer.compute
         return compute(self.inputs[0], self.parameters, self._side(self.inputs[1:]))
 
@@ -54,7 +54,7 @@ class LayerRun:
         return self.layer.finished(self.sums, self.parameters, self._side(self.inputs[1:]))
 
     def rounded(self, precision: Precision) -> Array:
-        """Compute the layer's output if all that it reads and writes is stored in a precision, and sums are exact."""
+        """Compute the layer's output with its inputs and output stored in a precision, and with exact sums."""
         stored, given = partial(_stored, precision=precision), self.parameters
         constants = LayerParameters(stored(given.weight), stored(given.bias), tuple(map(stored, given.operands)))
         data, *others = map(stored, self.inputs)
@@ -103,7 +103,7 @@ def _stored(array: Array, precision: Precision) -> Array:
 
 
 def network_outputs(network: Network, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Compute the outputs of a float32 network, each in the extents of the kernel that it comes from."""
+    """Compute the outputs of a float32 network, each with the extents of its kernel."""
     values: dict[int, Array] = {}
     for _ in run_layers(network, inputs, values=values):
         pass
@@ -116,7 +116,7 @@ def run_layers(
     compute: Callable[[LayerRun], Array] = LayerRun.output,
     values: dict[int, Array] | None = None,
 ) -> Iterator[tuple[LayerRun, Array]]:
-    """Compute a float32 network node by node; yield the layers that templates take, and what `compute` makes of them, in order.
+    """Compute a float32 network node by node; yield the layers that templates take, with the results of `compute`, in order.
 
     All inputs and outputs of nodes are added to `values` by the number of the node, or of the input.
     """
@@ -158,7 +158,7 @@ def _unscheduled(function: Any) -> Any:
 def layers_to_keep(
     network: Network, inputs: Sequence[Sequence[Array]], precision: Precision, most_error: float | None = None
 ) -> tuple[Float32Layer, ...]:
-    """Find the layers of a float32 network that `precision` is too small or too coarse for, by their outputs for some inputs.
+    """Find a float32 network's layers for which `precision` is too small or too coarse, by their outputs for some inputs.
 
     Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
     those lose, all others add to.
@@ -180,7 +180,7 @@ def layers_to_keep(
 def _first_layers(
     network: Network, wide: frozenset[int], error: Callable[[frozenset[int]], float], most_error: float
 ) -> Iterator[Float32Layer]:
-    """Yield the fewest layers from the first one on, besides those in `wide`, that leave no more than an error."""
+    """Yield the fewest first layers, besides those in `wide`, that limit the error when kept in float32."""
     layers = [node for node, entry in enumerate(network.nodes) if entry.parameters is not None and node not in wide]
     least = error(wide)
     if least <= most_error:

@@ -105,7 +105,7 @@ def write_sets(
 def laid_out(
     module: Any, target: Mapping[str, Any], threads: int, states: Sequence[State] = (), prefix: str = ""
 ) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
-    """Lay out a library before its kernels are compiled: the calls, the kernels and their functions, and the placement of tensors."""
+    """Lay out a library before its kernels are compiled: its calls, kernels, functions, and the placement of tensors."""
     program = read_program(module, states)
     with pass_context():
         kernels, parts = cut_parts(program.functions, target, prefix)

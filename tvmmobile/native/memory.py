@@ -74,12 +74,12 @@ def _placed(blocks: Sequence[LiveBlock], order: Sequence[int]) -> Packing:
     placed: list[int] = []
     for number in order:
         block, place = blocks[number], 0
-        taken = [
+        occupied = [
             (offsets[other], offsets[other] + aligned(blocks[other].bytes))
             for other in placed
             if blocks[other].first <= block.last and block.first <= blocks[other].last
         ]
-        for begin, end in sorted(taken):
+        for begin, end in sorted(occupied):
             if begin - place >= aligned(block.bytes):
                 break
             place = max(place, end)

@@ -40,7 +40,7 @@ _OBJECTS = 16
 
 @dataclass(frozen=True)
 class Part:
-    """A function of the object file: `extent` iterations that threads share, or 0 for what one thread does."""
+    """A function of the object file: `extent` iterations that threads share, or 0 for one thread's work."""
 
     symbol: str
     extent: int
@@ -68,7 +68,7 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: s
     lowered = pipeline(module)
     kernels, parts = {}, {}
     for symbol, function in functions.items():
-        cut = _Cut(f"{prefix}{symbol}", function.params, lowered[symbol])
+        cut = _KernelCutter(f"{prefix}{symbol}", function.params, lowered[symbol])
         kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)
@@ -91,7 +91,7 @@ def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any
 
 
 class _Memory:
-    """Buffers that a part finds in memory it is given, one behind the other."""
+    """Buffers of a part, one after another in the memory that it is given."""
 
     def __init__(self, name: str) -> None:
         self.pointer = _pointer(name)
@@ -105,7 +105,7 @@ class _Memory:
         return tirx.DeclBuffer(buffer, data=_at(self.pointer, offset, buffer))
 
 
-class _Cut:
+class _KernelCutter:
     """Cuts one lowered function, as `MakePackedAPI` left it, into `parts` and their `functions`."""
 
     def __init__(self, symbol: str, parameters: Sequence[Any], packed: Any) -> None:
@@ -183,7 +183,7 @@ def _as_read(parameters: Sequence[Any], statement: Any) -> list[Any]:
 
 def _compute_body(statement: Any) -> Any:
     """Return the body of the kernel after the checks of its arguments."""
-    found = next((each for each in _walk(statement) if getattr(each, "attr_key", "") == "compute_scope"), None)
+    found = next((node for node in _walk(statement) if getattr(node, "attr_key", "") == "compute_scope"), None)
     assert found is not None, "MakePackedAPI has left no compute_scope"
     return found.body
 
@@ -208,8 +208,8 @@ def _is_parallel(statement: Any) -> bool:
 
 
 def _own_names(statements: Sequence[Any]) -> set[Any] | None:
-    """Return the names of what is read from buffers, and of what follows from it: another part, which might write there, cannot repeat
-    them. `None` if a part uses such a name of an earlier one; the kernel cannot be cut.
+    """Return the names of values that depend on buffers: another part cannot repeat them, because a part may have written there. `None`
+    if a part uses such a name of an earlier one: the kernel cannot be cut.
     """
     part, places = 0, dict[Any, int]()
     for statement in statements:
@@ -252,7 +252,7 @@ def _pointer(name: str) -> Any:
 
 
 def _at(pointer: Any, offset: int, buffer: Any) -> Any:
-    """Return a pointer to a buffer's elements, `offset` bytes behind another pointer."""
+    """Return a pointer to a buffer's elements, `offset` bytes after another pointer."""
     return T.reinterpret(buffer_data_pointer_type(buffer), T.handle_add_byte_offset(pointer, offset))
 
 

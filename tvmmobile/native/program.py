@@ -72,8 +72,8 @@ class Program:
         """Return the value whose memory a value lies in, itself if it is not placed, and its offset there in bytes."""
         offset = 0
         while value in self.placed:
-            value, behind = self.placed[value]
-            offset += behind
+            value, distance = self.placed[value]
+            offset += distance
         return value, offset
 
 

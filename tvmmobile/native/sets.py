@@ -85,16 +85,16 @@ class Suitability:
 
 def need_lines(sets: Sequence[CompiledSet], suitability: Suitability | None) -> Iterator[str]:
     """Yield the definitions that cpu.h reads."""
-    asked = {feature for each in sets for feature in each.needs}
+    features = {feature for kernel_set in sets for feature in kernel_set.needs}
     if suitability is not None:
-        asked |= {CPUID, *(feature for each in suitability.typical for feature in each)}
-    if not asked:
+        features |= {CPUID, *(feature for each in suitability.typical for feature in each)}
+    if not features:
         return
-    for name, bits in zip(("NEEDED_HWCAP", "NEEDED_HWCAP2"), _bits(sorted(asked)), strict=True):
+    for name, bits in zip(("NEEDED_HWCAP", "NEEDED_HWCAP2"), _bits(sorted(features)), strict=True):
         yield f"#define {name} UINT64_C({bits:#x})"
-    yield f"#define NEEDED_NAMES {c_string(_names(sorted(asked)))}"
+    yield f"#define NEEDED_NAMES {c_string(_names(sorted(features)))}"
     if suitability is not None:
-        shown = [f"{_names(each.needs) or 'nothing'} for {each.core}" for each in sets]
+        shown = [f"{_names(kernel_set.needs) or 'nothing'} for {kernel_set.core}" for kernel_set in sets]
         yield f"#define NEEDED_SHOWN {c_string(', '.join(shown))}"
 
 
@@ -115,16 +115,17 @@ def set_lines(sets: Sequence[CompiledSet], suitability: Suitability) -> Iterator
 def shown_lines(sets: Sequence[CompiledSet], threads: int) -> Iterator[str]:
     """Yield the sets as the description lists them; `threads` are those of the library."""
     yield "static const tvmmobile_set sets[] = {"
-    for each in sets:
-        words = ", ".join(map(c_string, (each.lowered.device, each.core, _names(each.needs))))
-        yield f"    {{{words}, {each.layout.workspace_bytes}, {len(each.layout.weights)}}},"
+    for kernel_set in sets:
+        words = ", ".join(map(c_string, (kernel_set.lowered.device, kernel_set.core, _names(kernel_set.needs))))
+        yield f"    {{{words}, {kernel_set.layout.workspace_bytes}, {len(kernel_set.layout.weights)}}},"
     yield "};"
-    yield f"static const uint32_t fastest_threads[] = {{{_listed([each.lowered.fastest_threads or threads for each in sets])}}};"
+    fastest = [kernel_set.lowered.fastest_threads or threads for kernel_set in sets]
+    yield f"static const uint32_t fastest_threads[] = {{{_listed(fastest)}}};"
     yield "static const char *const reasons[] = {REASONS};"
 
 
 def prefix_of_set(place: int, sets: Sequence[object]) -> str:
-    """Return what the names of a set's kernels and steps begin with; "" in a library of one."""
+    """Return the prefix of the names of a set's kernels and steps; "" for a single set."""
     return f"set{place}_" if len(sets) > 1 else ""
 
 

@@ -177,7 +177,7 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
         suitability: suitability of each of several sets for cores.
     """
     image, first = description.image, sets[0]
-    assert all(each.layout.state_bytes == first.layout.state_bytes for each in sets)
+    assert all(kernel_set.layout.state_bytes == first.layout.state_bytes for kernel_set in sets)
     lines = [
         f"/* {description.name}: its kernels in order. */",
         f'#include "{description.prefix}.h"',
@@ -211,11 +211,11 @@ def _set_lines(prefix: str, compiled: CompiledSet, takes_images: bool) -> Iterat
     first, program = len(names), compiled.program
     for number, call in enumerate(program.calls):
         kernel = compiled.kernels[call.symbol]
-        apart = call.symbol in compiled.lowered.separate and len(kernel.parts) > 1 and not kernel.shared_bytes
+        separate = call.symbol in compiled.lowered.separate and len(kernel.parts) > 1 and not kernel.shared_bytes
         for place, part in enumerate(kernel.parts):
             name = f"{prefix}step{number}_{place}"
             yield from _step(name, part.symbol, list(_arguments(program, compiled.layout, number, call, kernel)))
-            by_last, ends = apart and not part.extent, not apart or place + 1 == len(kernel.parts)
+            by_last, ends = separate and not part.extent, not separate or place + 1 == len(kernel.parts)
             rows.append(f"    {{{name}, {part.extent}, {int(by_last)}, {int(ends)}, {first + number}}},")
     names += [f"    {c_string(call.symbol)}," for call in program.calls]
     yield from ["", f"static const char *const {prefix}kernels[] = {{", *names, "};"]
@@ -232,7 +232,7 @@ def _image_lines(image: Preprocessing) -> Iterator[str]:
 
 
 def _state_lines(description: Description, program: Program, layout: Layout) -> Iterator[str]:
-    """Yield the table of what is kept: where each tensor lies, its bytes, and what all of them are at the beginning."""
+    """Yield the table of kept tensors: where each one lies, its bytes, and the initial value of them all."""
     if description.states:
         yield "static const State states[] = {"
         for state, (value, _), place in zip(description.states, program.states, layout.states, strict=True):
@@ -283,7 +283,7 @@ def _described(description: Description, sets: Sequence[CompiledSet], weight_byt
             yield f"    {{{words}, {kind}{number}_shape, {len(port.shape)}, 0, {tensor.bytes}, 0, 0, 0}},"
         yield "};"
     yield from shown_lines(sets, description.threads)
-    workspace_bytes = max(each.layout.workspace_bytes for each in sets)
+    workspace_bytes = max(kernel_set.layout.workspace_bytes for kernel_set in sets)
     words = ", ".join(map(c_string, (description.name, description.version, description.core)))
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"

@@ -1,4 +1,4 @@
-"""Object files: their code, and their symbols made local, so that several libraries link into one program.
+"""Reads object files' code, and makes their symbols local so that several libraries link into one program.
 
 The latter is what `objcopy --keep-global-symbols` does. System V ABI, object files: local symbols come first in the table, and relocations
 and groups name symbols by their place in it.
@@ -60,7 +60,7 @@ def localised(content: bytes, keep: Collection[str]) -> bytes:
 
 
 def _sections(content: bytes) -> tuple[int, list[list[int]]]:
-    """Return where the table of sections begins, and its entries."""
+    """Return the section table's position and entries."""
     if content[: len(_OBJECT)] != _OBJECT:
         raise ValueError("not a 64-bit little-endian ELF file")
     _, _, _, _, _, begin, _, _, _, _, _, count, _ = HEADER.unpack_from(content)

@@ -1,4 +1,4 @@
-"""Arrays that users give: their values are checked, and `.npy` files read that other programs may write meanwhile.
+"""Checks arrays that users give, and reads `.npy` files that other programs may be writing.
 
 A file is mapped to learn what it holds: a header that promises more than the file has is refused before anything is allocated. Numbers
 are read from the file: where it has become shorter since, a mapped page would end this process by SIGBUS.
@@ -20,15 +20,15 @@ Array = npt.NDArray[Any]
 def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
     """Raise `UserError` for NaN, infinity, and numbers that become infinite in the type that a library takes, `stored`."""
     if not np.isfinite(array).all():
-        raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check how it was made.")
+        raise UserError(f"{what} holds values that are not finite (NaN or infinity).", "Check the program that wrote it.")
     with np.errstate(over="ignore"):
         kept = array.astype(stored, copy=False)
     if not np.isfinite(kept).all():
-        raise UserError(f"{what} holds values beyond the range of {stored}.", "Check how it was made.")
+        raise UserError(f"{what} holds values beyond the range of {stored}.", "Check the program that wrote it.")
 
 
 def read_mapped(array: Array) -> Array:
-    """Return the numbers of a mapped file; any other array as it is. Raises `UserError` if the file has gone or become shorter."""
+    """Return a mapped file's numbers; any other array unchanged. Raises `UserError` if the file is gone or has become shorter."""
     return _read(array, array.shape, 0) if isinstance(array, np.memmap) else array
 
 

@@ -1,4 +1,4 @@
-"""Limits of time and memory that a network from a file must keep: checked on what the file says, before anything is computed from it.
+"""Limits the time and memory that a network's file may take, judged by what it says before anything is computed from it.
 
 They are far above what boards run, and far below what would exhaust the machine that compiles.
 """
@@ -40,7 +40,7 @@ _SMALLER = "Give a network that a board can run."
 
 
 def check_elements(what: str, shape: Iterable[int]) -> None:
-    """Raise `UserError` for a tensor with a negative extent or with more elements than any network needs; `what` names it."""
+    """Raise `UserError` for a tensor with a negative extent or more elements than any network needs; `what` names it."""
     extents = list(shape)
     if any(extent < 0 for extent in extents):
         raise UserError(f"{what} has a negative extent: {_times(extents)}.", "Export it again.")
@@ -55,7 +55,7 @@ def check_constants(what: str, elements: int) -> None:
 
 
 def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
-    """Raise `UserError` for constants that a file stores without their zeros, and that fill memory with them.
+    """Raise `UserError` for sparse constants whose zeros would fill the memory.
 
     Args:
         elements: number of elements of these constants, with their zeros.
@@ -68,7 +68,7 @@ def check_zeros(what: str, elements: int, stored: int, copies: int = 1) -> None:
 
 
 def check_unpacked(what: str, packed_bytes: int, unpacked_bytes: int) -> None:
-    """Raise `UserError` for an archive that fills memory when it is unpacked."""
+    """Raise `UserError` for an archive that would fill the memory."""
     if unpacked_bytes > _TIMES * packed_bytes + _MORE_BYTES:
         many = f"{unpacked_bytes:,}" if unpacked_bytes < 10**15 else "countless"
         raise UserError(f"{what} has {packed_bytes:,} bytes and unpacks to {many}, too many more.", "Save it again, without compression.")

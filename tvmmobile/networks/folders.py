@@ -1,4 +1,4 @@
-"""Lists of files in folders that users name: readable ones only, within a limit, and never one that would block."""
+"""Lists files in folders that users name: only readable ones, within a limit, and none that would block."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A network imported once more, with every operator's value for some inputs as its program computes them, in their order.
+    """A network imported again, with every operator's value for some inputs, as its program computes them in order.
 
     Attributes:
         operators: operator of the source that computes each value, for messages, such as `Resize "up1/Resize"`.
@@ -212,7 +212,7 @@ def refusing(what: str, fix: str) -> Iterator[None]:
 
 
 def importing(operator: str = "") -> AbstractContextManager[None]:
-    """Refuse an operator that Relax's importer supports, or what is around operators, where anything goes wrong with it."""
+    """Refuse an operator that Relax's importer supports, or the graph around operators, if its import fails."""
     if operator:
         return refusing(f"the operator {operator} cannot be imported into Relax", "Express it with others, or leave that part out.")
     return refusing("the network cannot be imported into Relax", "Set TVMMOBILE_DEBUG=1 and run it again to see where.")
@@ -243,7 +243,7 @@ def first_line(error: BaseException) -> str:
 
 
 def with_layouts(spec: OwnSpec, module: Any) -> OwnSpec:
-    """Return an imported network's identity, whose inputs may have channels last: all that reads them moves these to the front."""
+    """Return the identity of an imported network whose inputs may have channels last: their readers move these to the front."""
     from tvm import relax
 
     main = module["main"]

@@ -1,4 +1,4 @@
-"""Labelled images on disk, laid out as ImageNet is: a folder for each class, with its images in it."""
+"""Reads labelled images on disk in ImageNet's layout: a folder of images for each class."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Classes:
 
     Attributes:
         labels: index of each folder's class, by the folder's name.
-        how: the rule that made labels of names, for people, in one line.
+        rule: the rule by which names became labels, for people, in one line.
         certain: true if no order was assumed of some of the network's classes.
     """
 
     labels: Mapping[str, int]
-    how: str
+    rule: str
     certain: bool
 
 
@@ -55,14 +55,14 @@ class LabelledFolder:
         path: its own.
         images: sorted by class folder, then by name.
         class_folders: number of class folders.
-        how: the rule that made labels of class folders, for people, in one line.
+        rule: the rule by which class folders became labels, for people, in one line.
         others: files in class folders without an image's suffix, which were ignored.
     """
 
     path: Path
     images: tuple[LabelledImage, ...]
     class_folders: int
-    how: str
+    rule: str
     others: int
 
 
@@ -86,7 +86,7 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
     count = len(found.labels)
     if not images:
         raise UserError(f"{folder} has {count} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
-    return LabelledFolder(folder, images, count, found.how, len(files) - len(images))
+    return LabelledFolder(folder, images, count, found.rule, len(files) - len(images))
 
 
 def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -> Classes:
@@ -115,8 +115,8 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
                 "Give --labels FILE with a line for each class that begins with its synset, such as: n01440764 tench",
             )
         return Classes(in_order, f"{classes} synsets, sorted, are the classes 0 to {classes - 1}", certain=True)
-    how = f"the {len(found)} class folders in alphabetical order are the classes 0 to {len(found) - 1}"
-    return Classes(in_order, how, certain=complete)
+    rule = f"the {len(found)} class folders in alphabetical order are the classes 0 to {len(found) - 1}"
+    return Classes(in_order, rule, certain=complete)
 
 
 def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
@@ -166,5 +166,5 @@ def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
 
 
 def plain(text: str) -> str:
-    """Return the text with a file's name, made encodable: a lone surrogate becomes a question mark."""
+    """Return a file's name as encodable text: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

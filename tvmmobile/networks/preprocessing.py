@@ -1,4 +1,4 @@
-"""Preparation of an image for a network: the numbers, for Python's implementation and for C libraries.
+"""Parameters that prepare an image for a network, in Python and in C libraries.
 
 timm (timm/models/efficientnet.py): bicubic, crop fraction 0.875, and for `mobilenetv1_100.ra4_e3600_r224_in1k` mean and standard deviation
 0.5 of [0, 1], as in TensorFlow's MobileNets. Other weights may want ImageNet's own: (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).

@@ -1,4 +1,4 @@
-"""Weights that a file holds as integers, and how to tell them once they are float32."""
+"""Recognises weights that a file holds as integers after their conversion to float32."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class WeightScales:
         return np.array(found)
 
     def _fitting(self, values: Array) -> float | None:
-        """Return the largest scale of which a filter's values are multiples; `None` if no filter of the file has one.
+        """Return the largest known scale that divides a filter's values; `None` if no filter of the file has one.
 
         Graph passes cut filters into parts: those of a transposed convolution become filters for each pixel that a place makes.
         """
@@ -82,7 +82,7 @@ class WeightScales:
 
 
 def _common_step(values: Array) -> float | None:
-    """Return the largest number of which a filter's values are multiples, at most 128 times it; `None` if there is none.
+    """Return the largest number that divides a filter's values at most 128 times; `None` if there is none.
 
     A batch norm behind a convolution scales its filters, each by a factor of its own.
     """
@@ -96,7 +96,7 @@ def _common_step(values: Array) -> float | None:
 
 
 def _dividing(values: Array, scales: Array) -> Array:
-    """Return the scales of which all values are multiples."""
+    """Return the scales that divide all values."""
     steps = values.reshape(1, -1) / scales.reshape(-1, 1)
     found: Array = scales[np.abs(steps - np.rint(steps)).max(1, initial=0.0) <= _OFF]
     return found

@@ -1,4 +1,4 @@
-"""Resizes in Relax, for the importers of every format: what each output pixel is made of decides how they are written."""
+"""Writes resizes in Relax for every format's importer, according to the input pixels of each output pixel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAME_PLACE = 5e-7
 
 @dataclass(frozen=True)
 class Rule:
-    """A resize as Relax knows it, by sizes alone.
+    """A resize in Relax's terms, by sizes alone.
 
     Attributes:
         places: `coordinate_transformation_mode`.
@@ -100,7 +100,7 @@ def _in_form(data: Any, shape: Sequence[int], taps: tuple[Taps, Taps]) -> Any:
 
 
 def _along(data: Any, shape: Sequence[int], axis: int, taps: Taps) -> Any:
-    """Resize one dimension, which is the rows of an image of everything else."""
+    """Resize one dimension, as the rows of an image of all the others."""
     before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     out = [*shape[:axis], taps.outputs, *shape[axis + 1 :]]
     if taps.count <= _MOST_TAPS:

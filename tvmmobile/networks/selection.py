@@ -1,4 +1,4 @@
-"""Kernels that put elements in order and select boxes: plain loops around a heap, for which there is no schedule to look for."""
+"""Kernels that sort elements and select boxes: plain loops around a heap, with no schedules to search."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Before = Callable[[Any, Any], Any]
 
 
 def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: str = "int64") -> Any:
-    """Emit a kernel's call: where the first `count` elements of each row of a tensor are; of equal ones the first comes first."""
+    """Emit a kernel's call: the places of each row's first `count` elements in order; equal ones keep their order."""
     *outer, size = shape_of(data)
 
     def body(given: Sequence[Any], result: Any) -> None:
@@ -48,7 +48,7 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
 
 
 def places_of_true(builder: Any, data: Any) -> Any:
-    """Emit a kernel's call: indices `[rank, elements]` of the elements of a tensor that are not 0, in order; -1 behind."""
+    """Emit a kernel's call: indices `[rank, elements]` of a tensor's nonzero elements, in order, followed by -1."""
     shape = shape_of(data)
     most = math.prod(shape)
 
@@ -87,12 +87,12 @@ class Suppression:
 
 
 def most_selected(boxes: Sequence[int], scores: Sequence[int], most: int | None) -> int:
-    """Return how many rows `non_max_suppression` has, from shapes; `None` for a number that is a tensor."""
+    """Return the number of rows of `non_max_suppression` from shapes; `None` if it is a tensor."""
     return scores[0] * scores[1] * min(boxes[1], boxes[1] if most is None else max(most, 0))
 
 
 def non_max_suppression(builder: Any, boxes: Any, scores: Any, options: Suppression) -> Any:
-    """Emit a kernel's call: indices `[rows, 3]` of images, classes and boxes, those of a class in descending order of scores; -1 behind.
+    """Emit a kernel's call: indices `[rows, 3]` of images, classes and boxes, by descending score in each class, followed by -1.
 
     Args:
         boxes: `[images, boxes, 4]`.
@@ -173,7 +173,7 @@ class _Heap:
         self.size, self._root, self._moved, self._child, self._step = (_memory(1, "int32") for _ in range(5))
 
     def make(self, before: _Before) -> None:
-        """Put items of any order in the heap's."""
+        """Arrange unordered items as a heap."""
         self._step[0] = self.size[0] // 2
         with T.While(self._step[0] > 0):
             self._step[0] = self._step[0] - 1
@@ -189,7 +189,7 @@ class _Heap:
         self._sink(before)
 
     def _sink(self, before: _Before) -> None:
-        """Put the moved item where those above it come before it, beginning at the root."""
+        """Sink the moved item from the root until all items above it precede it."""
         child, root = self._child, self._root
         child[0] = root[0] * 2 + 1
         with T.While(child[0] < self.size[0]):
@@ -253,7 +253,7 @@ class _Overlap:
 def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body: Callable[[Sequence[Any], Any], None]) -> Any:
     """Return a tensor that loops compute from buffers of others; all are contiguous."""
 
-    def made(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    def emitted(inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
         with IRBuilder() as loops:
             with T.serial(0, 1):  # around several statements
                 body(inputs, outputs[0])
@@ -264,7 +264,7 @@ def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body
 
     given = [buffer(tensor.shape, tensor.dtype) for tensor in read]
     result = [buffer(shape, kind)]
-    return te.extern([list(shape)], list(read), made, name=name, dtype=[kind], in_buffers=given, out_buffers=result)
+    return te.extern([list(shape)], list(read), emitted, name=name, dtype=[kind], in_buffers=given, out_buffers=result)
 
 
 def _memory(count: int, kind: str) -> Any:

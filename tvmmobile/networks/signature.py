@@ -62,15 +62,15 @@ class Port:
 
     @property
     def classes(self) -> int:
-        """Number of classes that it scores; 0 for anything else, such as an image or a single number."""
+        """Number of classes that it scores; 0 for other tensors, such as an image or a single number."""
         return self.elements if self.elements == max(self.shape) > 1 else 0
 
     def stored(self, io_dtype: str) -> str:
-        """Return the type in which a library takes or returns it whose floats are stored as `io_dtype`."""
+        """Return its type in a library whose floats are stored as `io_dtype`."""
         return io_dtype if self.is_float else self.dtype
 
     def noise(self, generator: np.random.Generator) -> npt.NDArray[Any]:
-        """Return white noise with the spread of normalised images; of integers 0 and 1, which may be indices, but all values of 8 bits."""
+        """Return white noise with the spread of normalised images; for integers 0 and 1, which may be indices, or any 8-bit values."""
         import numpy as np
 
         if self.is_float:

@@ -1,4 +1,4 @@
-"""Sorting and running sums of an imported network as a kernel and products; TVM would call its runtime."""
+"""Rewrites an imported network's sorting and running sums as a kernel and products; TVM would call its runtime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
 
 
 def _axis(attrs: Any, data: Any) -> int:
-    """Return the dimension along which elements are put in order; that of all elements has to be the only one."""
+    """Return the dimension that is sorted; a sort of all elements needs a tensor of one dimension."""
     return 0 if attrs.axis is None else int(attrs.axis) % len(data.ty.shape)
 
 
@@ -51,7 +51,7 @@ def _sorted(builder: Any, attrs: Any, data: Any) -> tuple[Any, Any]:
 
 
 def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kind: str = "int64") -> tuple[Any, Any]:
-    """Return the first `count` elements in order, and their places; of equal ones the first comes first."""
+    """Return the first `count` elements in order and their places; equal ones keep their order."""
     rank = len(shape_of(data))
     last = [place for place in range(rank) if place != axis] + [axis]
     back = [int(place) for place in np.argsort(last)]

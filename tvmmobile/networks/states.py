@@ -52,12 +52,12 @@ def states_of(spec: ModelSpec, given: Sequence[str]) -> tuple[State, ...]:
 
 def _state(spec: ModelSpec, text: str) -> State:
     name, _, following = text.partition("=")
-    taken = _found(spec.takes, name, text, "input")
-    returned = _found(spec.returns, following or f"{name}{NEXT}", text, "output")
-    port, other = spec.takes[taken], spec.returns[returned]
+    source = _found(spec.takes, name, text, "input")
+    target = _found(spec.returns, following or f"{name}{NEXT}", text, "output")
+    port, other = spec.takes[source], spec.returns[target]
     if (port.shape, port.dtype) != (other.shape, other.dtype):
         raise UserError(f"--stateful {text} pairs {port} with {other}.", "Name an input and an output of the same shape and type.")
-    return State(taken, returned, port)
+    return State(source, target, port)
 
 
 def _found(ports: Sequence[Port], name: str, text: str, kind: str) -> int:
@@ -69,17 +69,17 @@ def _found(ports: Sequence[Port], name: str, text: str, kind: str) -> int:
 
 
 def inputs_but(states: Sequence[State], values: Sequence[_Any]) -> tuple[_Any, ...]:
-    """Return those of a value per input that callers pass."""
+    """Return the values, one per input, that callers pass."""
     return _but({state.input for state in states}, values)
 
 
 def outputs_but(states: Sequence[State], values: Sequence[_Any]) -> tuple[_Any, ...]:
-    """Return those of a value per output that callers get."""
+    """Return the values, one per output, that callers get."""
     return _but({state.output for state in states}, values)
 
 
 def with_states(states: Sequence[State], given: Sequence[Array]) -> tuple[Array, ...]:
-    """Return all inputs of a network, given those that callers pass to a library just reset."""
+    """Return all inputs of a network, given those passed to a library that was just reset."""
     kept = {state.input: np.full(state.port.shape, state.port.zero, state.port.dtype) for state in states}
     rest = iter(given)
     return tuple(kept[number] if number in kept else next(rest) for number in range(len(given) + len(kept)))

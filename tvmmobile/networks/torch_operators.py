@@ -1,4 +1,4 @@
-"""PyTorch's operators that TVM's importer lacks or computes otherwise: decompositions into others, and converters to Relax."""
+"""Decompositions and converters to Relax for PyTorch's operators that TVM's importer lacks or misreads."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.unfold.default: _unfold,
             aten.median.dim: _median,
             aten.clamp.default: _clamp,
-            aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **how: (
-                x.var(dim, keepdim=keepdim, **how),
+            aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **options: (
+                x.var(dim, keepdim=keepdim, **options),
                 x.mean(dim, keepdim),
             ),
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
@@ -63,13 +63,13 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
 
 
 def _quantised(x: Any, scale: float, zero: int, low: int, high: int, kind: Any) -> Any:
-    """Return integers as floating-point numbers; those without sign are 128 lower."""
+    """Return integers as floating-point numbers; unsigned ones less 128."""
     shift = _shift(kind)
     return torch.clamp(torch.round(x / scale) + (zero - shift), low - shift, high - shift)
 
 
 def _dequantised(x: Any, scale: float, zero: int, _low: int, _high: int, kind: Any, out_dtype: Any = None) -> Any:
-    """Return the real numbers that integers of `_quantised`, or of an input, stand for."""
+    """Return the real numbers that integers of `_quantised`, or of an input, represent."""
     if not x.is_floating_point():
         return (x.float() - zero) * scale
     return (x - (zero - _shift(kind))) * scale
@@ -98,7 +98,7 @@ def converters() -> dict[str, Converter]:
 
 
 def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
-    """Pool windows of one shape by a max pool, others one by one. There are no indices, which have no kernel."""
+    """Pool windows of one shape by a max pool, others one by one. Indices are not supported."""
     extents = x.shape[-2:]
     strides = [extent // count for extent, count in zip(extents, size, strict=True)]
     if all(extent % count == 0 for extent, count in zip(extents, size, strict=True)):
@@ -125,14 +125,14 @@ def _average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """Average with a divisor of its own, which TVM's importer drops, as an average of whole windows times a factor."""
+    """Average with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
     if divisor_override is None:
         return NotImplemented
     size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
     steps = size if not stride else tuple(stride) if len(stride) == 2 else (stride[0],) * 2
     counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
-    behind = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
-    whole = torch.nn.functional.pad(x, (around[1], behind[1], around[0], behind[0]))
+    after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
+    whole = torch.nn.functional.pad(x, (around[1], after[1], around[0], after[0]))
     return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
 
 
@@ -187,7 +187,7 @@ def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, pad
 
 
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
-    """Return the median: the lower one of the two in the middle."""
+    """Return the median, the lower of two middle ones."""
     found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
     return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
 
@@ -217,7 +217,9 @@ def _divided(node: Any, importer: Any) -> Any:
     emit, op = importer.block_builder.emit, relax.op
     kind = str(node.meta["val"].dtype).removeprefix("torch.")
     operands = [importer.env.get(operand, operand) for operand in node.args[:2]]
-    one, other = (relax.const(each, kind) if isinstance(each, int | float) else emit(op.astype(each, kind)) for each in operands)
+    one, other = (
+        relax.const(operand, kind) if isinstance(operand, int | float) else emit(op.astype(operand, kind)) for operand in operands
+    )
     mode = node.kwargs.get("rounding_mode")
     if kind.startswith("int"):
         return emit((op.floor_divide if mode == "floor" else op.divide)(one, other))
@@ -242,7 +244,7 @@ def _elu(node: Any, importer: Any) -> Any:
 
 
 def _index(node: Any, importer: Any) -> Any:
-    """Indexed dimensions are merged into one, from which elements are taken; TVM's converter pairs indices with other dimensions."""
+    """Merge the indexed dimensions into one and take elements from it; TVM's converter pairs indices with wrong dimensions."""
     data, emit, op = importer.env[node.args[0]], importer.block_builder.emit, relax.op
     shape = shape_of(data)
     indices = {axis: importer.env[index] for axis, index in enumerate(node.args[1]) if index is not None}
@@ -295,5 +297,5 @@ def _grid_sample(node: Any, importer: Any) -> Any:
     data, grid = (importer.env[operand] for operand in node.args[:2])
     methods, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))
-    how = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
-    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **how))
+    attributes = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
+    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **attributes))

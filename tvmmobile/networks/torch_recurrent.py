@@ -1,4 +1,4 @@
-"""PyTorch's recurrent layers and cells, which its exporter would decompose step by step: products of the inputs, and recurrent layers."""
+"""Converts PyTorch's recurrent layers and cells, which its exporter would unroll, to products of the inputs and recurrent layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def recurrent_operators(program: Any) -> Iterator[Any]:
         if name.endswith(".input"):
             weights, (biases, layers, _, training, both) = node.args[2], node.args[3:8]
             regular = not training and len(weights) == layers * (1 + both) * (4 if biases else 2)
-        plain = regular and all(one in own and one.meta["val"].dtype == torch.float32 for one in weights)
+        plain = regular and all(weight in own and weight.meta["val"].dtype == torch.float32 for weight in weights)
         found[node.target] = found.get(node.target, True) and plain
     yield from (operator for operator, whole in found.items() if whole)
 
@@ -41,7 +41,7 @@ def recurrent_converters() -> dict[str, Callable[[Any, Any], Any]]:
 
 
 def _layers(cell: str, node: Any, importer: Any) -> Any:
-    """Convert layers one behind the other: to (outputs, hidden states of the end), and memories."""
+    """Convert stacked layers to (outputs, final hidden states), and memories."""
     emit, op = importer.block_builder.emit, relax.op
     data, given, parameters, biases, layers, _, _, both, batch_first = importer.retrieve_args(node)
     states = list(given) if cell == "lstm" else [given]
@@ -70,7 +70,7 @@ def _single(cell: str, node: Any, importer: Any) -> Any:
 
 
 def _layer(importer: Any, cell: str, direction: str, data: Any, sets: Sequence[Sequence[Any]], states: Sequence[Any]) -> tuple[Any, ...]:
-    """Emit a layer; return the outputs of all steps, and the states of the end.
+    """Emit a layer; return the outputs of all steps and the final states.
 
     Args:
         sets: the weights of the input and of the state, and both biases or none, for each direction.

@@ -1,5 +1,5 @@
-"""PyTorch's resizes. PyTorch itself says which pixels each output pixel is made of, one axis at a time: its kernels decide how positions
-are computed, whether from the factor or from the sizes, and what is rounded.
+"""Converts PyTorch's resizes. PyTorch itself computes each output pixel's input pixels, axis by axis: its kernels decide how positions
+are computed, from the factor or from the sizes, and what is rounded.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _convert(name: str, node: Any, importer: Any) -> Any:
 
 
 def _arguments(node: Any, corners_given: bool, dimensions: int) -> tuple[bool, list[float | None]]:
-    """Return whether corners are aligned, and the factors as far as they decide; both overloads have the sizes first."""
+    """Return whether corners are aligned, and the factors if they matter; both overloads have the sizes first."""
     names = [argument.name for argument in node.target._schema.arguments]
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     corners = bool(given.get("align_corners", False)) and corners_given
@@ -76,8 +76,8 @@ def _arguments(node: Any, corners_given: bool, dimensions: int) -> tuple[bool, l
 
 
 def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int, dimensions: int, factor: float | None) -> Taps:
-    """Compute the taps along an axis, by its number, with PyTorch: of images that are one pixel wide along the others, but for one with as
-    many pixels as there are weights to find.
+    """Compute the taps along an axis, by its number, with PyTorch, from images that are one pixel wide along the other axes except one with
+    a pixel for each weight.
     """
     operator = getattr(torch.ops.aten, name).default
     factors: list[float | None] = [None] * dimensions
@@ -89,15 +89,15 @@ def _taps(name: str, inputs: int, outputs: int, corners: list[bool], place: int,
     if dimensions == 1:
         lines = torch.eye(inputs).reshape(1, inputs, inputs)
         return of_matrix(operator(lines, size, *corners, *factors)[0].numpy().T)
-    beside = (place + 1) % dimensions
-    extents[beside] = size[beside] = inputs
+    neighbour = (place + 1) % dimensions
+    extents[neighbour] = size[neighbour] = inputs
     lines = torch.eye(inputs).reshape(1, 1, *extents)
-    matrix = operator(lines, size, *corners, *factors).reshape(*(size[axis] for axis in sorted((place, beside)))).numpy()
-    return of_matrix(matrix if place < beside else matrix.T)
+    matrix = operator(lines, size, *corners, *factors).reshape(*(size[axis] for axis in sorted((place, neighbour)))).numpy()
+    return of_matrix(matrix if place < neighbour else matrix.T)
 
 
 def keep_resizes(program: Any) -> None:
-    """Bring an exported program's resizes to the overload that PyTorch does not decompose before it reads our table of decompositions."""
+    """Change an exported program's resizes to the overload that PyTorch decomposes only by our table of decompositions."""
     for node in program.graph.nodes:
         name = getattr(node.target, "__name__", "").removesuffix(".default")
         if node.op != "call_function" or name not in ("upsample_bilinear2d", "upsample_bicubic2d"):

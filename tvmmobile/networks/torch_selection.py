@@ -1,4 +1,4 @@
-"""PyTorch operators that select boxes and places into tensors of fixed sizes, which `pt2/missing_rows.py` puts in torchvision's place."""
+"""PyTorch operators that select boxes and places into tensors of fixed sizes; `pt2/missing_rows.py` uses them for torchvision's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUPPRESSION, PLACES = (f"torch.ops.{LIBRARY}.{name}.default" for name in ("suppr
 
 @cache
 def register_selection() -> Any:
-    """Register the operators with PyTorch; return their library, without which they are gone.
+    """Register the operators with PyTorch; return their library, which must stay alive.
 
     `suppression` is torchvision's `nms` of boxes with a score above `least`. Both return places, with 0 behind, and how many there are.
     """
@@ -29,11 +29,13 @@ def register_selection() -> Any:
     library.impl("suppression", _suppressed, "CPU")
     library.impl("places", lambda mask: _filled(mask.nonzero().flatten(), mask.numel()), "CPU")
 
-    def made(near: torch.Tensor, most: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def placeholders(near: torch.Tensor, most: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return near.new_empty(most, dtype=torch.int64), near.new_empty(1, dtype=torch.int64)
 
-    torch.library.register_fake(f"{LIBRARY}::suppression", lambda boxes, scores, overlap, least, most: made(boxes, most), lib=library)
-    torch.library.register_fake(f"{LIBRARY}::places", lambda mask: made(mask, mask.numel()), lib=library)
+    torch.library.register_fake(
+        f"{LIBRARY}::suppression", lambda boxes, scores, overlap, least, most: placeholders(boxes, most), lib=library
+    )
+    torch.library.register_fake(f"{LIBRARY}::places", lambda mask: placeholders(mask, mask.numel()), lib=library)
     return library
 
 
@@ -83,8 +85,8 @@ def _convert_places(node: Any, importer: Any) -> Any:
 
 
 def _places_and_count(builder: Any, found: Any, most: int) -> Any:
-    """Return the results from places with -1 behind."""
+    """Return the results from places padded with -1."""
     emit, op, zero = builder.emit, relax.op, relax.const(0, "int64")
     places = emit(op.reshape(found, (most,)))
-    there = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))
-    return relax.Tuple([emit(op.maximum(places, zero)), emit(op.sum(there, axis=[0], keepdims=True))])
+    present = emit(op.astype(emit(op.greater_equal(places, zero)), "int64"))
+    return relax.Tuple([emit(op.maximum(places, zero)), emit(op.sum(present, axis=[0], keepdims=True))])

@@ -30,7 +30,7 @@ def trace_program(program: torch.export.ExportedProgram, given: Sequence[Array])
 
 
 def _in_words(node: torch.fx.Node) -> str:
-    """Return the operator that computes a node's value, which may be one of several."""
+    """Return the operator behind a node's value, which may be one of several."""
     name = getattr(node.target, "__name__", str(node.target))
     if name == "getitem":
         return _in_words(node.args[0])

@@ -50,7 +50,7 @@ def _convert(node: Any) -> None:
 
 def _inserted(node: Any, operator: Any, operands: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """Return a new node before another one, from the same line of the user's program."""
-    made = node.graph.call_function(operator, operands, settings)
+    inserted = node.graph.call_function(operator, operands, settings)
     values = [operand.meta["val"] if hasattr(operand, "meta") else operand for operand in operands]
-    made.meta = {**node.meta, "val": operator(*values, **settings)}
-    return made
+    inserted.meta = {**node.meta, "val": operator(*values, **settings)}
+    return inserted

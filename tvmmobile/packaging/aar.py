@@ -87,9 +87,9 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     _check_pages(library.path, whole)
     native = f"lib{name.replace('.', '_')}"
     tools = device_toolchain()
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-aar-") as made:
-        classes = _classes(name, Path(made))
-        glue = _glue(tools, facts, name, native, Path(made))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-aar-") as folder:
+        classes = _classes(name, Path(folder))
+        glue = _glue(tools, facts, name, native, Path(folder))
     files = {
         "AndroidManifest.xml": _MANIFEST.format(name=name, release=release, min_sdk=_MIN_SDK).encode(),
         "classes.jar": _zipped({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", **classes}),
@@ -142,7 +142,7 @@ def _glue(tools: Toolchain, facts: Manifest, name: str, native: str, folder: Pat
     defined = (f"-DPREFIX={prefix}", f"-DMETHODS={mangled}", f"-DIMAGES={int(images)}", f"-DSTATES={int(states)}")
     tools.compiled(_SOURCES / "glue.c", folder / "glue.o", (*FLAGS, *DEVICE_FLAGS, *defined), (RUNTIME.parent,))
     functions = (*FUNCTIONS, *(IMAGE_FUNCTIONS if images else ()), *(STATE_FUNCTIONS if states else ()))
-    needed = {f"{native}.so": [f"{prefix}_{each}" for each in functions], "libc.so": _LIBC}
+    needed = {f"{native}.so": [f"{prefix}_{function}" for function in functions], "libc.so": _LIBC}
     outlines = [_outline(tools, soname, names, folder) for soname, names in needed.items()]
     options = ("--strip-all", "-z,noexecstack", "--hash-style=both", "-z,defs", f"-z,max-page-size={_PAGE}", f"-soname,{native}_jni.so")
     _linked(tools, (folder / "glue.o", *outlines, *instead_of_libc(tools)), folder / "glue.so", options)
@@ -156,7 +156,7 @@ def _outline(tools: Toolchain, soname: str, functions: Sequence[str], folder: Pa
     from tvmmobile.native.library import DEVICE_FLAGS
 
     source = folder / f"{soname}.c"
-    source.write_text("".join(f"void {each}(void) {{}}\n" for each in functions), encoding="utf-8")
+    source.write_text("".join(f"void {function}(void) {{}}\n" for function in functions), encoding="utf-8")
     tools.compiled(source, folder / f"{soname}.o", ("-fPIC", *DEVICE_FLAGS))
     _linked(tools, (folder / f"{soname}.o",), folder / soname, (f"-soname,{soname}",))
     return folder / soname
@@ -167,7 +167,7 @@ def _linked(tools: Toolchain, objects: Sequence[Path | str], output: Path, optio
 
 
 def _description(library: Library, facts: Manifest, release: str) -> str:
-    """Return what an app or its developer may want to know of the network, as JSON."""
+    """Return the network's description for apps and developers as JSON."""
     kept = {state.input for state in facts.program.states}, {state.output for state in facts.program.states}
     ports = [
         [
@@ -207,7 +207,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def _filling(place: int) -> bytes:
-    """Return a field that ends at a multiple of a page if it begins at `place`."""
+    """Return a zip field that begins at `place` and ends with a page."""
     head = 6
     zeros = -(place + head) % _PAGE
     return struct.pack("<HHH", _ALIGNMENT_FIELD, 2 + zeros, _PAGE) + bytes(zeros)

@@ -1,4 +1,4 @@
-"""Compares a library's outputs with those of its reference, and words the message where they differ."""
+"""Compares a library's outputs with its reference's, and describes differences in messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: S
 
 
 def agrees(library: Library, error: float) -> bool:
-    """Return whether an error is one that the library's precision explains."""
+    """Return whether the library's precision explains an error."""
     return error <= library.tolerance
 
 
@@ -49,18 +49,18 @@ def error_of(difference: float) -> str:
     return f"error {difference:.2g} of the output's largest magnitude"
 
 
-def disagreement(library: Library, place: str, how: str, remedy: str = "", first: str = "") -> Disagreement:
-    """Return the error for a library with a wrong output: how wrong it is on `place`, and what `first` says of where, if that is known."""
+def disagreement(library: Library, place: str, difference: str, remedy: str = "", first: str = "") -> Disagreement:
+    """Return the error for a library with a wrong output on `place`; `first` says where values differ first, if that is known."""
     most, where = library.tolerance, f"; {first}" if first else ""
     return Disagreement(
-        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {how}, more than {most:g}{where}.",
+        f"{library.path.name} disagrees with {library.facts.reference} on {place}: {difference}, more than {most:g}{where}.",
         remedy or _remedy(library),
         library.path.name,
     )
 
 
 def _remedy(library: Library) -> str:
-    """Return the advice for a finished library that turns out to be wrong."""
+    """Return the advice for a finished library that is wrong."""
     check = check_of(library.facts)
     if check.place:
         return f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there. {please_report('manifest')}"
@@ -68,7 +68,7 @@ def _remedy(library: Library) -> str:
 
 
 def failure_of(library: Library, profile: DeviceProfile, error: MeasureError) -> UserError:
-    """Return the error for a library that could not be run, which blames the library or the device."""
+    """Return the error for a library that did not run, blaming the library or the device."""
     if error.kind in ("link", "host"):
         return device_gone(profile, error)
     if error.kind == "timeout":

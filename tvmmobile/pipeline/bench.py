@@ -42,12 +42,12 @@ def bench(
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
-    how, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
+    settings, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
     check_libraries(found, board.profile, listener)
-    dask = how.dask if board.boards is None else None  # for a board there is nothing to build
+    dask = settings.dask if board.boards is None else None  # for a board there is nothing to build
     with (
         started_workers(worker_count(len(found)), board.boards, dask) as workers,
-        bench_of(board, workers, dask, how.repeat, how.warmup_runs) as started,
+        bench_of(board, workers, dask, settings.repeat, settings.warmup_runs) as started,
         listener.stage("verifying", len(found)) as done,
     ):
         groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]

@@ -41,7 +41,7 @@ from tvmmobile.tuning.search.twin import rank_correlation
 
 @dataclass(frozen=True)
 class BuiltVariant:
-    """A library, and what of the logs did not count when its schedules were chosen.
+    """A library, and the log records that its schedules ignored.
 
     Attributes:
         refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
@@ -128,7 +128,7 @@ def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
 
 
 def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:
-    """Return the manifest's entry on what sparse kernels gain, if the device's own records say that."""
+    """Return the manifest's entry on the gain of sparse kernels, if the device's own records show it."""
     return sparse_entry(planned.steps, planned.dense_us) if planned.basis is planned.database else {}
 
 
@@ -153,7 +153,7 @@ def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
 
 
 def _unmeasured(price: Price, basis: Database) -> Price:
-    """Return a price of another device's records, without a latency on the board itself."""
+    """Return a price from another device's records without its latency."""
     return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
 
 
@@ -166,14 +166,14 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]
 
 
 def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Write the C library; return what the manifest says of it."""
+    """Write the C library; return its manifest entries."""
     from tvmmobile.native.library import write_sets
 
     spec, states = job.library.spec, job.states
     cores = " ".join(str(each.profile.target["mcpu"]) for each in job.sets)
     names = (prefix_of(spec.variant), spec.variant, __version__, cores)
-    taken = job.options.image
-    image = None if taken is None else Preprocessing(spec.resolution, taken.mean, taken.std)
+    images = job.options.image
+    image = None if images is None else Preprocessing(spec.resolution, images.mean, images.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     sets = [
         LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, fastest_threads(each, plan))

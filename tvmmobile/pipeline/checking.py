@@ -1,4 +1,4 @@
-"""Runs a library once where it was made, and notes in its manifest whether that was done."""
+"""Runs a library once where it was made, and notes the outcome in its manifest."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _failure(library: Library, error: MeasureError) -> Disagreement:
 @contextmanager
 def handed_over(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill, whose files go to `folder` unless the body raises, each whole and the manifest last."""
-    with scratch("unchecked") as made:
-        yield made
-        for path in sorted(made.iterdir(), key=lambda path: path.suffix == ".json"):
+    with scratch("unchecked") as filled:
+        yield filled
+        for path in sorted(filled.iterdir(), key=lambda path: path.suffix == ".json"):
             with replacing(folder / path.name) as temporary:
                 shutil.move(path, temporary)

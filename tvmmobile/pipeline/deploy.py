@@ -1,4 +1,4 @@
-"""Copies libraries to the boards of a registered device, with everything that the user's programs, or a check on the board, need."""
+"""Copies libraries, and everything that the user's programs or a check need, to the boards of a registered device."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def deploy(
         DeviceUnavailable: a board cannot be reached.
         Disagreement: a library does not run on a board, or does not compute what PyTorch computes; it stays where it is.
     """
-    how, board = DeployOptions.of(options), device_of(device)
+    settings, board = DeployOptions.of(options), device_of(device)
     file: DeviceFile | None = getattr(board, "file", None)
     if file is None:
         name = board.profile.name.removesuffix(VIRTUAL_SUFFIX)
@@ -92,20 +92,26 @@ def deploy(
             f"{board.profile.name} is a virtual board: there is nothing to deploy to.",
             f"Run the library with tvmmobile run, or add a board: tvmmobile device add {name} --ssh USER@HOST",
         )
-    if how.to is not None and (not how.to.startswith("/") or len(how.to.rstrip("/")) == 0):
-        raise UserError(f"--to {how.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models.")
-    found = _found([each.path if isinstance(each, Library) else Path(each) for each in one_or_several(libraries)], file, listener)
+    if settings.to is not None and (not settings.to.startswith("/") or len(settings.to.rstrip("/")) == 0):
+        raise UserError(
+            f"--to {settings.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models."
+        )
+    found = _found(
+        [library.path if isinstance(library, Library) else Path(library) for library in one_or_several(libraries)], file, listener
+    )
     files = _files(found, listener)
     deployed = []
     for place in file.boards:
-        folder = (how.to or f"{place.directory}/models").rstrip("/")
+        folder = (settings.to or f"{place.directory}/models").rstrip("/")
         with connected(place.address) as remote:
-            if how.to is None:
+            if settings.to is None:
                 make_directory(remote, place.directory)
             pushed = tuple(push_files(remote, folder, files))
             sent, program = sum(files[name].stat().st_size for name in pushed), (*place.runner, *loader_words(f"{folder}/{RUNTIME_FOLDER}"))
             done = Deployment(described(place.address), folder, tuple(found), pushed, sent, program)
-            unsure = [library for library in found if not (library.is_c and _agrees_there(remote, done, library))] if how.verify else []
+            unsure = (
+                [library for library in found if not (library.is_c and _agrees_there(remote, done, library))] if settings.verify else []
+            )
         _check_through_agents(file, place, unsure)
         deployed.append(done)
     return deployed
@@ -135,13 +141,13 @@ def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> b
     if done.status == DISAGREES:
         raise disagreement(library, deployment.board, _line(done.stdout, "error ") or "check does not say how far")
     if done.status != 0:
-        said, core = _line(done.stderr) or f"status {done.status}", ", ".join(library.facts.cores)
-        raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {said}.", f"It was compiled for {core}.")
+        reason, core = _line(done.stderr) or f"status {done.status}", ", ".join(library.facts.cores)
+        raise Disagreement(f"{library.path.name} does not run on {deployment.board}: {reason}.", f"It was compiled for {core}.")
     return True
 
 
 def _line(text: str, begin: str = "") -> str:
-    """Return the last line of a board's output that begins like this, "" if none does; errors show it in printable characters."""
+    """Return the last line of a board's output with this beginning, "" if none; errors show it in printable characters."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and line.startswith(begin)), "")
 
 

@@ -1,4 +1,4 @@
-"""Finds where a wrong library's values differ first: at an operator's import, in a kernel, or in a layer that graph passes made."""
+"""Finds where a wrong library's values first differ: at an operator's import, in a kernel, or in a layer made by graph passes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     if ranking is not None and ranking.tied > ranking.scores.shape[1] - LEAST:
         rows = f"{ranking.tied} of the {ranking.scores.shape[1]} rows expected have the score of the last one"
         return f"{rows}, so that any of them may come out: weights or input give them no order"
-    computed = [each.computed for each in _kernels(planned, reference.inputs, None)]
+    computed = [kernel.computed for kernel in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     imported = import_variant(job)
     quantised = planned.prepared.origin.quantised
@@ -157,7 +157,7 @@ class _Kernel:
 
 
 def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence[Array] | None) -> Iterator[_Kernel]:
-    """Compute each kernel of a plan from what the kernels before it have written in a library, or as they are computed here."""
+    """Compute each kernel of a plan from the outputs of earlier kernels in a library, or as computed here."""
     values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
     for number, step in enumerate(planned.steps):
         read = [_value(planned, values, source) for source in _sources(planned, step)]
@@ -168,13 +168,13 @@ def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence
 
 
 def _sources(planned: PlannedVariant, step: PlannedKernel) -> list[int | Array]:
-    """Return a kernel's inputs: all those of its first layer, and of the others those besides the layer before."""
+    """Return a kernel's inputs: all of its first layer's, and those of the others except from the layer before."""
     wired = sources_of(planned.network.module)
     return [*wired[step.first], *(source for node in range(step.first + 1, step.last + 1) for source in wired[node][1:])]
 
 
 def _value(planned: PlannedVariant, values: Mapping[int, Array], source: int | Array) -> Array:
-    """Return a constant, or a value by its number; that of a placed concatenation, which no kernel computes, from its parts."""
+    """Return a constant or a numbered value; a placed concatenation, which no kernel computes, is joined from its parts."""
     if not isinstance(source, int):
         return source
     if source in values:
@@ -183,7 +183,7 @@ def _value(planned: PlannedVariant, values: Mapping[int, Array], source: int | A
 
 
 def _kernels_behind(planned: PlannedVariant, steps: Collection[int], sources: Iterable[int | Array]) -> Iterator[int]:
-    """Yield the last nodes of the steps that compute some values, or parts of them."""
+    """Yield the last nodes of the steps that compute values or parts of them."""
     for source in sources:
         if isinstance(source, int) and source in steps:
             yield source
@@ -218,7 +218,7 @@ def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[
 
 
 def difference(actual: Array, expected: Array) -> float:
-    """Return the largest difference over the largest magnitude expected; infinite where different places are not finite, as in masks."""
+    """Return the largest difference over the largest magnitude expected; infinite if other places are not finite, as in masks."""
     if actual.size != expected.size:
         return float("inf")
     actual = actual.reshape(expected.shape)

@@ -1,4 +1,4 @@
-"""Runs a network's Relax module on this machine as it was imported, without a schedule: slow, but nothing of ours is involved."""
+"""Runs a network's Relax module on this machine as imported, without schedules: slow, but independent of our kernels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def runner_on_host(module: Any) -> Callable[[Sequence[Array]], tuple[Array, ...]
 
 
 def values_on_host(module: Any, inputs: Sequence[Array]) -> dict[int, list[Array]]:
-    """Return each real tensor that a module computes, as sorted numbers, by how many there are."""
+    """Return each real tensor that a module computes as sorted numbers, by their count."""
     found: dict[int, list[Array]] = {}
 
     def look(_function: Any, _name: str, before: bool, _result: Any, *arguments: Any) -> None:

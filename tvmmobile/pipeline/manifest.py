@@ -56,7 +56,7 @@ def set_entry(job: VariantJob, written: Mapping[str, Any], kernels: list[dict[st
 
 
 def _device_entries(job: VariantJob) -> dict[str, Any]:
-    """Return the entries that say what kernels were chosen and compiled for."""
+    """Return the entries on the target for which kernels were chosen and compiled."""
     return {
         "device": job.identity.device,
         "timing_model": job.identity.origin.written,
@@ -92,7 +92,7 @@ def kernel_entry(
 
 
 def sparse_entry(steps: tuple[PlannedKernel, ...], dense_us: float | None) -> dict[str, Any]:
-    """Return the manifest's entry on what a plan gains from sparse kernels, by its records; none if that is not known."""
+    """Return the manifest's entry on a plan's gain from sparse kernels by its records; none if unknown."""
     latency_us = Plan(steps).latency_us
     if latency_us is None or dense_us is None:
         return {}
@@ -131,7 +131,7 @@ def image_entry(image: Preprocessing) -> dict[str, Any]:
 
 
 def _tensors(only: str, ports: Sequence[Port], stored: Precision) -> dict[str, Any]:
-    """Return the manifest's entry on what a library takes or returns: `input`, or `inputs` with a list of them and their names."""
+    """Return the manifest's entry on a library's inputs or outputs: `input`, or `inputs` with a list of them and their names."""
     found = [
         {
             "shape": port.shape,

@@ -1,4 +1,4 @@
-"""Measures how far a network's outputs move when the last bits of its weights change: no library can be judged more strictly."""
+"""Measures how far outputs move when the last bits of weights change: no library can be judged more strictly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rounding_of(job: VariantJob) -> float:
 
 
 def rounding(job: VariantJob, network: Imported, inputs: Sequence[Array]) -> float:
-    """Return the error that roundings explain in a network in float32: twice what random last bits cause, as the reference rounds too.
+    """Return the error that roundings explain in a float32 network: twice that of random last bits, as the reference rounds too.
 
     It is 0 where it cannot be measured, and for other precisions and quantised networks, whose tolerance is wider.
     """
@@ -58,7 +58,7 @@ def movement(module: Any, inputs: Sequence[Array]) -> float:
 
 
 def _changed(array: Array, generator: np.random.Generator) -> Array:
-    """Return float32 numbers with random last bits, and others as they are, as are zeros and infinities."""
+    """Return float32 numbers with random last bits; zeros, infinities and other types are unchanged."""
     if array.dtype != FLOAT32.numpy:
         return array
     bits = array.view(np.int32) ^ generator.integers(0, 2, array.shape, np.int32)
@@ -66,7 +66,7 @@ def _changed(array: Array, generator: np.random.Generator) -> Array:
 
 
 def _lifted(module: Any) -> tuple[Any, list[Array]]:
-    """Return a module that takes its weights behind its inputs, and the weights."""
+    """Return a module that takes its weights as further inputs, and the weights."""
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 

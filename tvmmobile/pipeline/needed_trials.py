@@ -75,7 +75,7 @@ class NeededTrials:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the right to write these logs while the context lasts; records that another run wrote before it let go count."""
+        """Hold the right to write these logs while the context lasts; records that a previous holder wrote count."""
         with self.database.writing():
             known = len(self.database)
             self.database = self._opened()

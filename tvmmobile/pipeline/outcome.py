@@ -27,7 +27,7 @@ _MODELLED_TERMS = "core cycles and data cache misses; no TLB, no instruction fet
 
 
 def result_of(library: Library, run: NetworkRun, error: float, device: DeviceProfile) -> VariantResult:
-    """Return the entry of a library that ran on a device, with an error that its precision explains."""
+    """Return the entry of a library that ran correctly on a device."""
     spec, latency, manifest = library.spec, run.latency, library.facts.on(device)
     own = spec if isinstance(spec, OwnSpec) else None
     macs, parameters = (manifest.macs or 0, manifest.parameters or 0) if own else (count(spec).macs, count(spec).parameters)
@@ -101,7 +101,7 @@ def published_figures(spec: ModelSpec, dtype: str) -> Published | None:
 
 
 def context_of(profile: DeviceProfile, threads: int) -> Context:
-    """Return where and how this device's numbers are obtained."""
+    """Return the context of this device's numbers."""
     modelled = profile.origin.modelled
     return Context(
         device=profile.name,

@@ -1,4 +1,4 @@
-"""A variant's tasks, and its plan from the tuning logs alone."""
+"""Finds a variant's tasks, and plans it from the tuning logs alone."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def plan_variant(
 
 
 def fastest_threads(job: VariantJob, planned: PlannedVariant) -> int:
-    """Return the number of threads, of those up to the job's, with which the network is fastest by the records of kernels tuned for each.
+    """Return the thread count, at most the job's, with which the network is fastest by the records of kernels tuned for each.
 
     Numbers for which a kernel has no record do not count; where that is the job's own, it is taken for the fastest.
     """

@@ -46,8 +46,8 @@ _MACS_A_US, _BYTES_A_US = 8000.0, 4000.0
 def layer_costs(
     job: VariantJob, composed: ComposedNetwork, wide: Network, accepts: Callable[[Layer], bool], network: IntegerNetwork
 ) -> Costs:
-    """Return what layers cost in both precisions: the records of kernels that cover them, in the network with all layers in int8 that may
-    be, and in float32. A kernel without a record is estimated from the nearest that has one.
+    """Return layers' costs in int8, with all possible layers in it, and in float32, from the records of kernels that cover them. A kernel
+    without a record is estimated from the nearest one with a record.
 
     Args:
         wide: the network in float32, whose nodes are the steps of `network`.
@@ -88,7 +88,7 @@ def _layouts(layer: Layer, following: Layer, lanes: int, machine: Machine) -> tu
 
 
 def _stored(region: Region, step: FlowStep, network: IntegerNetwork, accepts: Callable[[Layer], bool]) -> Layer | None:
-    """Return the last layer of a region in float32 as it stores what integer steps read; `None` if it cannot, and for other layouts."""
+    """Return a float32 region's last layer in the form that stores integers; `None` if it cannot, and for other layouts."""
     integers, layer = network.steps.get(step.number), region.task.region[-1]
     if step.parameters is None or integers is None or integers.written is None or region.after != SHARED:
         return None
@@ -98,13 +98,13 @@ def _stored(region: Region, step: FlowStep, network: IntegerNetwork, accepts: Ca
 
 @dataclass(frozen=True)
 class _Prices:
-    """Latencies of kernels by a device's records."""
+    """Prices kernels by a device's records."""
 
     job: VariantJob
     database: Database
 
     def piece(self, region: Region, first: int, last: int, integer: bool) -> list[KernelSpan]:
-        """Return a region as a piece; none for one of several layers that was never measured, as in plans."""
+        """Return a region as a piece; none for a region of several layers without a record, as in plans."""
         best = self.database.best(region.task)
         if best is None and len(region.task.region) > 1:
             return []
@@ -114,8 +114,8 @@ class _Prices:
         return [KernelSpan(first, last, integer, latency_us, region.before, region.after, known is None)]
 
     def storing(self, region: Region, last: Layer) -> list[KernelSpan]:
-        """Return a region in float32 as a piece that stores int8, whose last layer then is `last`; none if it lacks a record and has
-        several layers, which become a kernel each.
+        """Return a float32 region, with `last` as its last layer, as a piece that stores int8; none if it has no record and several
+        layers, which become a kernel each.
         """
         task = replace(region.task, region=(*region.task.region[:-1], last))
         best, single = self.database.best(task), len(task.region) == 1
@@ -127,13 +127,13 @@ class _Prices:
         return [KernelSpan(region.first, region.last, False, latency_us, region.before, region.after, known is None, stores=True)]
 
     def rounding_us(self, task: Task, storing: Task) -> float:
-        """Estimate the latency of a layer in float32 that stores int8: a fourth of its lines are written, for which no core waits."""
+        """Estimate the latency of a float32 layer that stores int8: it writes a quarter of the lines, for which no core waits."""
         layer, scaled = task.layer, isinstance(storing.layer, SumLayer) and storing.layer.then[-1:] == (SCALED,)
         vectors = math.prod(layer.output_shape) * (_NARROWED + _SCALED * scaled)
         return self.core_us(task) + _multiplying_us(self.job, vectors)
 
     def core_us(self, task: Task) -> float:
-        """Return the latency of a task, or of the nearest one, without misses, where its record has that: a modelled one."""
+        """Return the latency of a task or the nearest one, without misses if its record is modelled."""
         best = self.database.best(task)
         near = (best, 1.0) if best is not None else nearest_alike(task, self.database)
         if near is None or near[0].cycles is None:
@@ -146,15 +146,15 @@ class _Prices:
         return task.macs * precision_named(task.dtype).bytes / _MACS_A_US + task.least_bytes / _BYTES_A_US if found is None else found
 
     def written_back_us(self, task: Task) -> float:
-        """Return the latency of writing back an output that no cache holds, which a kernel alone does not wait for."""
+        """Return the latency of writing back an output that exceeds the caches, for which a single kernel does not wait."""
         written = math.prod(task.region[-1].output_shape) * task.storage[1].bytes
         return _lines_us(self.job, written) if written > self.job.profile.machine.largest_cache_bytes else 0.0
 
 
 def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precision) -> float:
-    """Return the latency of converting a step's output, whose vectors each take as long as so many multiply-adds of theirs, and whose lines
-    as long as `_CONVERTED` says where caches do not hold them beside what is read. Records are no guide: they time such kernels with cold
-    caches, at up to four times what a small tensor takes within a network.
+    """Return the latency of converting a step's output: each vector takes as long as some multiply-adds, and each line as long as
+    `_CONVERTED` says, if caches do not hold input and output. Records do not help: with cold caches, such kernels take up to four times as
+    long as a small tensor within a network.
     """
     numbers = math.prod(step.layer.output_shape)
     moved, written = numbers * (FLOAT32.bytes + INT8.bytes), numbers * to.bytes

@@ -15,14 +15,14 @@ from tvmmobile.tuning.regions import Region, candidate_regions
 
 
 def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
-    """Return what may become a kernel: in C libraries, which lay their memory out themselves, no concatenation that can be placed."""
+    """Return the regions that may become kernels; C libraries lay out their memory and need none for placed concatenations."""
     placed = placed_concatenations(network.module) if job.options.format == C else ()
     return [region for region in candidates(network, template_accepts, job.task) if region.first not in placed]
 
 
 def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
-    """Return the records that price kernels: the device's own, or its twin's if a real board has none of this network. Never both: modelled
-    and measured latencies cannot be compared.
+    """Return the records that price kernels: the device's own, or its twin's if a real board has none for this network; never both, since
+    modelled and measured latencies cannot be compared.
     """
     if job.twin is None or any(database.best(task) for task in tasks):
         return database

@@ -91,12 +91,12 @@ def add_device(
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:
-    """Return whether boards have the same cores; those that were added earlier may not tell their instructions."""
+    """Return whether boards have the same cores; records of boards added earlier may lack the instructions."""
 
-    def told(core: LinuxCore, other: LinuxCore) -> LinuxCore:
+    def like(core: LinuxCore, other: LinuxCore) -> LinuxCore:
         return core if other.has is not None else core.model_copy(update={"has": None})
 
-    return len(known) == len(cores) and all(told(one, other) == told(other, one) for one, other in zip(known, cores, strict=True))
+    return len(known) == len(cores) and all(like(one, other) == like(other, one) for one, other in zip(known, cores, strict=True))
 
 
 def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress = lambda _sentence: None) -> None:

@@ -63,12 +63,12 @@ def regress(
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
-    how, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
+    timing, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
     board, found = device_of(device), list(one_or_several(libraries))
     check_libraries(found, board.profile, listener)
     check_threshold(threshold)
     kept = _baselines_of(found, board.profile, Path(baselines))
-    with Workers(worker_count(len(found))) as workers, started_bench(board, workers, how.repeat, how.warmup_runs) as started:
+    with Workers(worker_count(len(found))) as workers, started_bench(board, workers, timing.repeat, timing.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
         comparison = _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))

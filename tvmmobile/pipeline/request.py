@@ -37,10 +37,10 @@ def models_of(models: Models) -> list[Model]:
 
 def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
     """Return one or several devices; raise `UserError` for none, and for one that is named twice."""
-    found = [device_of(each) for each in one_or_several(devices)]
+    found = [device_of(device) for device in one_or_several(devices)]
     if not found:
         raise UserError("no device was given.", f"Name one of: {', '.join(device_names())}")
-    names = [each.profile.name for each in found]
+    names = [device.profile.name for device in found]
     if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UserError(f"--device names {repeated[0]} twice.", "Name each board once.")
     return found
@@ -90,7 +90,7 @@ def jobs_for(
     if not others:
         return jobs_of(models, first, options, out, logs, dump_ir)
     if options.format != C:
-        raise UserError("a library for several devices is a C library.", "Leave out --format, or give one --device.")
+        raise UserError("a library for several devices must be a C library.", "Leave out --format, or give one --device.")
     if options.max_drop is not None:
         raise UserError(
             "--max-drop chooses layers by their latency on one device.",
@@ -130,7 +130,7 @@ def _check_takes_images(model: Model) -> None:
     """Raise `UserError` for a network whose input is not a square image of three channels."""
     spec = model.spec
     if spec.odd_shape:
-        there = ", ".join(map(str, spec.takes))
-        raise UserError(f"{spec.variant} takes {there}; --image needs one square input in {FLOAT32.name}.", "Leave out --image.")
+        inputs = ", ".join(map(str, spec.takes))
+        raise UserError(f"{spec.variant} takes {inputs}; --image needs one square input in {FLOAT32.name}.", "Leave out --image.")
     if spec.channels != 3:
         raise UserError(f"{spec.variant} takes {spec.channels} channels; images have 3.", "Leave out --image.")

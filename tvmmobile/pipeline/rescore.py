@@ -105,7 +105,7 @@ def _is_opaque(task: Task) -> bool:
 
 
 def _sources(workers: Workers, tasks: Sequence[Task], profile: DeviceProfile, listener: Listener) -> dict[Task, str]:
-    """Import networks until the TIR functions of all tasks that no template takes are found; return these as JSON text."""
+    """Import networks until the TIR functions of all tasks without a template are found; return them as JSON text."""
     wanted = {task for task in tasks if _is_opaque(task)}
     found: dict[Task, str] = {}
     for family in FAMILIES:
@@ -125,5 +125,5 @@ def _imports(family: str, dtype: str, threads: int, profile: DeviceProfile) -> l
 
 
 def _any_calibration(spec: ModelSpec) -> CalibrationData:
-    """Return data that give layers some scales: tasks do not depend on which."""
+    """Return data that give layers any scales: tasks do not depend on them."""
     return calibration_data("noise:1", Preprocessing(spec.resolution, channels=spec.channels, shape=spec.odd_shape), generated=True)

@@ -1,4 +1,4 @@
-"""The outputs of a float32 network whose weights are stored in fewer bits, and how far they are from those of the given network."""
+"""Computes a float32 network with weights stored in fewer bits, and how far its outputs are from the given network's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RoundedNetwork:
 
 
 def round_weights(network: Network, inputs: Sequence[Array], wanted: tuple[Array, ...], name: str) -> RoundedNetwork:
-    """Compute a network whose layers have weights that a precision holds; `wanted` are the outputs without rounded weights."""
+    """Compute a network with weights rounded to a precision; `wanted` are the outputs without rounding."""
     sizes = [node.parameters.weight.size for node in network.nodes if node.layer.weights and node.parameters is not None]
     computed = zip(network_outputs(network, inputs), wanted, strict=True)
     outputs = tuple(np.ascontiguousarray(output.reshape(each.shape)) for output, each in computed)

@@ -1,4 +1,4 @@
-"""A library on a device, with the user's input."""
+"""Runs a library on a device with the user's input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LibraryRun:
 
     @property
     def output(self) -> Array:
-        """The network's output; of several the first."""
+        """The network's output, or the first of several."""
         return self.network.outputs[0]
 
     @property
@@ -115,9 +115,9 @@ def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: U
         DeviceUnavailable: the device cannot be reached.
         Disagreement: the library does not run there.
     """
-    how, arrays = TimingOptions.of(options), _inputs(library, given)
+    settings, arrays = TimingOptions.of(options), _inputs(library, given)
     with agents_on(device, library, timed=True) as agents:
-        timing = agents.network_timing(library.threads, how.repeat, how.warmup_runs)
+        timing = agents.network_timing(library.threads, settings.repeat, settings.warmup_runs)
         startup, timeout_s = None, session_timeout_s(library)
         try:
             if not agents.profile.origin.modelled:

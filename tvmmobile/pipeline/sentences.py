@@ -88,9 +88,9 @@ def loss_sentence(variant: str, loss: float) -> str:
 
 def without_baseline(name: str, manifest: Manifest) -> str:
     """Return a sentence on a library for several devices that some CPUs cannot run; "" for others."""
-    if not manifest.sets or not all(each.needs for each in manifest.sets):
+    if not manifest.sets or not all(kernel_set.needs for kernel_set in manifest.sets):
         return ""
-    least = min((each.needs for each in manifest.sets), key=len)
+    least = min((kernel_set.needs for kernel_set in manifest.sets), key=len)
     return (
         f"{name}: all its kernels need instructions beyond Armv8.0, at least {', '.join(least)}; its init refuses other CPUs. "
         "With --device pi4 as well, it would run on all."

@@ -88,7 +88,7 @@ def share_weights(plans: Sequence[PlannedVariant], percent: float) -> Shared:
 
 
 def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[Task, ScheduleCandidate]]:
-    """Return for each set the candidates with which all constants together are smallest, and each set at most this much slower.
+    """Return each set's candidates that make all constants together smallest, with each set at most this much slower.
 
     Of libraries that are equally small, the fastest is taken. Where the solver finds nothing in time, each set's fastest schedules are.
     """
@@ -139,7 +139,7 @@ def _constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters
 
 
 def _candidates(plan: PlannedVariant, fastest: ScheduleCandidate, task: Task) -> list[ScheduleCandidate]:
-    """Return a kernel's recorded schedules, of those with the same constants the fastest alone."""
+    """Return a kernel's recorded schedules, only the fastest of those with the same constants."""
     least = fastest.choice.price.latency_us
     if least is None:
         return [fastest]
@@ -158,7 +158,7 @@ def _bytes_of(chosen: Sequence[Mapping[Task, ScheduleCandidate]]) -> int:
 
 
 def _users(sets: Sequence[Candidates]) -> dict[bytes, set[int]]:
-    """Return by digest which sets read a constant."""
+    """Map each constant's digest to the sets that read it."""
     users: dict[bytes, set[int]] = defaultdict(set)
     for place, found in enumerate(sets):
         for members in found.values():

@@ -176,7 +176,7 @@ def plan_tuning(
     return plan
 
 
-def run_rounds(needs: NeededTrials, bench: Bench, how: Search, listener: Listener) -> None:
+def run_rounds(needs: NeededTrials, bench: Bench, settings: Search, listener: Listener) -> None:
     """Run the trials of every round; a later round's trials depend on the results of earlier ones.
 
     Later rounds are repeated while they have trials: the last one's results may have made other kernels worth trying, and the same
@@ -189,7 +189,7 @@ def run_rounds(needs: NeededTrials, bench: Bench, how: Search, listener: Listene
             assignments = needs.plan.assignments if each is None else needs.further(*each)
             if missing_trials(assignments):
                 with listener.search(assignments, bench.profile.origin.kind) as progress:
-                    search(assignments, needs.database, bench, progress, how)
+                    search(assignments, needs.database, bench, progress, settings)
         if len(needs.database) == known:
             return
         rounds = tuple(needs.later)

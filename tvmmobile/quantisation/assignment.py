@@ -38,7 +38,7 @@ class KernelSpan:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The tensor that one step writes and others read. It is converted where their precisions differ, once for all readers.
+    """A tensor that one step writes and others read. It is converted once for all readers whose precision differs.
 
     Attributes:
         producer: number of the step that writes it; -1 for an input of the network, which is in float32.
@@ -58,11 +58,11 @@ class StepOutput:
     uncorrected: float = 0.0
 
     def rounded(self, integers: Collection[int]) -> bool:
-        """Return whether it is converted to int8 if these steps are."""
+        """Return whether it is converted to int8 if these steps are in int8."""
         return self.producer not in integers and any(reader in integers for reader in self.readers)
 
     def noise_of(self, integers: Collection[int]) -> float:
-        """Return the noise that it adds if these steps are in int8."""
+        """Return its added noise if these steps are in int8."""
         if self.producer in integers:
             return self.uncorrected * any(reader not in integers for reader in self.readers)
         return self.noise * self.rounded(integers)
@@ -75,7 +75,7 @@ class StepOutput:
         return self.quantise_us * (self.rounded(integers) and (floats or not self.absorbed))
 
     def stored(self, integers: Collection[int]) -> bool:
-        """Return whether its producer stores int8 although it computes in float32, if these steps are in int8."""
+        """Return whether its producer computes in float32 but stores int8, if these steps are in int8."""
         return self.absorbed and self.producer not in integers and all(reader in integers for reader in self.readers)
 
 
@@ -137,8 +137,8 @@ def fastest(programme: Programme, most_noise: float = math.inf) -> Assignment | 
 
 
 class _Model:
-    """A programme as `minimised` takes it. The first variables say which pieces are used, as a path from the network's input to
-    its output; others say which tensors are converted. These follow from the pieces and need not be declared integers.
+    """A programme in the form of `minimised`. The first variables say which pieces are used, as a path from the network's input to
+    its output; the others, which follow from them and need not be declared integers, say which tensors are converted.
 
     Attributes:
         costs, most: latency where a variable is 1, and its largest value, for each variable.
@@ -171,7 +171,7 @@ class _Model:
         self.rows.append(Constraint(shares, low, high))
 
     def _cover(self, programme: Programme) -> None:
-        """Add a constraint for each place between steps: as many pieces end as begin there, with each layout."""
+        """Add a constraint for each gap between steps: as many pieces of each layout end as begin there."""
         ends: dict[tuple[int, str, bool], dict[int, float]] = defaultdict(dict)
         for number, piece in enumerate(programme.pieces):
             for place, layout, sign in ((piece.first, piece.before, -1.0), (piece.last + 1, piece.after, 1.0)):
@@ -205,7 +205,7 @@ class _Model:
         return len(self.costs) - 1
 
     def _at_least(self, low: float, steps: Mapping[int, float], variables: Mapping[int, float]) -> None:
-        """Bound a sum from below: shares of steps, each of which counts where it is in int8, and of variables."""
+        """Bound a sum from below: shares of variables, and of steps where they are in int8."""
         shares: dict[int, float] = defaultdict(float, variables)
         for step, share in steps.items():
             for piece in self._covering[step]:

@@ -21,16 +21,16 @@ from tvmmobile.system.errors import UserError
 
 #: Returns whether a kernel takes an integer layer.
 Accepts = Callable[[Layer], bool]
-#: Images, evenly spaced, on which errors of layers are measured; and how many numbers of these a tensor may have at most.
+#: Most images on which errors of layers are measured, and most numbers that a tensor may have for all of them.
 _MEASURED, _MOST_TENSOR_ELEMENTS = 64, 8_000_000
 _BATCH = 8
-#: Largest magnitude of a layer's sums; squares of these are numbers still.
+#: Largest magnitude of a layer's sums; its square is still finite.
 _LARGEST_SUM = 1e30
-#: Images on which methods are compared, at most; and of a network with large tensors.
+#: Images on which methods are compared: at most, and with large tensors at least.
 _TRIED, _LEAST_TRIED = 64, 16
-#: Decibels by which the output must be better without corrected biases: both are computed from few inputs.
+#: Decibels by which uncorrected biases must improve the output to be chosen: both are computed from few inputs.
 _CLEARLY_DB = 1.0
-#: Decibels of the output's signal-to-noise ratio that weights of 7 bits may cost. The
+#: Decibels of the output's signal-to-noise ratio that 7-bit weights may cost. The
 #: trained network of docs/quantisation.md loses 1.8, and no top-1.
 MOST_LOST_DB = 2.0
 
@@ -42,8 +42,8 @@ class Method:
     Attributes:
         ranges: choice of activations' ranges, one of `RANGES`.
         equalise: true if channels are equalised across layers.
-        correct: true if biases make up for the mean error of each channel.
-        per_channel: true if weights have a scale for each output channel, as kernels have it; otherwise all have the largest one.
+        correct: true if biases compensate each channel's mean error.
+        per_channel: true if weights have a scale for each output channel, as in kernels; otherwise all share the largest one.
         seven_bit_steps: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
     """
 
@@ -130,8 +130,8 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: 
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
-    """Find the method with the least error in the network's output: each is calibrated on half of some images and tried on the others.
-    Ranges and equalisation are chosen with corrected biases; then these are kept unless the output is clearly better without them.
+    """Find the method with the least error in the network's output. Each is calibrated on half of some images and tried on the others.
+    Ranges and equalisation are chosen with corrected biases, which are kept unless the output is clearly better without them.
     """
     seen, unseen = _halves(flow, images)
     last, best, most = flow.steps[-1].number, None, -math.inf
@@ -150,9 +150,9 @@ def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: Tru
 
 
 def share_lost(outputs: Array, expected: Array) -> float:
-    """Return the noise's share of the output's power, at most 1: the mean over slices of the output, along the axis where it is largest.
+    """Return the noise's share of the output's power, at most 1, averaged over slices along the axis where it is largest.
 
-    By slices, scores count as much as coordinates in pixels beside them. The first axis is the batch, which is not tried.
+    Slices give scores the same weight as pixel coordinates beside them. The first axis, the batch, is not tried.
     """
     noise, power = (np.square(array, dtype=np.float64) for array in (outputs.astype(np.float64) - expected, expected))
 
@@ -169,9 +169,9 @@ def _outputs(network: Flow | IntegerNetwork, images: Images) -> Array:
 
 
 def with_seven_bit_weights(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
-    """Give smaller weights to the layers that gain by them, if the network's output loses little; decided as in `best_method`.
-    Where not all of those layers can have them, the first one of the network keeps all its bits; or depthwise ones; or both; or these and
-    some of the others, those with the fewest multiply-adds.
+    """Give smaller weights to the layers that gain by them if the network's output loses little, judged as in `best_method`.
+    If not all of them can have smaller weights, the network's first layer keeps its bits, or the depthwise layers do, or both; failing
+    that, so do others as well, those with the fewest multiply-adds first.
 
     Args:
         gains: returns whether the kernel of an integer layer with such weights is faster with smaller ones.
@@ -204,7 +204,7 @@ def with_seven_bit_weights(flow: Flow, images: Images, method: Method, accepts: 
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
-    """Split some images into those to calibrate on and those to try methods on; equal if there is only one."""
+    """Split some images into a half to calibrate on and a half to try methods on; a single image is in both."""
     tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     numbers = range(tried.count)
     return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
@@ -228,8 +228,8 @@ def _check(step: FlowStep, sums: Array) -> None:
     """Raise `UserError` for sums that no scale fits."""
     if not np.abs(sums).max(initial=0.0) <= _LARGEST_SUM:
         raise UserError(
-            f"{step.layer.name} (node {step.number}) makes sums of the calibration data that are not finite, or beyond {_LARGEST_SUM:g}.",
-            "Look at the network's weights, and at how the data are normalised.",
+            f"{step.layer.name} (node {step.number}) computes sums of the calibration data that are not finite or exceed {_LARGEST_SUM:g}.",
+            "Check the network's weights and the normalisation of the data.",
         )
 
 

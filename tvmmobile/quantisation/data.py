@@ -1,4 +1,4 @@
-"""Calibration data on disk: images, prepared as `evaluate` prepares them, or tensors."""
+"""Reads calibration data from disk: images, prepared as by `evaluate`, or tensors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CalibrationData:
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The file, or the folder's images and `.npy` files at any depth, sorted; hidden ones are left alone. A folder is listed once."""
+        """The file, or the folder's images and `.npy` files at any depth, sorted, without hidden ones. A folder is listed once."""
         if self.place is None:
             return ()
         return (self.place,) if self.place.is_file() else tuple(files_below(self.place, SUFFIXES | {".npy"}))
@@ -58,8 +58,8 @@ class CalibrationData:
         return self if self.place is None else replace(self, place=folder / self.place.name)
 
     def labels(self, classes: int) -> tuple[int, ...]:
-        """Return the class of each input of `images`, where they are in a folder for each class whose classes are certain
-        (`networks.labelled`); empty where they are not.
+        """Return the class of each input of `images` if each is in the folder of a certain class (`networks.labelled`); empty
+        otherwise.
 
         Args:
             classes: number of the network's classes.
@@ -127,7 +127,7 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
 
 
 def check_values(data: CalibrationData, images: Images) -> None:
-    """Raise `UserError` for inputs whose values are all equal, as in black images: the scales would fit nothing else."""
+    """Raise `UserError` for inputs with equal values throughout, such as black images: no other input would fit the scales."""
     if all(np.ptp(batch) == 0 for batch in images.batches()):
         value = images.read([0]).flat[0]
         raise UserError(f"--calibrate {data.given} holds nothing but {value:g}.", "Give images like those that the network will see.")
@@ -140,12 +140,12 @@ def _arrays(place: Path, given: str) -> list[Any]:
         return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
     except Exception as error:  # NumPy's readers, and those of archives, raise errors of any kind
         raise UserError(
-            f"--calibrate {given} is not what NumPy can read: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
+            f"--calibrate {given} cannot be read by NumPy: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
         ) from error
 
 
 def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
-    """Return an array of inputs; raise `UserError` if it is something else."""
+    """Return an array of inputs; raise `UserError` for anything else."""
     wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
     if not isinstance(array, np.ndarray):  # of another file in an archive NumPy returns the bytes
         raise UserError(f"--calibrate {given} holds something other than arrays.", f"Save {wanted} alone, normalised.")

@@ -1,4 +1,4 @@
-"""Equalisation across layers scales channels to similar sizes without changing what the network computes.
+"""Equalises layers: scales their channels to similar sizes without changing what the network computes.
 
 Dividing the filters and bias of an output channel by s, and multiplying what reads the channel by s, changes nothing where bounds scale
 along (0 does). A tensor has one scale for all channels, weights have one for each output channel, so that what matters are the ranges of a
@@ -30,7 +30,7 @@ _NEAR = 0.01
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A step and the only reader of its channels, with or without a pool in between."""
+    """A step and its channels' only reader, perhaps with a pool between."""
 
     first: int
     second: int
@@ -123,7 +123,7 @@ def _bounded(step: FlowStep, end: float | None) -> FlowStep:
 
 
 def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Array, float | None]:
-    """Return each channel's divisor and the upper bound afterwards, `None` where none acts."""
+    """Return each channel's divisor and resulting upper bound, `None` where none acts."""
     size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
     free, live = found.sums < bound * (1 - _NEAR), size > 0
     end = None if free.all() else float(bound[~free].max())
@@ -140,7 +140,7 @@ def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Ar
 
 
 def _share(step: FlowStep, size: Array) -> Array:
-    """Return each input channel's largest share in an output channel, relative to the channel with the most; at most 1.
+    """Return each input channel's largest share in an output channel, relative to the largest of all; at most 1.
 
     Weights count with the size of what they multiply, so that the shares, and with them what equalisation makes of a network, stay the same
     however its channels are scaled.

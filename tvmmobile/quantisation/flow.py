@@ -1,4 +1,4 @@
-"""A composed float32 network is a list of steps, with weights that can be changed; PyTorch runs them on the host in batches."""
+"""Represents a composed float32 network as a list of steps with changeable weights, which PyTorch runs on the host in batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FlowStep:
 
     @property
     def summing(self) -> bool:
-        """True for a convolution or matrix product whose sums pass through bounds alone."""
+        """True for a convolution or matrix product whose sums are only bounded."""
         return self.layer.sum_bounds is not None
 
     @property
@@ -48,7 +48,7 @@ class FlowStep:
 
     @property
     def finishes(self) -> bool:
-        """True for a step whose output is what `finished` makes of its `sums`."""
+        """True for a step whose output `finished` computes from its `sums`."""
         return self.summing or bool(self.curve)
 
     @property
@@ -101,7 +101,7 @@ class FlowStep:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """The steps of a network in execution order, and where its outputs come from: a step, an input, or a constant."""
+    """The steps of a network in execution order, and the sources of its outputs: a step, an input, or a constant."""
 
     steps: tuple[FlowStep, ...]
     results: tuple[int | Array, ...]
@@ -138,7 +138,7 @@ class Flow:
             self.release(values, step.number)
 
     def release(self, values: dict[int, Any], done: int) -> None:
-        """Drop the values that no step after `done` reads, and that are no outputs."""
+        """Drop values that no step after `done` reads and that are not outputs."""
         for number in [number for number in values if max(self.readers.get(number, (number,))) <= done and number != done]:
             if number not in self._returned:
                 del values[number]

@@ -1,4 +1,4 @@
-"""Networks quantised by other tools run in integers with the scales of their files."""
+"""Converts networks quantised by other tools to integers with the scales of their files."""
 
 from __future__ import annotations
 
@@ -153,24 +153,24 @@ class _IntegerConverter:
         sources = self._sources(step)
         if (stored := self._input_stored(step)) is not None:
             number, kind = stored
-            direct = self._made(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
+            direct = self._integer_step(replace(step, sources=(number, *sources[1:])), first, layer, others, given, kind)
             if self.accepts(direct.layer):
-                return self._taken(direct, written)
-        found = self._made(replace(step, sources=sources), first, layer, others, given)
-        return self._taken(found, written) if self.accepts(found.layer) else "no int8 kernel"
+                return self._noted(direct, written)
+        found = self._integer_step(replace(step, sources=sources), first, layer, others, given)
+        return self._noted(found, written) if self.accepts(found.layer) else "no int8 kernel"
 
     def _rounding(self, source: int) -> Rounding | None:
         layer = self.steps[source].layer if source in self.steps else None
         return layer if isinstance(layer, Rounding) else None
 
     def _written(self, step: FlowStep) -> int | None:
-        """Return the number of the rounding that is a step's only reader."""
+        """Return the number of the rounding that alone reads a step."""
         readers = self.flow.readers.get(step.number, ())
         return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
 
     def _input_stored(self, step: FlowStep) -> tuple[int, str] | None:
-        """Return the number of a network input and the type that stores it, if the step reads it as integers or rounded to all 256 of
-        them, which its kernel can do itself; `None` for other steps.
+        """Return the number of a network input and its stored type, if the step reads it as integers or rounded to all 256 integers,
+        as its kernel can; `None` for other steps.
         """
         (first, *_) = (source for source in step.sources if isinstance(source, int))
         layer = self._rounding(first)
@@ -180,7 +180,7 @@ class _IntegerConverter:
         assert isinstance(number, int)
         return number, layer.stored or FLOAT32.name
 
-    def _made(
+    def _integer_step(
         self,
         step: FlowStep,
         read: Scale,
@@ -193,7 +193,7 @@ class _IntegerConverter:
         found = integer_step(step, read, written, side, weight_scales=weight_scales, keep_remainders=True, input_type=input_type)
         return found if layer is None else with_output_bounds(found, layer.low, layer.high)
 
-    def _taken(self, found: IntegerStep, written: int | None) -> IntegerStep:
+    def _noted(self, found: IntegerStep, written: int | None) -> IntegerStep:
         if written is not None:
             self.instead[written] = found.step.number
         return found

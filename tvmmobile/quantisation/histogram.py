@@ -1,4 +1,4 @@
-"""The values of a tensor over any number of images, in a histogram of fixed size, and the ranges that it suggests."""
+"""Collects a tensor's values over any number of images in a histogram of fixed size, and derives ranges from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARES_LOOKED_UP = np.geomspace(1.0, 0.1, 24)
 
 
 class Histogram:
-    """Counts of values between limits that double whenever a value lies beyond them, so that no batch is needed twice.
+    """Counts values between limits that double when a value exceeds them, so that no batch is needed twice.
 
     Attributes:
         low, high: the least and the largest value, and 0 if all are on one side of it.
@@ -70,7 +70,7 @@ class Histogram:
         return scale_of(max(low, self.low), min(high, self.high))
 
     def least_squares(self) -> Scale:
-        """Return the scale with the least mean square error from rounding and saturation; each end in turn is moved towards 0."""
+        """Return the scale with the least mean square error from rounding and saturation, moving each end in turn towards 0."""
         ends = [self.low, self.high]
         for end in (1, 0, 1, 0):
             if ends[end]:

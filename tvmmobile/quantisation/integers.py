@@ -1,4 +1,4 @@
-"""Networks in exact integer arithmetic on the host compute what their int8 kernels compute, bit for bit."""
+"""Computes networks in exact integer arithmetic on the host, bit for bit as their int8 kernels do."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class IntegerStep:
         return (self.read,) if self.side is None else (self.read, self.side)
 
     def _shaped(self, inputs: Sequence[Array]) -> list[Array]:
-        """Shape a batch of each input as the layer reads it: images of one channel may have it first."""
+        """Give a batch of each input the layer's shape: images of one channel may have it first."""
         return [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, self.layer.read_shapes, strict=True)]
 
     def _integers(self, inputs: Sequence[Array]) -> list[Array]:
@@ -159,8 +159,8 @@ def _table(curve: str, lookup_scale: Scale, written: Scale) -> Array:
 
 
 def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array:
-    """Return the smallest scale of each output channel's weights with which they fit in int8. With `seven_bits`, they fit in 7 bits; a
-    depthwise layer's in int8, and three of its taps in `MOST_TOGETHER`, however they are rounded.
+    """Return each output channel's smallest scale with which its weights fit in int8. With `seven_bits`, they fit in 7 bits, or for a
+    depthwise layer in int8, and three taps in `MOST_TOGETHER`, however they are rounded.
     """
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
     if not seven_bits:
@@ -171,7 +171,7 @@ def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array
 
 
 def _is_fractional(numbers: Array) -> Array:
-    """Return which numbers are not integers, but for the rounding of float32."""
+    """Return which numbers differ from integers by more than float32's rounding."""
     return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
 
 
@@ -195,7 +195,7 @@ def _most(step: FlowStep, written: Scale | None) -> Array | None:
 
 
 def _scaled(step: IntegerStep, keep_remainders: bool) -> IntegerStep:
-    """Set the step's multipliers, and the bias that makes up for its input's zero point."""
+    """Set the step's multipliers and the bias that compensates its input's zero point."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, stored = step.parameters, step.lookup_scale or step.written
     written = 1.0 if stored is None else stored.step
@@ -240,7 +240,7 @@ def with_output_bounds(step: IntegerStep, low: int, high: int) -> IntegerStep:
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
-    """A network in integers, and the float32 network that it stands for.
+    """A network in integers, and the float32 network that it represents.
 
     Attributes:
         flow: network in float32, equalised.
@@ -253,7 +253,7 @@ class IntegerNetwork:
     scales: dict[int, Scale]
 
     def real(self, number: int, output: Array) -> Array:
-        """Return a step's output in float32; the input, and integers that are indices or images, as they are."""
+        """Return a step's output in float32; the input, indices and integer images are unchanged."""
         return self.scales[number].real(output) if number in self.scales and output.dtype == np.int8 else output
 
     def output(self, step: FlowStep, values: Mapping[int, Array]) -> Array:

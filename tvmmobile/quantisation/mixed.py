@@ -1,4 +1,4 @@
-"""Keeps layers in float32: those that the user names, and others with which an accuracy limit holds, as few microseconds as it takes."""
+"""Keeps layers in float32: those that the user names, and the cheapest others with which an accuracy limit is met."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
 from tvmmobile.system.errors import UserError
 
-#: Images on which networks are compared, at most.
+#: Most images on which networks are compared.
 _COMPARED = 128
-#: Images on which layers are measured alone, at most, and how many numbers these may take in all tensors.
+#: Most images on which single layers are measured, and most numbers in all their tensors.
 _MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
-#: Assignments that are measured, at most.
+#: Most assignments that are measured.
 _ROUNDS = 10
-#: Bounds on noise that are within this factor are alike; one that is smaller than another by `_NOISE_FLOOR` is none.
+#: Noise bounds within this factor count as equal; a lower bound counts as at least `_NOISE_FLOOR` of the upper one.
 _CLOSE, _NOISE_FLOOR = 1.01, 1e-4
 _LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
@@ -76,7 +76,7 @@ def limit_of(given: str, data: str = "") -> Limit:
 
 
 def _share_of(data: str) -> str:
-    """Return what a share counts on calibration data: its labels are the names of folders within a folder."""
+    """Return what a share means for calibration data, whose labels are the names of folders within a folder."""
     folders = os.path.isdir(data) and any(path.is_dir() for path in Path(data).glob("*"))
     if folders:
         return f"points of top-1, if the folders in {data} name the network's classes; else inputs that may get another class"
@@ -85,13 +85,13 @@ def _share_of(data: str) -> str:
 
 
 def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
-    """Find the layers that `--keep` names: by their number or their name in the float32 network, in which `*` stands for anything.
+    """Find the layers that `--keep` names by number or by name in the float32 network; `*` matches anything.
 
     Returns:
-        For the number of each layer the reason to keep it.
+        The reason to keep each layer, by its number.
 
     Raises:
-        UserError: a pattern fits none.
+        UserError: a pattern matches none.
     """
     found: dict[int, str] = {}
     for pattern in patterns:
@@ -99,7 +99,9 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
         if not fitting:
             first = next(_keepable(flow), None)
             example = f" Its first layer is {first.number}, {first.layer.name}." if first else ""
-            raise UserError(f"--keep {pattern} fits no layer of the network.", f"Give a layer's number or name; * fits anything.{example}")
+            raise UserError(
+                f"--keep {pattern} matches no layer of the network.", f"Give a layer's number or name; * matches anything.{example}"
+            )
         found |= {step.number: f"--keep {pattern}" for step in fitting}
     return found
 
@@ -198,11 +200,11 @@ def quantise_within(
     limit: Limit | None,
     pricing: Pricing = unit_costs,
 ) -> Mixed:
-    """Quantise a network but for the layers in `float32_reasons`, those that are not accepted, and others with which the limit holds:
-    an integer programme finds those that cost least. Before that, weights get all their bits.
+    """Quantise a network except the layers in `float32_reasons`, those that are not accepted, and, if the limit needs them, others that
+    an integer programme chooses for their low cost. Before that, weights get all their bits.
 
     Raises:
-        UserError: the limit takes more than all layers that can be in float32.
+        UserError: float32 in every layer that can have it does not meet the limit.
     """
     observed = observe(flow, images, method.equalise)
     network = quantised(observed, method, accepts, float32_reasons)
@@ -217,7 +219,7 @@ def quantise_within(
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(
-            f"--max-drop {limit} cannot be met: what stays in int8 with every layer in float32 that can be costs more.",
+            f"--max-drop {limit} cannot be met, even with every possible layer in float32.",
             "Give another limit, or leave out --dtype int8.",
         )
     most = max(1, min(_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
@@ -234,13 +236,13 @@ def quantise_within(
 
 
 def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:
-    """Return the programme of a network of which all layers are in integers that may be; those in `free` may be in float32 too."""
+    """Return the programme of a network with all possible layers in integers; those in `free` may be in float32 too."""
     flow = network.flow
     count = len(flow.steps)
     moving = {step.number for step in flow.steps if step.number not in network.steps and only_moves(step)}
 
     def readers(number: int) -> Iterator[int]:
-        """Yield the steps that read a tensor, behind moves too, which keep its precision; the caller is one past the last."""
+        """Yield the steps that read a tensor, directly or after moves, which keep its precision; the caller is one past the last."""
         for reader in dict.fromkeys(flow.readers.get(number, ())):
             yield from readers(reader) if reader in moving else (reader,)
         if any(isinstance(result, int) and result == number for result in flow.results):
@@ -297,7 +299,7 @@ class _Comparison:
 def _fastest_within(
     programme: Programme, compared: _Comparison, network_of: Callable[[Assignment], IntegerNetwork], int8: float
 ) -> tuple[IntegerNetwork, FoundAssignment]:
-    """Return the fastest assignment that meets the limit, of those that the programme finds with different bounds on its noise.
+    """Return the fastest assignment that meets the limit among those that the programme finds for different noise bounds.
 
     The programme adds up the noise that layers add alone; the network's noise differs from this sum. Predictions are therefore corrected by
     the ratio of both in the most similar network measured so far, which at first is the one with all possible layers in int8. When a
@@ -349,14 +351,14 @@ def _fastest_within(
 
 
 class _NoisePredictor:
-    """Predicts noise from the sum of what layers add alone: by the ratio of both in the measured network that is nearest."""
+    """Predicts noise from the sum of what each layer adds alone, by the ratio of the two in the nearest measured network."""
 
     def __init__(self) -> None:
-        #: By network: the sum, and what was measured.
+        #: Each network's sum and measured noise.
         self._known: list[tuple[float, float]] = []
 
     def learn(self, total: float, noise: float) -> None:
-        """Note the noise of a network; one without any teaches nothing."""
+        """Note the noise of a network; a network without noise is ignored."""
         if total > 0 and 0 < noise < math.inf:
             self._known.append((total, noise))
 
@@ -368,18 +370,18 @@ class _NoisePredictor:
         """Return the sum with which a network can be expected to have this noise."""
         return noise * self._nearest(noise, 1, 0)
 
-    def _nearest(self, value: float, known: int, asked: int) -> float:
-        """Return the requested ratio of the nearest measured network; the latest if several are as near."""
+    def _nearest(self, value: float, measured: int, requested: int) -> float:
+        """Return the requested ratio of the nearest measured network, the latest of equally near ones."""
         if not self._known or not value:
             return 1.0
-        near = min(reversed(self._known), key=lambda one: abs(math.log(one[known] / value)))
-        return near[asked] / near[known]
+        near = min(reversed(self._known), key=lambda one: abs(math.log(one[measured] / value)))
+        return near[requested] / near[measured]
 
 
 def _floats(programme: Programme) -> tuple[KernelSpan, ...]:
-    """Return the pieces of a programme with every step in float32 that can be."""
+    """Return the pieces of a programme with every possible step in float32."""
     floats = {step for piece in programme.pieces if not piece.integer for step in range(piece.first, piece.last + 1)}
-    return tuple(one for one in programme.pieces if not one.integer or floats.isdisjoint(range(one.first, one.last + 1)))
+    return tuple(piece for piece in programme.pieces if not piece.integer or floats.isdisjoint(range(piece.first, piece.last + 1)))
 
 
 def _between(low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""Tensors that hold the same numbers in other places have one scale, so that integers are moved as they are."""
+"""Gives tensors with the same numbers in other places one scale, so that integers move unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvmmobile.quantisation.integers import has_integers
 
 
 def read_as_integers(flow: Flow) -> set[int]:
-    """Return the numbers of steps that a layer reads which `has_integers`, perhaps behind moves."""
+    """Return the steps that a layer which `has_integers` reads, perhaps through moves."""
     found: set[int] = set()
     integers = {step.number for step in flow.steps if has_integers(step)}
     moving = {step.number for step in flow.steps if only_moves(step)}
@@ -21,7 +21,7 @@ def read_as_integers(flow: Flow) -> set[int]:
 
 
 def joined_scales(flow: Flow) -> dict[int, int]:
-    """Map the number of each tensor, the input's included, to that of the tensor whose scale it shares.
+    """Map each tensor's number, also the input's, to that of the tensor whose scale it shares.
 
     Tensors share one scale if they are joined, cut, moved or compared on their way to a layer that `has_integers`. Tensors missing from the
     map have a scale of their own.
@@ -41,7 +41,7 @@ def joined_scales(flow: Flow) -> dict[int, int]:
 
 
 def only_moves(step: FlowStep) -> bool:
-    """Return whether each number that an opaque step returns is one of those that it reads, the same one of all smaller and larger ones."""
+    """Return whether an opaque step only returns numbers that it reads, chosen by comparisons at most."""
     from tvm import tirx
 
     if step.function is None or not all(isinstance(source, int) for source in step.sources):
@@ -51,7 +51,7 @@ def only_moves(step: FlowStep) -> bool:
 
 
 def _is_load(value: Any, tirx: Any, padded: bool) -> bool:
-    """Return whether an expression is one of several loads, or a number beside the pixels of a pool."""
+    """Return whether an expression is one of several loads, or a pool's number for missing pixels."""
     import tvm
 
     if isinstance(value, tirx.Select):

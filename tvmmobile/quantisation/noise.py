@@ -1,4 +1,4 @@
-"""Measures what each layer in int8, and each rounded tensor, adds alone to the noise of a network's output."""
+"""Measures how much each int8 layer and each rounded tensor alone adds to the noise of a network's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tvmmobile.quantisation.scales import Scale
 
 @dataclass(frozen=True)
 class AddedNoise:
-    """Noise of a network's output as a share of its power, by the number of the step that alone adds it.
+    """Noise of a network's output, as a share of its power, by the step that alone adds it.
 
     Attributes:
         steps: noise of each integer step, due to its rounded weights, lookups and output.
@@ -31,7 +31,7 @@ class AddedNoise:
 
 
 def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool) -> AddedNoise:
-    """Run a network in float32 once for each integer step, its bias, and each tensor that integer steps read, with that alone in integers.
+    """Run a float32 network once for each integer step, its bias, and each tensor that integer steps read, with only that in integers.
 
     Args:
         network: network with all possible layers in integers.
@@ -93,14 +93,14 @@ def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bi
 
 
 def _looked_up(step: FlowStep, inputs: tuple[Array, ...], before: Scale | None) -> Array:
-    """Compute a step's output; what a curve looks up is rounded to `before`."""
+    """Compute a step's output, rounding a curve's argument to `before`."""
     if before is None:
         return step.output(inputs)
     return step.finished(before.rounded(step.sums(inputs)))
 
 
 def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) -> Array:
-    """Return the network's output if one tensor has another value."""
+    """Return the network's output with another value of one tensor."""
     changed: dict[int, Array] = {number: value}
     last = flow.steps[-1].number
     for step in flow.steps:

@@ -1,4 +1,4 @@
-"""A scale gives 8-bit integers their real values: scale · (integer − zero)."""
+"""Scales give 8-bit integers real values: scale · (integer − zero)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Scale:
         return self.step * (HIGHEST - self.zero)
 
     def quantised(self, values: Array) -> Array:
-        """Return the nearest integers, as a layer that reads float32 has them; int8."""
+        """Return the nearest int8 integers, as in a layer that reads float32."""
         return quantise(values, self.per_step, self.zero)
 
     def real(self, integers: Array) -> Array:
@@ -48,12 +48,12 @@ class Scale:
         return real
 
     def rounded(self, values: Array) -> Array:
-        """Return values as a tensor of this scale has them."""
+        """Return values rounded to a tensor of this scale."""
         return self.real(self.quantised(values))
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """Return the scale of a tensor with values from `low` to `high`; 0 is among them, exactly. Where both are 0, any scale will do.
+    """Return the scale of a tensor with values from `low` to `high`, among them exactly 0. If both are 0, any scale will do.
 
     Zero points are even, as kernels have them for nothing (`graph.integers`); the range moves by one step at most.
     """

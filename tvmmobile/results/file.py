@@ -87,7 +87,7 @@ class Context:
     memory_source: str = ""
 
     def fma_lanes(self, dtype: str) -> float:
-        """Return multiply-adds a core can do in a cycle in this precision; those in float32 where this version does not know it."""
+        """Return a core's multiply-adds per cycle in this precision, or in float32 if this version does not know it."""
         machine = machine_of(llvm_name(self.cpu))
         return self.fma_lanes_per_cycle * (precision_named(dtype).rate_on(machine) if is_precision(dtype) else 1.0)
 
@@ -207,7 +207,7 @@ class VariantResult(VariantFields):
 
     @property
     def side(self) -> str:
-        """Its input side, or size if the input is not square."""
+        """Input side, or size if the input is not square."""
         return self.input or str(self.resolution)
 
     @property
@@ -313,14 +313,14 @@ class ResultFile:
 
 
 def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
-    """Return the versions that differ: of what, and the old and the new one."""
+    """Return the versions that differ: the name, and the old and new version."""
     names = dict.fromkeys((*base.versions, *new.versions))
     pairs = [(name, base.versions.get(name, "not stated"), new.versions.get(name, "not stated")) for name in names]
     return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write `report.json` whole; raise `ValueError`, and writes nothing, if a number is not finite: JSON has no such numbers."""
+    """Write `report.json` whole; raise `ValueError` and write nothing if a number is not finite: JSON has no such numbers."""
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = _stated(asdict(variant))
@@ -348,7 +348,7 @@ def write_results(results: Results, path: Path) -> None:
 
 
 def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object of a file, without fields on sparse kernels where there are none."""
+    """Return a file's object, without fields on sparse kernels if there are none."""
     return {name: value for name, value in entry.items() if name not in WHERE_SPARSE or value is not None}
 
 

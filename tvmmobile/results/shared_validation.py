@@ -1,4 +1,4 @@
-"""A validation without what could tell whose board it is: for sending to strangers."""
+"""Removes anything that identifies the board's owner from a validation to be shared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEFT_OUT = "(left out)"
 
 
 def shareable(validation: Validation, private: Collection[str]) -> Validation:
-    """Return a validation whose texts hold no private words, paths, addresses or build names, and whose date is a day.
+    """Return a validation without private words, paths, addresses or build names, and with a date without the time.
 
     Args:
         private: names of users, hosts and devices, serial numbers, folders; one is left out as a whole word alone.

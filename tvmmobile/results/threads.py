@@ -27,9 +27,7 @@ def fastest(by_count: Sequence[Timed]) -> Timed:
     """
     found = {results.context.threads: {_key(variant): variant for variant in results.variants} for results in by_count}
     if len({frozenset(variants) for variants in found.values()}) > 1:
-        raise UserError(
-            f"there is not a library of each network for each of {sorted(found)} threads.", "Time them one thread count at a time."
-        )
+        raise UserError(f"some networks have no library for one of {sorted(found)} threads.", "Time them one thread count at a time.")
     best = min(by_count, key=lambda results: statistics.geometric_mean(variant.latency_us for variant in results.variants))
     chosen = best.context.threads
     others = {count: variants for count, variants in found.items() if count != chosen}

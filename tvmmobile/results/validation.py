@@ -1,4 +1,4 @@
-"""Latencies of a real board with those of its model, in a versioned file that is small enough to share.
+"""Keeps latencies of a real board and its model in a versioned file that is small enough to share.
 
 It says what the board is and nothing of whose it is: no names of hosts, users or files, no addresses, no serial numbers. The JSON Schema in
 docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
@@ -136,11 +136,11 @@ class ValidationPoint:
 
     @property
     def error(self) -> float:
-        """Modelled over measured less 1."""
+        """Modelled over measured, minus 1."""
         return self.modelled_ms / self.measured_ms - 1
 
     def observed_on(self, board: str) -> Observation:
-        """Return the point as calibrations take it, for a model of that name."""
+        """Return the point as an observation for calibrating a model of that name."""
         phases = tuple(Phase(phase.core_cycles, MissCounts(**phase.misses)) for phase in self.phases)
         return Observation(board, self.name, self.measured_ms, self.core_cycles, MissCounts(**self.misses), phases)
 
@@ -179,7 +179,7 @@ class Validation:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """All that must be the same for two runs' points to stand in one file."""
+        """The values that two runs must share for their points to be in one file."""
         return self.suite, self.measured, self.model, dict(self.versions)
 
     def valid(self, kind: str = "") -> list[ValidationPoint]:
@@ -218,4 +218,4 @@ def read_validation(path: str | Path) -> Validation:
 def _check_names(path: Path, points: Sequence[ValidationPoint]) -> None:
     names = [point.name for point in points]
     if len(set(names)) < len(names):
-        raise _KIND.refusal(path, "a point is there twice")
+        raise _KIND.refusal(path, "a point appears twice")

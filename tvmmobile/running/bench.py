@@ -1,4 +1,4 @@
-"""A started device with everything needed to measure on it."""
+"""Prepares a started device for measurements."""
 
 from __future__ import annotations
 

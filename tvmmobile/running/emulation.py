@@ -96,7 +96,7 @@ def outputs_here(path: Path, inputs: tuple[Array, ...], threads: int, core: str,
 
 @functools.cache
 def board_with(core: str) -> Board:
-    """Return a modelled board with that core; for others one whose core has every instruction that QEMU knows."""
+    """Return a modelled board with that core, or else one whose core has every instruction that QEMU knows."""
     boards = {board.mcpu: board for board in map(load_board, reversed(board_names()))}
     return boards.get(core) or next(iter(boards.values())).model_copy(update={"qemu_cpu": _ANY_CORE})
 
@@ -129,18 +129,18 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, option
     return off if off < _NOT_FINITE else float("inf")
 
 
-def _failure(code: int, said: str) -> MeasureError:
-    """Return the error for a program that ended with a signal, or with another code than `check.c` has for libraries that run."""
+def _failure(code: int, output: str) -> MeasureError:
+    """Return the error for a program that ended with a signal, or with a code that `check.c` has for libraries that fail."""
     if code < 0:
         return MeasureError(f"killed by {signal.Signals(-code).name}", "crashed")  # in the agent's words
     if code == LACKS:
         return MeasureError(LACKING, "load")
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return MeasureError(lines[-1] if lines else f"status {code}", "load")
 
 
 def _runtime() -> Path:
-    """Return a folder with a loader and a C library for AArch64: the agent's where it is there already, else the cross compiler's."""
+    """Return a folder with a loader and a C library for AArch64: the agent's if it is built, else the cross compiler's."""
     if not bundle_path().is_dir() and (SYSROOT_LIBRARIES / LOADER).is_file():
         return SYSROOT_LIBRARIES
     return build_bundle()

@@ -1,4 +1,4 @@
-"""Forms of libraries, and their reference. This module imports nothing, because result files and reports use it too."""
+"""Names of library formats and references. This module imports nothing, because result files and reports use it too."""
 
 #: `c`, the default: programs in C and whatever calls C; `vm`: TVM's virtual machine.
 C, VM = FORMS = ("c", "vm")

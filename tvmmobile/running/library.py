@@ -1,4 +1,4 @@
-"""Compiled variants on disk: a library with its manifest and reference beside it, found and checked before anything runs."""
+"""Finds compiled variants on disk, each a library with manifest and reference, and checks them before anything runs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Library:
         return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding, least)
 
     def reference(self) -> Reference:
-        """Read inputs, and the outputs that PyTorch or another gave for them; runs no code. Raises `UserError` for a bad file.
+        """Read inputs and the reference program's outputs for them; runs no code. Raises `UserError` for a bad file.
 
         The file has them as `input` and `output`, or with numbers behind where there are several: `output0`, `output1`, ….
         """

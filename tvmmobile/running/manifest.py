@@ -1,4 +1,4 @@
-"""The manifest of a library: what it holds, how it is read and written, and how it compares with the device that will run the library."""
+"""The manifest of a library: its content, reading and writing, and its comparison with the device that will run the library."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Entry(BaseModel):
 
 
 class CheckEntry(_Entry):
-    """The run that compared a library with its reference output: its error and where it was, or why there was none."""
+    """The run that compared a library with its reference output: its error and place, or why there was none."""
 
     error: float | None = None
     place: str = ""
@@ -100,7 +100,7 @@ class CEntry(_Entry):
 
 
 class ModelEntry(_Entry):
-    """A network: a variant of a family, or from a file, with its `contents`."""
+    """A network: a family's variant, or one from a file with its `contents`."""
 
     name: str
     alpha: float
@@ -193,7 +193,7 @@ def _ours(version: int) -> int:
 
 
 def _beside(library: str) -> str:
-    """Check that the library is a file beside the manifest, which may have been renamed; a path would lead elsewhere."""
+    """Check that the library, perhaps renamed, is a file beside the manifest; a path would lead elsewhere."""
     if "/" in library or "\\" in library or not library.endswith(".so"):
         raise ValueError(f"{ascii(library)[:60]} is not the name of a file beside it")
     return library
@@ -270,7 +270,7 @@ class SmallWeightsEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """The manifest of a library. Entries stand in the order in which they are written; those that came later have defaults.
+    """The manifest of a library. Entries are in the order in which they are written; later additions have defaults.
 
     Attributes:
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
@@ -331,7 +331,7 @@ class Manifest(_Entry):
         model = self.model
         if model.contents is None:
             return ModelSpec(model.name, model.alpha, model.resolution, model.activation, model.classes)
-        takes, returns = (tuple(each.port(only) for each in tensors) for only, tensors in self._tensors())
+        takes, returns = (tuple(tensor.port(only) for tensor in tensors) for only, tensors in self._tensors())
         return OwnSpec.of(model.name, model.contents, takes, returns)
 
     @property
@@ -342,7 +342,7 @@ class Manifest(_Entry):
     @property
     def cores(self) -> tuple[str, ...]:
         """The cores of all its sets of kernels."""
-        return tuple(each.core for each in self.sets) or (self.core,)
+        return tuple(kernel_set.core for kernel_set in self.sets) or (self.core,)
 
     @property
     def program(self) -> CEntry:
@@ -361,13 +361,13 @@ class Manifest(_Entry):
         return self.c.image.normalisation if self.c and self.c.image else None
 
     def set_for(self, profile: DeviceProfile) -> int | None:
-        """Return the place of the set that was made for a device, or else for its core; `None` where there is no such set."""
+        """Return the index of the set made for a device, or else for its core; `None` without such a set."""
         own = [place for place, each in enumerate(self.sets) if each.device == profile.name]
         alike = [place for place, each in enumerate(self.sets) if each.cpu == profile.cpu]
         return next(iter(own + alike), None)
 
     def on(self, profile: DeviceProfile) -> Self:
-        """Return the manifest of the library as a device sees it: with the kernels that run there."""
+        """Return the library's manifest for a device, with the kernels that run there."""
         place = self.set_for(profile)
         if place is None:
             return self
@@ -395,13 +395,13 @@ class Manifest(_Entry):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest; raise `UserError` for anything else, and for a library that cannot be what it says."""
+    """Read a manifest; raise `UserError` for anything else, and for an impossible library."""
     text, _ = read_json(path, _KIND)
     return validated(path, _KIND, text, Manifest)
 
 
 def write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
-    """Write a manifest, whose entries are checked, and put in order, by its type."""
+    """Write a manifest after checking and sorting its entries by its type."""
     text = json.dumps(entries)
     written = reader_of(Manifest).validate_json(text).model_dump(mode="json", exclude_unset=True)
     assert written == json.loads(text)  # the type knows every entry

@@ -1,4 +1,4 @@
-"""Runs a library on a device once it is compiled: a kernel with given arrays, or a whole network; returns outputs and time.
+"""Runs a compiled library on a device, a kernel with given arrays or a whole network, and returns outputs and time.
 
 On a virtual board a run's executed blocks and cache misses are counted, and the board's model says how long they take
 (virtual/modelled.py); on a real one the clock is read. Every failure is a `MeasureError` whose kind tells a bad library ("crashed",
@@ -68,7 +68,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """Settings for timing a run. On a virtual board one run is enough: `repeat`, `number` and `min_time_ms` are for real ones.
+    """Settings for timing a run. A virtual board needs a single run: `repeat`, `number` and `min_time_ms` are for real ones.
 
     Attributes:
         warmup: runs before the timed ones.
@@ -100,7 +100,7 @@ ONCE, WARM = Timing(), Timing(warmup=1)
 
 @dataclass(frozen=True)
 class Latency:
-    """Latency of one run, and what it consists of.
+    """Latency of one run, and its parts.
 
     Attributes:
         kind: kind of the device's `Origin`.
@@ -135,7 +135,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class KernelRun:
-    """Time of one kernel's run, and the arrays asked for, as the timed run left them."""
+    """Time of one kernel's run, and the requested arrays as the timed run left them."""
 
     latency: Latency
     outputs: tuple[Array, ...]
@@ -171,7 +171,7 @@ class NetworkRun:
 
 @dataclass(frozen=True)
 class Startup:
-    """Time that a library takes to start on a board, measured by its clock; never modelled.
+    """A library's start-up time by a board's clock; never modelled.
 
     Attributes:
         init_seconds: time from the library's file on the board to a virtual machine that is ready, as seen from here: a few of the link's
@@ -184,7 +184,7 @@ class Startup:
 
 
 def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
-    """Run once more if the session was killed, as the kernel does when memory runs out: no fault of a library ends with that signal."""
+    """Run again if the session was killed, as the kernel does when memory runs out: no fault of a library causes that signal."""
 
     @functools.wraps(verb)
     def tried(*given: Given.args, **named: Given.kwargs) -> Found:
@@ -232,9 +232,9 @@ class Agents:
     def measure_network(self, library: Path, inputs: Sequence[Array], timeout_s: float, timing: Timing = WARM) -> NetworkRun:
         """Run a network's library; in TVM's virtual machine a run to warm up allocates the
         activations."""
-        how = calling(library, self.profile)
+        convention = calling(library, self.profile)
         with self.session(timeout_s) as session:
-            network = _network(session, library, how, timing.threads, self.profile.cpus)
+            network = _network(session, library, convention, timing.threads, self.profile.cpus)
             network.set_inputs(inputs)
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             outputs = network.outputs()
@@ -243,11 +243,11 @@ class Agents:
 
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """Load a library that is known to run on the board and run it once, timed by the board's clock."""
-        how = calling(library, self.profile)
+        convention = calling(library, self.profile)
         with self.session(timeout_s) as session:
-            _upload_network(session, library, how)
+            _upload_network(session, library, convention)
             begin = time.monotonic()
-            network = _ready(session, library, how, threads, self.profile.cpus)
+            network = _ready(session, library, convention, threads, self.profile.cpus)
             init_seconds = time.monotonic() - begin
             network.set_inputs(inputs)
             answer = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")(*network.arguments)
@@ -257,9 +257,9 @@ class Agents:
     @_again_if_killed
     def outputs(self, library: Path, inputs: Sequence[Sequence[Array]], threads: int, timeout_s: float) -> list[tuple[Array, ...]]:
         """Return a network's outputs for each set of inputs; no latency, so a virtual board need not model one."""
-        found, how = [], calling(library, self.profile)
+        found, convention = [], calling(library, self.profile)
         with self.session(timeout_s) as session:
-            network = _network(session, library, how, threads, self.profile.cpus)
+            network = _network(session, library, convention, threads, self.profile.cpus)
             run = time_evaluator(session, network.module, network.function, Timing(threads=network.threads), "clock")
             for arrays in inputs:
                 network.set_inputs(arrays)
@@ -268,7 +268,7 @@ class Agents:
         return found
 
     def copy_rate(self, timeout_s: float) -> float:
-        """Measure the bytes a second that one core of a board reads and writes while it copies a large array."""
+        """Measure the bytes per second that one core reads and writes while copying a large array."""
         with self.session(timeout_s) as session:
             return float(session.get_function("tvmmobile.copy_rate")())
 
@@ -279,7 +279,7 @@ class Agents:
         return Timing(warmup, repeat, threads=threads, settle=0.02, warm_s=WARM_S, min_total_ms=500, max_total_ms=20_000)
 
     def kernel_timing(self, threads: int) -> Timing:
-        """Return the timing of a single kernel: weights cold, input as the layer before left it; one run where the clock is modelled.
+        """Return the timing of a single kernel: cold weights, input as left by the layer before; one run if the clock is modelled.
 
         A kernel's arguments are the activation, then its weights, then the output, which other layers have used in between.
         """
@@ -343,7 +343,7 @@ class Agents:
 
 
 def session_error(error: Exception) -> MeasureError:
-    """Return the failure that an exception of TVM's client stands for, such as a timeout that the agent names."""
+    """Return the failure behind an exception of TVM's client, such as a timeout that the agent reports."""
     text = str(error)
     ended = _ENDED.search(text)
     if ended:
@@ -371,7 +371,7 @@ def _first_line(text: str) -> str:
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Turn the agent's errors into failures of kind `load`; outages, crashes and deadlines keep their kind."""
+    """Turn the agent's errors into `load` failures; outages, crashes and deadlines keep their kind."""
     try:
         yield
     except Exception as error:
@@ -389,25 +389,26 @@ def _upload(session: Any, library: Path) -> None:
     session.upload_file(library)
 
 
-def _network(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
+def _network(session: Any, library: Path, convention: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Upload and load a network's library; raise a `load` `MeasureError` if the device's loader refuses it."""
-    _upload_network(session, library, how)
-    return _ready(session, library, how, threads, cpus)
+    _upload_network(session, library, convention)
+    return _ready(session, library, convention, threads, cpus)
 
 
-def _upload_network(session: Any, library: Path, how: Calling) -> None:
+def _upload_network(session: Any, library: Path, convention: Calling) -> None:
     """Upload a network's library and its caller."""
     _upload(session, library)
-    if how.c is not None:
-        session.upload_file(how.c.adapter)
+    if convention.c is not None:
+        session.upload_file(convention.c.adapter)
 
 
-def _ready(session: Any, library: Path, how: Calling, threads: int, cpus: int) -> ReadyNetwork:
+def _ready(session: Any, library: Path, convention: Calling, threads: int, cpus: int) -> ReadyNetwork:
     """Return an uploaded network's library, ready to be run."""
     with _loading(library.name):
-        if how.c is None:
-            return VmNetwork(session, session.load_module(library.name), threads, how)
-        return CNetwork(session, session.load_module(how.c.adapter.name), library.name, how.c, threads, how, cpus, how.number)
+        if convention.c is None:
+            return VmNetwork(session, session.load_module(library.name), threads, convention)
+        module = session.load_module(convention.c.adapter.name)
+        return CNetwork(session, module, library.name, convention.c, threads, convention, cpus, convention.number)
 
 
 def time_evaluator(session: Any, module: Any, function: str, timing: Timing, mode: str, *, calls: bool = False) -> Callable[..., Any]:

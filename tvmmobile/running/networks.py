@@ -1,4 +1,4 @@
-"""A network's library on a device, loaded and ready to be run: for TVM's virtual machine, or a C library behind an adapter."""
+"""Loads a network's library on a device, ready to run: for TVM's virtual machine, or a C library through an adapter."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Calling:
     c: CProgram | None = None
     number: int = 0
 
-    def taken(self, arrays: Sequence[Array]) -> list[Array]:
+    def converted(self, arrays: Sequence[Array]) -> list[Array]:
         """Convert the inputs to the types that the library takes."""
         return [
             array.astype(kind, copy=False)
@@ -90,7 +90,7 @@ class Calling:
 
 
 def calling(library: Path, profile: DeviceProfile) -> Calling:
-    """Read from a library's manifest how to call it on a device; one without a manifest is for TVM.
+    """Return a library's calling convention from its manifest; a library without one is for TVM.
 
     Raises `UserError` for an invalid manifest.
     """
@@ -101,7 +101,7 @@ def calling(library: Path, profile: DeviceProfile) -> Calling:
     if manifest.format == C:
         shapes = tuple(port.shape for port in manifest.returns)
         program = CProgram(manifest.program.prefix, manifest.program.workspace_bytes, shapes, adapter())
-    takes, returns = (tuple(each.dtype for each in tensors) for tensors in (manifest.takes, manifest.returns))
+    takes, returns = (tuple(tensor.dtype for tensor in tensors) for tensors in (manifest.takes, manifest.returns))
     place = manifest.set_for(profile)
     return Calling(takes, returns, program, 0 if place is None else place + 1)
 
@@ -116,16 +116,16 @@ class VmNetwork:
 
     observable = True
 
-    def __init__(self, session: Any, module: Any, threads: int, how: Calling) -> None:
+    def __init__(self, session: Any, module: Any, threads: int, convention: Calling) -> None:
         from tvm.runtime.vm import VirtualMachine
 
         self._session, self._machine = session, VirtualMachine(module, session.cpu(0))
         self.module, self.function, self.threads = self._machine.module, "invoke_stateful", threads
         self.arguments: list[Any] = [MAIN]
-        self._how = how
+        self._convention = convention
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        self._machine.set_input(MAIN, *map(self._session.put, self._how.taken(arrays)))
+        self._machine.set_input(MAIN, *map(self._session.put, self._convention.converted(arrays)))
 
     def outputs(self) -> tuple[Array, ...]:
         found = self._machine.get_outputs(MAIN)
@@ -140,11 +140,11 @@ class CNetwork:
     """
 
     def __init__(
-        self, session: Any, module: Any, name: str, program: CProgram, threads: int, how: Calling, cpus: int = 0, number: int = 0
+        self, session: Any, module: Any, name: str, program: CProgram, threads: int, convention: Calling, cpus: int = 0, number: int = 0
     ) -> None:
-        self._session, self._how = session, how
+        self._session, self._convention = session, convention
         self.module, self.function, self.threads = module, "run", 1
-        self._outputs = [session.put(np.zeros(*each)) for each in zip(program.output_shapes, how.outputs, strict=True)]
+        self._outputs = [session.put(np.zeros(*each)) for each in zip(program.output_shapes, convention.outputs, strict=True)]
         self._workspace = session.put(np.zeros(max(program.workspace_bytes, 1), np.uint8))
         self.arguments: list[Any] = []
         place = session.get_function("tvm.rpc.server.workpath")(name)
@@ -162,7 +162,7 @@ class CNetwork:
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         """Set the inputs; raise `ValueError` if the library refuses them."""
-        self.arguments[:] = [*map(self._session.put, self._how.taken(arrays)), *self._outputs, self._workspace]
+        self.arguments[:] = [*map(self._session.put, self._convention.converted(arrays)), *self._outputs, self._workspace]
         code = int(self.module[self.function](*self.arguments))
         if code:
             raise ValueError(f"its run returns {code}")

@@ -35,14 +35,14 @@ class ClockPlan:
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Times of single runs in ns, in order, and whether they had become steady before the first."""
+class Samples:
+    """Times of single runs in ns, in order, and whether they were steady before the first."""
 
     samples_ns: tuple[float, ...]
     steady: bool
 
 
-def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Sampled:
+def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Samples:
     """Warm up until times are steady, then take samples; `run` does the given number of runs at once and returns the time of each in ns."""
     limit_ns = plan.max_total_ms * NS_PER_MS if plan.max_total_ms else math.inf
     steady = plan.settle == 0.0 or _warm_up(run, plan.settle, plan.warm_s, limit_ns * _WARMUP_SHARE)
@@ -52,11 +52,11 @@ def sample_clock(run: Callable[[int], Sequence[float]], plan: ClockPlan) -> Samp
     most = max(1, int(limit_ns / expected_ns)) if limit_ns < math.inf else wanted
     # One run more, and the first is dropped: it finds the board as a pause has left it.
     samples = list(run(min(wanted, most) + 1))[1:] if min(wanted, most) > 1 else samples
-    return Sampled(tuple(samples), steady)
+    return Samples(tuple(samples), steady)
 
 
 def _warm_up(run: Callable[[int], Sequence[float]], settle: float, warm_s: float, limit_ns: float) -> bool:
-    """Run windows, each twice as long as the last, until two in a row agree; whether they did before `limit_ns` had passed.
+    """Run windows, each twice as long as the last, until two in a row agree; return whether they did within `limit_ns`.
 
     With windows of equal length a slow drift would look steady, and two short ones at a low clock agree before the governor has raised it.
     """

@@ -10,5 +10,5 @@ _OBJECTS = 50_000
 
 
 def collect_rarely() -> None:
-    """Make the collector of this process look at new objects less often; for our own processes, not for those of the API's users."""
+    """Make this process's collector look at new objects less often; for our own processes, not those of the API's users."""
     gc.set_threshold(_OBJECTS)

@@ -36,8 +36,8 @@ class _Rows(Table):
             named = self.columns[0].justify != "right"  # what a row is about needs no heading
             yield Text("".join(row[0].split("\n  ")), overflow="fold") if named else Text("")
             cells = [(heading, " ".join(cell.split())) for heading, cell in zip(headings, row, strict=True)][named:]
-            said = "; ".join(f"{heading}: {text}" for heading, text in cells if text not in ("", "–"))
-            yield Padding(Text(said, overflow="fold"), (0, 0, 0, 2))
+            line = "; ".join(f"{heading}: {text}" for heading, text in cells if text not in ("", "–"))
+            yield Padding(Text(line, overflow="fold"), (0, 0, 0, 2))
 
     def _least_width(self, console: Console, options: ConsoleOptions) -> int:
         """Return the width of the table with every cell that may wrap broken at each blank."""

@@ -1,4 +1,4 @@
-"""Checks that this machine has what tvmmobile needs; names the command that installs the rest."""
+"""Checks this machine for tvmmobile's requirements, and names the command that installs missing ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ TOOLS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """A tool, package or resource: the version, path or size found, or its fault; and its purpose."""
+    """A tool, package or resource: its version, path or size, or its fault; and its purpose."""
 
     name: str
     ok: bool
@@ -139,7 +139,7 @@ def _tool(name: str) -> Tool:
 
 
 def _find(tool: Tool) -> tuple[Path | None, str]:
-    """Return the first program that is new enough, and its version; or None, and what is wrong."""
+    """Return the first program that is new enough and its version, or None and the fault."""
     problem = "missing"
     for program in tool.programs:
         if path := shutil.which(program):

@@ -1,4 +1,4 @@
-"""Tells an emulated machine from hardware, by what its kernel says of it, and how much longer work may take on it."""
+"""Tells an emulated machine from hardware by its kernel's own description, and how much longer work may take on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOFTWARE = "CPU implementer\t: 0x00"
 
 
 def emulator_described(vendor: str, product: str, model: str, cpuinfo: str) -> str:
-    """Return what emulates the machine of which these files say so; "" for hardware, also with a hypervisor.
+    """Return the emulator that these files of a machine reveal; "" for hardware, also with a hypervisor.
 
     QEMU names the product of its machines "KVM Virtual Machine" where KVM runs their programs on the cores themselves.
     """

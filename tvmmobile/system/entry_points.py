@@ -1,4 +1,4 @@
-"""Programs beside the command line: how they report errors and progress."""
+"""Reports errors and progress of programs besides the command line."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def reporting_errors(main: Callable[[], int]) -> Callable[[], int]:
 
 
 def progress(sentence: str) -> None:
-    """Print on stderr what takes time."""
+    """Print a line of progress to stderr."""
     print(sentence, file=sys.stderr, flush=True)

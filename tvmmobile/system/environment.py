@@ -51,14 +51,14 @@ def adb_server_port() -> int:
 
 
 def java_compiler() -> Path | None:
-    """Return `javac`: that of the JDK in `JAVA_HOME`, or else the first on the way; `None` without one."""
+    """Return `javac` from the JDK in `JAVA_HOME`, or else the first in `PATH`; `None` without one."""
     folder = os.environ.get("JAVA_HOME")
     found = shutil.which("javac", path=str(Path(folder) / "bin") if folder else None)
     return Path(found) if found else None
 
 
 def plugins() -> tuple[str, ...]:
-    """Return the modules in `TVMMOBILE_PLUGINS`, which has commas between them."""
+    """Return the comma-separated modules in `TVMMOBILE_PLUGINS`."""
     return tuple(name.strip() for name in os.environ.get("TVMMOBILE_PLUGINS", "").split(",") if name.strip())
 
 

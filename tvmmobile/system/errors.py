@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
 
 
 class UserError(Exception):
-    """A failure the user can repair: what was wrong and where, what to do about it (a command where there is one), and the exit code.
+    """A failure that the user can repair: the problem, its place, the remedy (if possible a command), and the exit code.
 
     The message is always one printable line, although quoted names and program output may hold line ends and escape codes. Both are
     given in the words of the command line, and read in those of calls; `as_typed` has them as given.
@@ -74,7 +74,7 @@ class DeviceUnavailable(UserError):
 
 
 class Disagreement(UserError):
-    """A compiled library does not compute what PyTorch computes (exit 5); `library` is the name of its file whose outputs differ."""
+    """A compiled library disagrees with PyTorch (exit 5); `library` names the file whose outputs differ."""
 
     def __init__(self, message: str, remedy: str = "", library: str = "") -> None:
         super().__init__(message, remedy, ExitCode.DISAGREES)

@@ -143,11 +143,11 @@ def made_once(folder: Path) -> Iterator[Path | None]:
         for left in folder.parent.glob(f".{folder.name}.*"):  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            made = Path(scratch, "made")
-            made.mkdir()
-            yield made
-            _sync_tree(made)
-            made.rename(folder)
+            filled = Path(scratch, "made")
+            filled.mkdir()
+            yield filled
+            _sync_tree(filled)
+            filled.rename(folder)
             sync_folder(folder.parent)
 
 

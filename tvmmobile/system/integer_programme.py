@@ -12,7 +12,7 @@ _HALF = 0.5
 
 @dataclass(frozen=True)
 class Constraint:
-    """A constraint: the sum of some variables, each times its share, lies between two bounds."""
+    """A constraint: a weighted sum of variables lies between two bounds."""
 
     shares: Mapping[int, float]
     low: float
@@ -35,7 +35,7 @@ class Solution:
 def minimised(
     costs: Sequence[float], whole: int, most: float | Sequence[float], rows: Sequence[Constraint], time_limit_s: float, gap: float
 ) -> Solution | None:
-    """Return variables from 0 to `most` that obey all rows and cost least; `None` if none were found in time.
+    """Return the cheapest variables from 0 to `most` that satisfy all rows; `None` if none were found in time.
 
     Args:
         costs: cost of each variable.

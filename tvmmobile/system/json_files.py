@@ -1,4 +1,4 @@
-"""Reads JSON files from elsewhere; whatever they hold, one sentence says what is wrong and where."""
+"""Reads foreign JSON files; one sentence reports any fault and its place."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_version(path: Path, kind: FileKind, content: Any, readable: Sequence[i
         UserError: it is not.
     """
     if not isinstance(content, dict):
-        raise kind.refusal(path, "it holds no object")
+        raise kind.refusal(path, "it is not a JSON object")
     if absent := [name for name in ("version", *parts) if name not in content]:
         raise kind.refusal(path, f"it has no {' and no '.join(absent)}")
     version = content["version"]

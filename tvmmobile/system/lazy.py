@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package itself takes no time."""
+"""Imports names of a package on first use, so that importing the package itself takes no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules of the user's own that register schedule templates, precisions or curves: `TVMMOBILE_PLUGINS` names them."""
+"""Imports the user's modules that register schedule templates, precisions or curves: `TVMMOBILE_PLUGINS` names them."""
 
 from __future__ import annotations
 

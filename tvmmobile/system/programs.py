@@ -28,10 +28,10 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     except subprocess.TimeoutExpired:
         raise UserError(f"{what} did not end within {timeout_s:g} s.", remedy) from None
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
-        if done.returncode == -signal.SIGXFSZ or _TOO_LARGE in said:
+        output = (done.stderr or done.stdout).strip()
+        if done.returncode == -signal.SIGXFSZ or _TOO_LARGE in output:
             raise OSError(errno.EFBIG, f"{what} failed: {os.strerror(errno.EFBIG)}")
-        raise UserError(f"{what} failed: {said[-1200:]}", remedy)
+        raise UserError(f"{what} failed: {output[-1200:]}", remedy)
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The lives of child processes: they end with their parent, and native code that may crash is tried in one first."""
+"""Ends child processes with their parent, and tries native code that may crash in a child first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def survives(call: Callable[[], object]) -> bool:
-    """Run a call in a copy of this process and lose what it returns or raises; return false where a signal ended that process."""
+    """Run a call in a copy of this process, ignoring its result; return false if a signal ended the copy."""
     child = os.fork()
     if child == 0:
         try:

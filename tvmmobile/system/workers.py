@@ -141,9 +141,9 @@ class Workers:
                 self._held.close()
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:
-        source, suspects = iter(jobs), deque[_Try]()
+        source, suspects = iter(jobs), deque[_RunningJob]()
         timeout_s *= slowdown()
-        pending: dict[Any, _Try] = {}
+        pending: dict[Any, _RunningJob] = {}
         try:
             while True:
                 while (one := self._next(source, pending, suspects)) is not None:
@@ -158,7 +158,7 @@ class Workers:
                     with deferred():
                         result = self._result(future, timeout_s)
                     one = pending.pop(future)
-                    if isinstance(result, _Died) and not one.to_blame(result):
+                    if isinstance(result, _WorkerDied) and not one.to_blame(result):
                         one.alone += 1
                         suspects.append(one)
                     else:
@@ -168,16 +168,16 @@ class Workers:
                 for future in pending:
                     future.cancel()
 
-    def _next(self, source: Iterator[Any], pending: Mapping[Any, _Try], suspects: deque[_Try]) -> _Try | None:
-        """Return a job to start now: while there are free workers, or a suspect once nothing else is running."""
+    def _next(self, source: Iterator[Any], pending: Mapping[Any, _RunningJob], suspects: deque[_RunningJob]) -> _RunningJob | None:
+        """Return a job to start now: any while workers are free, or a suspect once nothing else is running."""
         if suspects:
             return suspects.popleft() if not pending else None
         if any(one.alone for one in pending.values()) or len(pending) >= JOBS_EACH * self.count:
             return None
         job = next(source, _NO_MORE)
-        return None if job is _NO_MORE else _Try(job)
+        return None if job is _NO_MORE else _RunningJob(job)
 
-    def _scheduled(self, function: Callable[[Any], Any], one: _Try, timeout_s: float) -> Any:
+    def _scheduled(self, function: Callable[[Any], Any], one: _RunningJob, timeout_s: float) -> Any:
         while True:
             with self._lock:
                 one.pool = self._pool
@@ -204,7 +204,7 @@ class Workers:
             self._pool = self._started()
 
     def _started(self) -> _Pool:
-        """Start processes. The process they are forked from may be dying; it is started again once it is dead."""
+        """Start processes. The process that they fork from may be dying; once dead, it is started again."""
         for pause_s in _PAUSES_S:
             with suppress(UserError):
                 return _Pool(self.count, self._scratch)
@@ -213,36 +213,36 @@ class Workers:
 
     def _result(self, future: Any, timeout_s: float) -> Any:
         if not future.done():
-            return _Died("its worker processes were ended")
+            return _WorkerDied("its worker processes were ended")
         try:
             return future.result()
         except FutureTimeout:
             return WorkerError(f"not done within {timeout_s:.0f} s")
         except BrokenProcessPool:
-            return _Died("its worker processes died")
+            return _WorkerDied("its worker processes died")
         except pebble.ProcessExpired as error:
             if error.exitcode == -signal.SIGPROF:
                 return WorkerError("it took too much processor time")
             check_space(Path(self._scratch))  # LLVM ends the process when it cannot write
-            return _Died(f"its worker process died (exit code {error.exitcode})", error.exitcode)
+            return _WorkerDied(f"its worker process died (exit code {error.exitcode})", error.exitcode)
         except Exception:
             check_space(Path(self._scratch))
             raise
 
 
-class _Died(WorkerError):
+class _WorkerDied(WorkerError):
     """A job's worker died, with this exit code, or the job was lost with the worker of another one."""
 
 
 @dataclass
-class _Try:
-    """A job under way; `alone` counts the times when no other was."""
+class _RunningJob:
+    """A running job; `alone` counts the times when no other ran."""
 
     job: Any
     pool: _Pool | None = None
     alone: int = 0
 
-    def to_blame(self, died: _Died) -> bool:
+    def to_blame(self, died: _WorkerDied) -> bool:
         """Return whether the job itself probably killed its worker."""
         return self.alone > 0 and (died.code is not None or self.alone >= _MOST_TRIES)
 
@@ -306,7 +306,7 @@ class _Starts(ForkServerContext):
     def lost(self) -> bool:
         """Return whether a process ended unasked. This does not read its exit code, which only the first reader gets."""
         with self.lock:
-            return bool(connection.wait([process.sentinel for process in self.started if not process.told], 0))
+            return bool(connection.wait([process.sentinel for process in self.started if not process.ended_by_us], 0))
 
     def end(self) -> None:
         """End whatever was started; nothing starts any more."""
@@ -318,15 +318,15 @@ class _Starts(ForkServerContext):
 
 def _prepared(name: str) -> dict[str, Any]:
     """Return multiprocessing's data for a new process; ours do not get the user's main program, which they would run again."""
-    told = _preparation(name)
-    return {key: value for key, value in told.items() if not (name == _WORKER and key.startswith("init_main_from"))}
+    data = _preparation(name)
+    return {key: value for key, value in data.items() if not (name == _WORKER and key.startswith("init_main_from"))}
 
 
 class _Process(ForkServerProcess):
     def __init__(self, starts: _Starts, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.name = _WORKER
-        self.told = False
+        self.ended_by_us = False
         vars(self)["_config"].pop("tempdir", None)  # its own sockets go with its other temporary files
         self._starts: _Starts | None = starts
 
@@ -342,11 +342,11 @@ class _Process(ForkServerProcess):
             starts.started.append(self)
 
     def terminate(self) -> None:
-        self.told = True
+        self.ended_by_us = True
         super().terminate()
 
     def kill(self) -> None:
-        self.told = True
+        self.ended_by_us = True
         super().kill()
 
 

@@ -39,7 +39,7 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """Return the numbers of a line; raise `KeyError` or `ValueError` if one is no number, is out of range, or contradicts the others."""
+    """Return the numbers of a line; raise `KeyError` or `ValueError` for a non-number, one out of range, or a contradiction."""
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -65,7 +65,7 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or what no layer has."""
+    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or impossible fields."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
@@ -76,7 +76,7 @@ def check_task(task: Task) -> None:
 
 
 def _has_windows(layer: Conv2d) -> bool:
-    """Return whether the windows of a layer are those of equal parts of its channels, and within its kernel."""
+    """Return whether a layer's windows divide its channels equally and lie within its kernel."""
     rows, columns = layer.kernel
     inside = (0 <= top < bottom <= rows and 0 <= left < right <= columns for top, bottom, left, right in layer.windows)
     return layer.groups == 1 and layer.out_channels % len(layer.windows) == 0 and all(inside)
@@ -148,14 +148,16 @@ class Limits:
         threads = min(task.threads, self.cores)
         core_us = (cycles or 0) / self.clock_hz * 1e6
         least_us = core_us / (threads if threads == 1 else threads * _AFTER_THE_END)
-        said = f"latency_us is {latency_us:g}, and its"
+        start = f"latency_us is {latency_us:g}, and its"
         if least_us > latency_us + _ROUNDING_US:
-            return f"{said} core cycles alone take at least {least_us:.4g} at {self.clock_hz / 1e9:g} GHz"
+            return f"{start} core cycles alone take at least {least_us:.4g} at {self.clock_hz / 1e9:g} GHz"
         term_us = dict(figures.terms_us).get("core", core_us)
         if threads == 1 and abs(term_us - core_us) > _ROUNDING_US:
             return f"terms_us.core is {term_us:g}, and its core cycles take {core_us:.4g} at {self.clock_hz / 1e9:g} GHz"
         least_us = self._least_us(task, schedule, threads, latency_us + _ROUNDING_US)
-        return f"{said} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
+        return (
+            f"{start} multiply-adds take at least {least_us:.4g} at the peak of the cores" if least_us > latency_us + _ROUNDING_US else ""
+        )
 
     def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
         """Return the least time of the multiply-adds that the schedule executes.
@@ -181,7 +183,7 @@ def is_retired(schedule: Schedule) -> bool:
 
 
 def untakable(schedule: Schedule) -> str:
-    """Return the reason why no version could build a schedule for its kernel; "" if only this version lacks its template."""
+    """Return why no version could build a schedule for its kernel; "" if only this version lacks its template."""
     if is_retired(schedule):
         return ""
     named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"

@@ -1,4 +1,4 @@
-"""The JSON of a kernel's line in a compacted log: rows of records' numbers, and digests of other schedules that were tried."""
+"""Reads and writes a kernel's line in a compacted log: rows of records' numbers, and digests of other tried schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """A record without the fields that all records of a line share; `trial` is its number among the kernel's trials, from 1."""
+    """A record without the fields that its line's records share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule
@@ -32,7 +32,7 @@ def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dr
     if not kept and not dropped:
         raise ValueError("it lists no trials")
     most = len(kept) + sum(len(digests) for _, digests in dropped)
-    numbers = {one.trial for one in kept}
+    numbers = {record.trial for record in kept}
     if len(numbers) < len(kept) or (numbers and not 1 <= min(numbers) <= max(numbers) <= most):
         raise ValueError(f"its records are not distinct ones of its {most} trials")
     return tuple(kept), dropped
@@ -41,8 +41,8 @@ def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dr
 def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str, Any]:
     """Return `kept` and `dropped` of a line."""
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
-    for one in kept:
-        schedule, figures = one.schedule, one.figures
+    for record in kept:
+        schedule, figures = record.schedule, record.figures
         if isinstance(schedule, TraceSchedule):
             values: tuple[int, ...] = ()
             group = groups.setdefault((schedule,), {"trace": schedule.trace, "rows": []})
@@ -50,11 +50,11 @@ def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str,
             names, values = ",".join(name for name, _ in schedule.knobs), tuple(value for _, value in schedule.knobs)
             key = schedule.template, schedule.version, names, bool(figures.samples_us)
             group = groups.setdefault(key, {"template": schedule.template, "version": schedule.version, "knobs": names, "rows": []})
-        group["rows"].append([one.trial, figures.latency_us, figures.cycles, *values])
+        group["rows"].append([record.trial, figures.latency_us, figures.cycles, *values])
         if figures.samples_us:
             group.setdefault("samples_us", []).append(figures.samples_us)
-    told = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}
-    return {"kept": list(groups.values()), **(told if told["dropped"] else {})}
+    entry = {"dropped": {name: "".join(sorted(digests)) for name, digests in sorted(dropped) if digests}}
+    return {"kept": list(groups.values()), **(entry if entry["dropped"] else {})}
 
 
 def _read_group(group: Mapping[str, Any]) -> list[KeptRecord]:

@@ -104,8 +104,8 @@ class Database:
         return [task for task, trials in self._trials.items() if trials.records]
 
     def described(self) -> list[Task]:
-        """Return every task that a line describes, whether its records can be used or not, in the order in which they became known; without
-        parsing records, as `tasks` does.
+        """Return every task that a line describes, usable or not, in the order in which they became known, without parsing records as
+        `tasks` does.
         """
         for unread in self._undescribed:
             with suppress(*MALFORMED):  # it is refused when it is parsed
@@ -165,9 +165,9 @@ class Database:
             self._trials.setdefault(task, Trials()).add((), digests)
         lines = [encoded(self.identity, record) for record in records]
         lines += [
-            encoded_kernel(self.identity, task, (), trials.told_dropped(), "")
+            encoded_kernel(self.identity, task, (), trials.listed_dropped(), "")
             for task, trials in self._trials.items()
-            if file_name(task) == path.name and trials.told_dropped()
+            if file_name(task) == path.name and trials.listed_dropped()
         ]
         with locked(path):
             return replace_log(path, "".join(lines).encode())
@@ -175,15 +175,15 @@ class Database:
     def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
         """Add records that are not refused; those whose schedules this version cannot build are only noted."""
         self._described.setdefault(task)
-        taken = []
+        buildable_records = []
         for record in records:
             if record.schedule in buildable:
-                taken.append(record)
+                buildable_records.append(record)
             else:
                 self.ignored += (task, record.schedule) not in self._seen
             self._seen.add((task, record.schedule))
-        if taken or dropped:
-            self._trials.setdefault(task, Trials()).add(taken, dropped)
+        if buildable_records or dropped:
+            self._trials.setdefault(task, Trials()).add(buildable_records, dropped)
 
     def _read(self, path: Path) -> None:
         """Read the lines of a file that have this identity."""
@@ -226,7 +226,9 @@ class Database:
         if lies:
             self._refuse(path, number, lies[0])
             return
-        refused = {one.schedule: why for one in line.records if one.schedule not in buildable and (why := untakable(one.schedule))}
+        refused = {
+            record.schedule: why for record in line.records if record.schedule not in buildable and (why := untakable(record.schedule))
+        }
         for why in refused.values():
             self._refuse(path, number, why)
         self._add(line.task, [record for record in line.records if record.schedule not in refused], buildable, line.dropped)
@@ -269,7 +271,7 @@ def lines_in(content: bytes) -> list[bytes]:
 
 
 def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
-    """Yield the lines of a file of any timing model, in their order; their latencies are not comparable with each other.
+    """Yield a file's lines in order, whatever their timing model; their latencies are not comparable.
 
     Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
     cannot be read.

@@ -1,4 +1,4 @@
-"""The content of a tuning log: records, each with the identity of what measured it; and their form as lines."""
+"""The content of a tuning log: records, each with the identity of its measurement, and their form as lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MalformedRecord(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Facts that comparable records share, besides the task: the device, the origin of latencies, and TVM's version."""
+    """The facts, besides the task, that comparable records share: device, origin of latencies, and TVM's version."""
 
     device: str
     origin: Origin
@@ -104,7 +104,7 @@ class Line:
 def encoded(identity: Identity, record: Record) -> str:
     """Encode a record as a line of a log, with its end; it gets the current time if it has none."""
     value = {"schedule": schedule_to_json(record.schedule), "latency_us": record.latency_us}
-    kind = {name: told for name in ("cycles", "samples_us", "error") if (told := getattr(record, name))}
+    kind = {name: figure for name in ("cycles", "samples_us", "error") if (figure := getattr(record, name))}
     terms = {"terms_us": dict(record.terms_us)} if record.terms_us else {}
     return _written(FORMAT, record.task, value, identity, record.when, {**kind, **terms, **({"again": True} if record.again else {})})
 

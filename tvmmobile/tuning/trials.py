@@ -20,7 +20,7 @@ def family(schedule: Schedule) -> str:
 
 
 def digest(schedule: Schedule) -> str:
-    """Return four characters that identify a schedule among a template's tried ones for a kernel."""
+    """Return four characters that identify a schedule among those of its template tried for a kernel."""
     knobs = schedule.trace if isinstance(schedule, TraceSchedule) else ",".join(f"{name}={value}" for name, value in schedule.knobs)
     hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # a file may hold half of a surrogate pair
     # 24 bits: where 64 of 10,000 schedules were dropped, one space in 26 has an untried one that looks like one of them.
@@ -69,8 +69,8 @@ class Trials:
         """Return how many schedules of a template were tried and no longer have a record."""
         return len(self.dropped.get(f"{template}@{version}", ()))
 
-    def told_dropped(self) -> Dropped:
-        """Return `dropped` as lines of logs have it."""
+    def listed_dropped(self) -> Dropped:
+        """Return `dropped` in the form of a log's lines."""
         return _as_lines(self.dropped)
 
     def dropped_without(self, kept: Container[object]) -> Dropped:

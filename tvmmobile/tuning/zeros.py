@@ -1,4 +1,4 @@
-"""Zeros among the weights of a network: which layers gain from kernels that leave them out."""
+"""Decides which layers of a network gain from kernels that leave out zero weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 16
 
 
 def planes_of(network: Network) -> Mapping[int, Layer]:
-    """Return by node the layers that may be computed with their channels first; none without enough zeros.
+    """Return the layers that may be computed with channels first, by node; none without enough zeros.
 
     1×1 layers have `sparse`, unless they add a tensor that stays NHWC: these write their channels first at most.
     """
@@ -43,7 +43,7 @@ def planes_of(network: Network) -> Mapping[int, Layer]:
 
 
 def entries_of(weight: Array) -> tuple[int, int]:
-    """Return the `sparse` of a 1×1 convolution with these weights: with groups of outputs of the size that costs least."""
+    """Return the `sparse` of a 1×1 convolution with these weights, for the group size that costs least."""
     outputs = weight.shape[-1]
     sizes = [size for size in TOGETHER if outputs % size == 0]
     counts = {size: _count(weight, size) for size in sizes}
@@ -69,5 +69,5 @@ def _count(weight: Array, together: int) -> int:
 
 
 def rounded_up(count: int) -> int:
-    """Return the number of entries of the task that stands for layers with so many."""
+    """Return the entries of the task that represents layers with so many."""
     return math.ceil(2 ** (math.ceil(math.log2(count) * STEPS) / STEPS)) if count else 0

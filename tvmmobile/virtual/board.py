@@ -156,7 +156,7 @@ class OwnCalibration(_Strict):
 
 
 class Board(_Strict):
-    """A board that can be modelled, or those of its cores that are of one kind; `clock_hz` in Hz.
+    """A board that can be modelled, or its cores of one kind; `clock_hz` in Hz.
 
     Attributes:
         midr: the core's main ID register, by which libraries choose kernels; 0 if it is not known. Like `features`, it is not part of
@@ -196,13 +196,13 @@ class Board(_Strict):
         return self
 
     def at_clock_of(self, core: int) -> Board:
-        """Return the board as if all its cores had this one's clock; cores beyond the last one are like that."""
+        """Return the board as if all cores had this one's clock; cores beyond the last are like it."""
         if not self.clocks_hz:
             return self
         return self.model_copy(update={"clock_hz": self.clocks_hz[min(core, self.cores - 1)], "clocks_hz": ()})
 
     def clocked_at(self, clock_hz: float) -> Board:
-        """Return the board with another clock; those of its cores keep their ratios."""
+        """Return the board with another clock; its cores' clocks keep their ratios."""
         clocks_hz = tuple(one * (clock_hz / self.clock_hz) for one in self.clocks_hz[1:])
         return self.model_copy(update={"clock_hz": clock_hz, "clocks_hz": (clock_hz, *clocks_hz) if self.clocks_hz else ()})
 
@@ -281,7 +281,7 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
 @functools.cache
 def core_file(mcpu: str) -> dict[str, Any]:
-    """Return what a core's file holds; empty if the core has no file."""
+    """Return a core's file content; empty if the core has no file."""
     known = {path.stem: path for path in CORES.glob("*.toml")}
     return _toml(known[mcpu]) if mcpu in known else {}
 

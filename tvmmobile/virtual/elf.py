@@ -1,4 +1,4 @@
-"""Reads an ELF file: its machine, what it needs to start, and which function an address belongs to.
+"""Reads an ELF file: its machine, its requirements to start, and the functions behind addresses.
 
 Also finds the file of an address in a finished program, from its /proc/self/maps.
 Tool Interface Standard, ELF 1.2, with the 64-bit layout of the System V ABI.

@@ -52,7 +52,7 @@ class ModelledRun:
 
 @dataclass(frozen=True)
 class RegionTime:
-    """One region of a run: its modelled time, and the misses behind it, of all threads together."""
+    """A region of a run: its modelled time, and the misses of all threads together."""
 
     modelled_ms: float
     misses: MissCounts
@@ -111,7 +111,7 @@ def modelled_course(profile: Profile, board: Board, parameters: Sequence[Paramet
 
 
 def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
-    """Return a run's phases, summed where memory was about equally busy; none for a board whose core waits for each miss."""
+    """Return a run's phases, summed where memory was about equally busy; none for a core that waits for each miss."""
     return _phases(profile, board, _core_cycles(profile, board)) if overlaps(board) else ()
 
 
@@ -128,7 +128,7 @@ def _phases(profile: Profile, board: Board, core_cycles: Sequence[float]) -> tup
 
 
 def _core_cycles(profile: Profile, board: Board) -> list[float]:
-    """Return the core cycles of each segment."""
+    """Return each segment's core cycles."""
     cycles = block_cycles(profile.executed(), board, costs_for(board))
     return [sum(cycles[index] * count for index, count in segment.counts.items()) for segment in profile.segments]
 

@@ -27,7 +27,7 @@ def check_own_board(path: Path, option: str) -> None:
 
 
 def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Board:
-    """Write a board under the file's name, with `remarks` as comments at the top; return it as the file has it now."""
+    """Write a board under the file's name, with `remarks` as comments at the top; return the board read back."""
     named = board.model_copy(update={"name": path.stem})
     values = named.model_dump() | {name: getattr(named, name) for name in ("midr", "features", "assumed")}
     if named.clocks_hz:
@@ -40,7 +40,7 @@ def write_own_board(board: Board, path: Path, remarks: Sequence[str] = ()) -> Bo
 
 
 def _toml(values: dict[str, Any], table: str = "") -> str:
-    """Write tables after the plain values, as TOML wants them; JSON writes numbers, truth values and printable text as TOML does."""
+    """Write tables after the plain values, as TOML needs; JSON writes numbers, booleans and printable text like TOML."""
     inner = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"[{table}]\n"] if table and len(inner) < len(values) else []
     lines += [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if key not in inner]

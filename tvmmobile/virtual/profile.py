@@ -60,7 +60,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class MissCounts:
-    """First-level misses by where their line came from, each counted once, and the traffic beyond.
+    """First-level misses by the line's origin, each counted once, and the traffic beyond.
 
     Attributes:
         l2: lines that the second level did not have.
@@ -180,12 +180,12 @@ def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:
 
 
 def basic_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Cut translation blocks at each other's ends, sum them, and join those that always follow each other; sorted by address."""
+    """Cut translation blocks at each other's ends, sum them, and join blocks that always follow each other; sorted by address."""
     return basic_blocks_of(list(blocks))[0]
 
 
 def basic_blocks_of(blocks: Sequence[Block]) -> tuple[list[Block], list[list[tuple[int, float]]]]:
-    """Return `basic_blocks`, and for each translation block the basic blocks that it ran with the share (0 to 1) of each."""
+    """Return `basic_blocks`, and each translation block's basic blocks with their shares (0 to 1)."""
     cuts = sorted({place for block in blocks for place in (block.address, block.end)})
     counts: defaultdict[tuple[int, bytes], int] = defaultdict(int)
     pieces = [list(_pieces(block, cuts)) for block in blocks]

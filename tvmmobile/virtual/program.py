@@ -1,4 +1,4 @@
-"""Any AArch64 program on a virtual board: run under QEMU to its end, its marked region counted and its caches simulated.
+"""Runs any AArch64 program to its end on a virtual board under QEMU, counting its marked region and simulating caches.
 
 The region lies between the system calls prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0), which Linux refuses and which
 therefore do no harm on a board; a program without them is modelled as a whole. One thread is modelled, the one that opens the region.
@@ -181,7 +181,7 @@ def _candidates(name: str, sysroot: Path | None) -> list[Path]:
 
 
 def _problem_of(path: Path) -> tuple[str, str] | None:
-    """Return why a file cannot run on a board, and what to do about it."""
+    """Return why a file cannot run on a board, and the remedy."""
     try:
         elf = read_elf(path)
     except NotElf:
@@ -216,7 +216,7 @@ def _check_end(code: int, name: str) -> None:
 
 
 def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
-    """Return the profile of the one process with a region, else of the program itself, and that process's memory map."""
+    """Return the profile and memory map of the one process with a region, or else of the program itself."""
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
     try:
         profiles = {pid: parse_profile(text) for pid, text in texts.items()}

@@ -1,4 +1,4 @@
-"""Summarises a program's modelled run: as JSON, and how far its time can be trusted."""
+"""Summarises a program's modelled run as JSON, and says how far its time can be trusted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _confirmed(board: Board, threads: int) -> str:
 
 
 def doubt(board: Board) -> str:
-    """Return "; no measurement has confirmed this board" if no published row is of it, to follow what a latency is; else ""."""
+    """Return "; no measurement has confirmed this board", to follow a latency, if no published row is of it; else ""."""
     fit = calibration_of(board)
-    seen = {*fit.board_names, *(one.board for one in fit.checks)} if fit else set()
+    seen = {*fit.board_names, *(check.board for check in fit.checks)} if fit else set()
     return "" if board.calibration or board.name in seen else f"; {_UNCONFIRMED} this board"

@@ -1,4 +1,4 @@
-"""An AArch64 Python with third-party wheels, assembled without root rights, that runs under QEMU as on the board.
+"""Assembles an AArch64 Python with third-party wheels, without root rights, that runs under QEMU as on the board.
 
     sysroot=$(./scripts/sysroot ncnn==1.0.20261020 numpy==2.4.0)
     ./scripts/tvmmobile virtual run --sysroot "$sysroot" -- python3 program.py
@@ -56,28 +56,28 @@ def python_sysroot(board: Board, requirements: Sequence[str] = (), say: Callable
     files = core_files(board)
     wheels = wheels_digest(requirements, release)
     folder = cache_dir() / f"sysroot-{board.name}-{recipe_digest([wheels, files])}"
-    with filling_cache(), made_once(folder) as made:
-        if made is not None:
+    with filling_cache(), made_once(folder) as new:
+        if new is not None:
             unpacked = _unpacked(cache_dir() / f"sysroot-{wheels}", requirements, say, release)
-            shutil.copytree(unpacked, made, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
+            shutil.copytree(unpacked, new, symlinks=True, copy_function=_link_or_copy, dirs_exist_ok=True)
             for name, text in files.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).write_text(text, encoding="ascii")
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                (new / name).write_text(text, encoding="ascii")
     return folder
 
 
 def wheels_digest(requirements: Sequence[str], release: str = "") -> str:
-    """Return a digest (16 hex digits) of what `python_sysroot` holds for every board."""
+    """Return a digest (16 hex digits) of the content that `python_sysroot` has for every board."""
     return recipe_digest([PACKAGES, PLATFORMS, sorted(requirements), 2, *([release] if release else [])])
 
 
 def _unpacked(folder: Path, requirements: Sequence[str], say: Callable[[str], None], release: str) -> Path:
     """Return a sysroot without a board's files; build it if it is missing."""
-    with made_once(folder) as made:
-        if made is not None:
+    with made_once(folder) as new:
+        if new is not None:
             say("Building an AArch64 Python in the cache (once, about a minute) …")
-            _unpack_debian(made.parent, made, release)
-            _unpack_wheels(made.parent, made, requirements)
+            _unpack_debian(new.parent, new, release)
+            _unpack_wheels(new.parent, new, requirements)
     return folder
 
 
@@ -90,7 +90,7 @@ def _link_or_copy(source: str, goal: str) -> None:
 
 
 def core_files(board: Board) -> dict[str, str]:
-    """Return the files of /proc and /sys by which libraries choose kernels, blocks or thread counts, by path.
+    """Return the files of /proc and /sys from which libraries choose kernels, blocks or thread counts, by path.
 
     ncnn and XNNPACK size their blocks by `cache`, ncnn reads `regs` and `topology`, MNN groups cores by `cpufreq`. A file missing here
     would be found on this machine, which has other cores; an empty one counts as missing. `cpu_capacity` is there where clocks differ.
@@ -145,8 +145,8 @@ def _cache_files(board: Board, number: int) -> dict[str, str]:
         known = {"size": f"{size // 1024}K", "ways_of_associativity": f"{ways}", "coherency_line_size": f"{caches.line_bytes}"}
         shared = f"{sum(1 << core for core in cores):x}"
         named = {"level": f"{level}", "type": kind, "shared_cpu_map": shared, "shared_cpu_list": _list_of(cores)}
-        told = (known if size else dict.fromkeys(known, "")) | (named if cores else dict.fromkeys(named, ""))
-        files |= {f"index{index}/{name}": f"{text}\n" if text else "" for name, text in told.items()}
+        contents = (known if size else dict.fromkeys(known, "")) | (named if cores else dict.fromkeys(named, ""))
+        files |= {f"index{index}/{name}": f"{text}\n" if text else "" for name, text in contents.items()}
     return files
 
 

@@ -1,4 +1,4 @@
-"""Places several threads' segments on a time axis: each after its predecessors, all sharing one memory.
+"""Places several threads' segments on a time axis, each after its predecessors, with one shared memory.
 
 A segment begins when its thread's previous one has ended and the segment that it waits for has begun, plus a handover: the line's
 invalidation and its transfer between two cores, each assumed to take as long as an access to the level that the cores share. The last
@@ -38,7 +38,7 @@ class Course:
     copied: float
 
     def term_ms(self, bandwidth: float) -> dict[str, float]:
-        """Return the terms of the run's time; the last one is `bandwidth`, for which memory makes all threads wait.
+        """Return the terms of the run's time; the last is `bandwidth`, the time that all threads wait for memory.
 
         Args:
             bandwidth: memory's rate for all cores together, as a share of `copied`.
@@ -60,8 +60,8 @@ def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, floa
         if region in (None, segment.region):
             members_of[segment.region].append(i)
     for members in members_of.values():
-        chain, asked = _region_course(members, profile, board, worked)
-        traffic += asked
+        chain, requested = _region_course(members, profile, board, worked)
+        traffic += requested
         for name, ms in chain.items():
             terms[name] += ms
         for i in members:
@@ -104,7 +104,7 @@ def _handover_ms(board: Board) -> float:
 
 
 def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: float) -> list[tuple[float, float]]:
-    """Return spans of time with the bytes a millisecond that all threads ask for, each segment's traffic spread evenly over it."""
+    """Return spans of time with all threads' bytes per millisecond, spreading each segment's traffic evenly."""
     steps: defaultdict[float, float] = defaultdict(float)
     for begin, stop, segment in spans:
         stop = min(stop, end)
@@ -112,8 +112,8 @@ def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: f
             rate = (segment.misses.fills + segment.misses.write_backs) * board.caches.line_bytes / (stop - begin)
             steps[begin] += rate
             steps[stop] -= rate
-    asked, rate = [], 0.0
+    spans_of_traffic, rate = [], 0.0
     for place, following in itertools.pairwise(sorted(steps)):
         rate += steps[place]
-        asked.append((following - place, rate))
-    return asked
+        spans_of_traffic.append((following - place, rate))
+    return spans_of_traffic

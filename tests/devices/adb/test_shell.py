@@ -88,13 +88,13 @@ def test_stopping_and_closing_end_programs(remote: AdbRemote, phone: Phone) -> N
 
 
 def test_several_threads(remote: AdbRemote) -> None:
-    said: list[str] = []
-    threads = [threading.Thread(target=lambda n=n: said.append(remote.run(["echo", str(n)]).stdout)) for n in range(12)]
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda n=n: answers.append(remote.run(["echo", str(n)]).stdout)) for n in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(map(int, said)) == list(range(12))
+    assert sorted(map(int, answers)) == list(range(12))
 
 
 def test_a_process_that_dies_leaves_no_program_behind(phone: Phone, server: int, repository: Path) -> None:

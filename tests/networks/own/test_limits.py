@@ -28,9 +28,9 @@ from tvmmobile.networks.own.loading import load_own
 from tvmmobile.system.errors import UserError
 
 
-def refused(path: Path, said: str, batch: int | None = None) -> None:
+def refused(path: Path, message: str, batch: int | None = None) -> None:
     """The file is refused, in so many words."""
-    with pytest.raises(UserError, match=re.escape(said)) as raised:
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
         load_own(OwnFile(path), None, None, 0, batch)
     assert raised.value.remedy
 
@@ -80,9 +80,9 @@ def test_windows_beyond_any_image(name: str, numbers: list[int], tmp_path: Path)
     refused(write_model(tmp_path / "net.onnx", graph), f"Conv has {name} ")
 
 
-@pytest.mark.parametrize(("shape", "said"), [((1, 3, 2**31, 2**31), "more than 536,870,912"), ((1, 3, -5, 8), "a negative extent")])
-def test_images_that_no_memory_holds(shape: tuple[int, ...], said: str, tmp_path: Path) -> None:
-    refused(write_model(tmp_path / "net.onnx", convolution(), shape), said)
+@pytest.mark.parametrize(("shape", "message"), [((1, 3, 2**31, 2**31), "more than 536,870,912"), ((1, 3, -5, 8), "a negative extent")])
+def test_images_that_no_memory_holds(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
+    refused(write_model(tmp_path / "net.onnx", convolution(), shape), message)
 
 
 def test_a_result_that_no_memory_holds(tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     (tmp_path / "zero.tflite").symlink_to("/dev/zero")
     (tmp_path / "folder.pt2").mkdir()
-    for name, said in (("pipe.onnx", "not a regular file"), ("zero.tflite", "not a regular file"), ("folder.pt2", "Is a directory")):
-        refused(tmp_path / name, said)
+    for name, message in (("pipe.onnx", "not a regular file"), ("zero.tflite", "not a regular file"), ("folder.pt2", "Is a directory")):
+        refused(tmp_path / name, message)
 
 
 def test_a_file_larger_than_memory(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def _on_gpu(content: bytes) -> bytes:
     """Tensors as `torch.save` writes those of a GPU."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(one for one in members if one.endswith("data.pkl"))
+    name = next(member for member in members if member.endswith("data.pkl"))
     assert b"X\x03\0\0\0cpu" in members[name]
     members[name] = members[name].replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
     return packed(list(members.items()))
@@ -205,7 +205,7 @@ def _on_gpu(content: bytes) -> bytes:
 def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes, bytes] = (b"", b"")) -> Path:
     with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    for name in [one for one in members if one.endswith(".json")]:
+    for name in [member for member in members if member.endswith(".json")]:
         members[name] = members[name].replace(*everywhere) if everywhere[0] else members[name]
         if name.endswith("model.json"):
             program = json.loads(members[name])
@@ -219,7 +219,7 @@ def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes,
 
 
 @pytest.mark.parametrize(
-    ("node", "name", "given", "said"),
+    ("node", "name", "given", "message"),
     [
         (1, "min_val", {"as_ints": []}, "aten.hardtanh.default is {'as_ints': []}, not number"),
         (1, "min_val", {"as_bool": "x"}, "{'as_bool': 'x'}, not number"),
@@ -231,11 +231,11 @@ def _pt2(folder: Path, change: Callable[[Any], object], everywhere: tuple[bytes,
         (2, "start_dim", {"as_float": 1.0}, "not int"),
     ],
 )
-def test_arguments_of_other_kinds(node: int, name: str, given: Any, said: str, tmp_path: Path) -> None:
+def test_arguments_of_other_kinds(node: int, name: str, given: Any, message: str, tmp_path: Path) -> None:
     def change(graph: Any) -> None:
         next(one for one in graph["nodes"][node]["inputs"] if one["name"] == name)["arg"] = given
 
-    refused(_pt2(tmp_path, change), said)
+    refused(_pt2(tmp_path, change), message)
 
 
 def test_an_operator_without_an_argument_and_one_that_is_none(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_what_torch_computes_from_it_that_no_memory_holds(tmp_path: Path) -> Non
     torch.export.save(torch.export.export(Repeats().eval(), (torch.zeros(1, 3, 8, 8),)), path)
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(one for one in members if one.endswith("model.json"))
+    name = next(member for member in members if member.endswith("model.json"))
     members[name] = members[name].replace(b'"as_ints": [1, 1, 2, 2]', b'"as_ints": [1, 1, 100000, 100000]')
     path.write_bytes(packed(list(members.items())))
     refused(path, "more than 536,870,912 numbers")
@@ -349,7 +349,7 @@ def test_litert_files_that_contradict_themselves(tmp_path: Path) -> None:
     def tensor(name: str, value: Any) -> Callable[[Any], object]:
         return lambda model: setattr(model.subgraphs[0].tensors[0], name, value)
 
-    for change, said in (
+    for change, message in (
         (options("strideH", 0), "cannot be imported"),
         (options("strideW", 2**31 - 1), "Conv has strides 2147483647"),
         (options("strideW", -1), "Conv has strides -1"),
@@ -359,7 +359,7 @@ def test_litert_files_that_contradict_themselves(tmp_path: Path) -> None:
         (tensor("type", 99), "a type that is not supported"),
         (tensor("buffer", 10**6), "is damaged or not a LiteRT file"),
     ):
-        refused(_litert(tmp_path, change), said)
+        refused(_litert(tmp_path, change), message)
 
 
 def test_a_litert_file_of_a_huge_resize(tmp_path: Path) -> None:

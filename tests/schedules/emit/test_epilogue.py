@@ -65,7 +65,7 @@ def with_steps(region: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 
 def test_every_template_of_sums_is_tried() -> None:
-    """And those are the templates that take a clamp. One has the epilogue of `plane_conv` and takes no steps that read tensors, and one
+    """They are the templates that take a clamp. One has the epilogue of `plane_conv` and takes no steps that read tensors, and one
     that of `pointwise`, on cores with SDOT.
     """
     assert {template.name for template in TEMPLATES} - REGIONS.keys() == {

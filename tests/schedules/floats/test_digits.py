@@ -75,7 +75,7 @@ def test_every_pixel_has_a_scale_of_its_own(pi5: Agents, size: float, tmp_path: 
 @pytest.mark.virtual
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_pixel_that_is_not_finite_has_no_finite_result(pi5: Agents, number: float, tmp_path: Path) -> None:
-    """And the others keep theirs."""
+    """The other pixels keep their results."""
     task = Task((Conv2d(1, 3, 32, 16, weights=WEIGHTS),), machine=pi5.profile.machine)
     given, inputs = make_parameters(task), make_inputs(task)
     expected = expected_output(task, inputs, given).reshape(3, 16)

@@ -116,7 +116,7 @@ def test_more_entries_than_the_layer_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nans_reach_what_their_channel_reaches(tmp_path: Path, name: str) -> None:
-    """But for products with zeros, which are left out."""
+    """The exception is products with zeros, which are left out."""
     layer = sparse(Conv2d(3, 5, 9, 8, clamp=(0.0, None)), 0.3, 1)
     task = Task((layer,))
     data = make_inputs(task)
@@ -140,12 +140,12 @@ def test_threads_share_the_entries() -> None:
 @pytest.mark.parametrize(("pixels", "most", "expected"), [(49, 7, [7, 6]), (196, 7, [7] * 7), (3, 8, [3]), (9, 2, [2, 1])])
 def test_strips_are_about_equal_and_cover_all_pixels(pixels: int, most: int, expected: list[int]) -> None:
     strips = strips_of(pixels, 4, most)
-    assert [len(one.vectors) for one in strips for _ in range(one.count)] == expected
+    assert [len(strip.vectors) for strip in strips for _ in range(strip.count)] == expected
     covered = set()
-    for one in strips:
-        for number in range(one.count):
-            start = one.start + number * len(one.vectors) * one.lanes
-            covered |= {start + place + lane for place in one.vectors for lane in range(one.lanes)}
+    for strip in strips:
+        for number in range(strip.count):
+            start = strip.start + number * len(strip.vectors) * strip.lanes
+            covered |= {start + place + lane for place in strip.vectors for lane in range(strip.lanes)}
     assert covered == set(range(pixels))
 
 

@@ -160,7 +160,7 @@ def test_usual_knobs(tmp_path: Path, task: Task, threads: int) -> None:
 
 @pytest.mark.parametrize(("height", "width", "threads", "axis"), [(13, 61, 1, 0), (15, 53, 3, 1)])
 def test_last_part_is_shorter(tmp_path: Path, height: int, width: int, threads: int, axis: int) -> None:
-    """And of an odd number of pixels where the others' is even."""
+    """It has an odd number of pixels where the others have an even one."""
     task = task_of(height, width, 128, 128, threads=threads)
     knobs = {"rows": 7, "columns": 8, "parts": 8, "m_block": 4, "n_block": 2, "k_block": 0, "axis": axis}
     assert run_on_host(task, space_of(task).schedule(knobs), tmp_path / "kernel.so") <= TOLERANCE

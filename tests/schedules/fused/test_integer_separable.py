@@ -53,11 +53,15 @@ def test_spaces(layers: tuple[Conv2d, Conv2d], threads: int) -> None:
 def test_whose_pairs_it_leaves() -> None:
     """On cores with SDOT, with weights that no cache keeps, with a residual between both, and layers in the other order."""
     first, second = pair(14, 14, 64, 64)
-    taken = Task((first, second), "int8", machine=machine_of("cortex-a72"))
+    task = Task((first, second), "int8", machine=machine_of("cortex-a72"))
     large = pair(14, 14, 512, 512)
-    others = [replace(taken, machine=machine_of("cortex-a76")), replace(taken, region=large), replace(taken, region=(second, first))]
-    others.append(replace(taken, region=(replace(first, residual=True), second)))
-    assert templates_for(taken) and not any(map(templates_for, others))
+    others = [
+        replace(task, machine=machine_of("cortex-a76")),
+        replace(task, region=large),
+        replace(task, region=(second, first)),
+    ]
+    others.append(replace(task, region=(replace(first, residual=True), second)))
+    assert templates_for(task) and not any(map(templates_for, others))
 
 
 ONE, TWO = pair(9, 13, 32, 20), pair(17, 15, 40, 24, 2)

@@ -67,7 +67,7 @@ def test_values(seed: int, newer: Agents, tmp_path: Path) -> None:
     ids=lambda case: case if isinstance(case, str) else case.name,
 )
 def test_steps_and_addends(layer: Conv2d, name: str, newer: Agents, tmp_path: Path) -> None:
-    """And 1×1 convolutions whose input channels come in no eights, or that reach into padding."""
+    """Also 1×1 convolutions whose input channels do not divide by 8, or that reach into padding."""
     check(newer, layer, name, tmp_path)
 
 

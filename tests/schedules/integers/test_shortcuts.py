@@ -26,7 +26,7 @@ def kernel_of(*layers: Layer, mcpu: str = "cortex-a72") -> tuple[Task, Template,
     template = templates_for(task)[0]
     space = template.space(task)
     assert space is not None
-    given = [one for one in make_parameters(task) if isinstance(one, IntegerParameters)]
+    given = [parameter for parameter in make_parameters(task) if isinstance(parameter, IntegerParameters)]
     return task, template, space.default.values, [replace(one, weight=normal(one.weight.shape)) for one in given]
 
 

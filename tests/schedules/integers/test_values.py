@@ -150,7 +150,7 @@ def test_whose_windows_are_whose() -> None:
     """Products and images keep their templates; groups, and channels in blocks, have none."""
     layers = (Conv2d(8, 8, 16, 16), IMAGE, WINDOW, replace(WINDOW, groups=2), replace(WINDOW, in_layout="NCHW16c"))
     for mcpu, kind in (("cortex-a72", "long"), ("cortex-a76", "dot")):
-        found = [[template.name for template in templates_for(Task((one,), "int8", machine=machine_of(mcpu)))] for one in layers]
+        found = [[template.name for template in templates_for(Task((layer,), "int8", machine=machine_of(mcpu)))] for layer in layers]
         assert found == [[f"{kind}_product"], [f"{kind}_image"], [f"{kind}_window"], [], []]
 
 

@@ -1,4 +1,4 @@
-"""Which function draws which operator."""
+"""Registers the function that draws each operator."""
 
 from __future__ import annotations
 

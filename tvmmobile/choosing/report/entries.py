@@ -13,13 +13,13 @@ _COLUMNS = ("variant", "dtype", "threads", "place", "top1_percent", "top1_source
 
 
 def placed(choice: NetworkChoice) -> Iterator[tuple[str, PricedCandidate]]:
-    """Yield all candidates with what became of them: `best`, `front`, `beaten` or `untuned`."""
-    for one in choice.front:
-        yield "best" if one is choice.best else "front", one
-    for one in sorted(choice.beaten, key=lambda other: other.worst_us):
-        yield "beaten", one
-    for one in choice.untuned:
-        yield "untuned", one
+    """Yield all candidates with their outcome: `best`, `front`, `beaten` or `untuned`."""
+    for candidate in choice.front:
+        yield "best" if candidate is choice.best else "front", candidate
+    for candidate in sorted(choice.beaten, key=lambda other: other.worst_us):
+        yield "beaten", candidate
+    for candidate in choice.untuned:
+        yield "untuned", candidate
 
 
 def json_of(choice: NetworkChoice) -> dict[str, Any]:

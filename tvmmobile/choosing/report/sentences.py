@@ -39,7 +39,7 @@ def _sizes(budget: Budget) -> Iterator[str]:
 
 def sources_of(choice: NetworkChoice) -> list[str]:
     """Return where the accuracies on the front are from, in the order of their numbers."""
-    return list(dict.fromkeys(one.candidate.accuracy.source for one in (*choice.front, *choice.beaten)))
+    return list(dict.fromkeys(priced.candidate.accuracy.source for priced in (*choice.front, *choice.beaten)))
 
 
 def origins(choice: NetworkChoice) -> list[str]:
@@ -53,7 +53,7 @@ def origins(choice: NetworkChoice) -> list[str]:
     for number, source in enumerate(sources, start=1):
         measured = any(one.candidate.accuracy.measured for one in known if one.candidate.accuracy.source == source)
         found.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
-    shares = [one.estimated for one in (*choice.front, *choice.beaten) if one.estimated]
+    shares = [candidate.estimated for candidate in (*choice.front, *choice.beaten) if candidate.estimated]
     if shares:
         found.append(
             f"{ESTIMATED} Up to {max(shares):.0%} of a latency is estimated: kernels without a record, from the nearest shapes with one. "
@@ -74,11 +74,11 @@ def left_out(choice: NetworkChoice) -> list[str]:
         (choice.skipped, "not priced: they cannot change the answer"),
     ]
     found = [f"{plural(count, 'library')} {why}." for count, why in left if count]
-    for one in choice.untuned[:_NAMED]:
-        spec, lacking = one.candidate.model.spec, max(latency.unmeasured for latency in one.latencies.values())
+    for priced in choice.untuned[:_NAMED]:
+        spec, lacking = priced.candidate.model.spec, max(latency.unmeasured for latency in priced.latencies.values())
         kernels = plural(lacking, "kernel")
         what = "without a record, or one like it; tvmmobile tune measures them."
-        found.append(f"{spec.variant} in {one.candidate.precision.name}: {kernels} {what}")
+        found.append(f"{spec.variant} in {priced.candidate.precision.name}: {kernels} {what}")
     if len(choice.untuned) > _NAMED:
         found.append(f"{len(choice.untuned) - _NAMED} more have such kernels.")
     if choice.unknown:

@@ -58,5 +58,5 @@ def _answer(connection: socket.socket, path: str) -> int:
         return int(size)
     if name in (b"DONE", b"OKAY"):
         return 0
-    said = receive(connection, size).decode(errors="replace") if name == b"FAIL" else f"unexpected answer {name!r}"
-    raise OSError(error_number(said, errno.EIO), said, path)
+    reason = receive(connection, size).decode(errors="replace") if name == b"FAIL" else f"unexpected answer {name!r}"
+    raise OSError(error_number(reason, errno.EIO), reason, path)

@@ -82,11 +82,11 @@ def _server_answers(server: AdbServer) -> Iterator[None]:
 def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s: float) -> None:
     """Return once the device's state is `device`."""
     network = bool(_NETWORK_SERIAL.fullmatch(serial))
-    said, offline_since = "", time.monotonic()
+    reason, offline_since = "", time.monotonic()
     while True:
         listed = dict(server.devices())
-        if network and not said and serial not in listed:
-            said = _connect(server, serial, deadline) or "no answer"
+        if network and not reason and serial not in listed:
+            reason = _connect(server, serial, deadline) or "no answer"
             continue
         state = listed.get(serial, "")
         if state == "device":
@@ -98,7 +98,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
                 f"this user may not use {serial}: {state}.", "Run: apt-get install -y android-sdk-platform-tools-common"
             )
         if not state:
-            raise _unknown(serial, listed, said)
+            raise _unknown(serial, listed, reason)
         if state not in ("offline", "connecting", "authorizing"):
             raise DeviceUnavailable(f"{serial} is in state {state}.", f"Boot Android on it: adb -s {serial} reboot")
         if time.monotonic() >= deadline:
@@ -108,7 +108,7 @@ def _wait_until_ready(server: AdbServer, serial: str, deadline: float, timeout_s
         if network and state == "offline" and time.monotonic() - offline_since > _OFFLINE_S:
             with contextlib.suppress(AdbRefused, NoAnswer):
                 server.ask(f"host:disconnect:{serial}")
-            said, offline_since = _connect(server, serial, deadline), time.monotonic()
+            reason, offline_since = _connect(server, serial, deadline), time.monotonic()
         time.sleep(_POLL_S)
 
 
@@ -122,14 +122,14 @@ def _connect(server: AdbServer, serial: str, deadline: float) -> str:
         return "no answer"
 
 
-def _unknown(serial: str, listed: dict[str, str], said: str) -> DeviceUnavailable:
-    if said:
+def _unknown(serial: str, listed: dict[str, str], reason: str) -> DeviceUnavailable:
+    if reason:
         return DeviceUnavailable(
-            f"{serial} cannot be reached: {said}.", f"Check the address, and turn on network debugging: adb connect {serial}"
+            f"{serial} cannot be reached: {reason}.", f"Check the address, and turn on network debugging: adb connect {serial}"
         )
-    there = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
+    names = ", ".join(f"{other} ({state})" for other, state in sorted(listed.items())) or "none at all"
     return DeviceUnavailable(
-        f"adb knows no device {serial}; it knows {there}.", "Connect it, turn on USB debugging, and look for it with: adb devices"
+        f"adb knows no device {serial}; it knows {names}.", "Connect it, turn on USB debugging, and look for it with: adb devices"
     )
 
 
@@ -210,7 +210,7 @@ class AdbRemote:
         return opened
 
     def alive(self) -> bool:
-        """Report false if an opened port is missing, too: then adb has reconnected to the device."""
+        """Return whether the device answers with all its ports: a missing one means that adb has reconnected."""
         deadline = time.monotonic() + ALIVE_TIMEOUT_S
         try:
             with self._link():

@@ -127,11 +127,11 @@ def _text(connection: socket.socket) -> str:
 
 
 def _check_okay(connection: socket.socket) -> None:
-    said = receive(connection, 4)
-    if said == b"FAIL":
+    status = receive(connection, 4)
+    if status == b"FAIL":
         raise AdbRefused(_text(connection).partition("\n")[0])
-    if said != b"OKAY":
-        raise Gone(f"unexpected answer from adb: {said!r}")
+    if status != b"OKAY":
+        raise Gone(f"unexpected answer from adb: {status!r}")
 
 
 def running_server() -> AdbServer:
@@ -157,8 +157,8 @@ def _start(port: int) -> None:
     except subprocess.TimeoutExpired as error:
         raise DeviceUnavailable(f"adb did not start its server within {START_TIMEOUT_S:g} s.", "Run: adb start-server") from error
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        raise DeviceUnavailable(f"adb cannot start its server on port {port}: {said}.", "Run: adb start-server")
+        reason = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise DeviceUnavailable(f"adb cannot start its server on port {port}: {reason}.", "Run: adb start-server")
 
 
 def _listens(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The process behind a started device: a tracker and the agents, which all end when the process that started it does.
+"""The process behind a started device: a tracker and the agents, all of which end with the process that started it.
 
 Run as a process of its own with the standard library alone. It reads its `HostConfig` as one line of JSON from standard input, prints
 `{"port": …}` once every agent has registered (or `{"error": …}`), and stops at SIGTERM, at the end of its input, or when its parent is
@@ -140,7 +140,7 @@ def say(message: dict[str, object]) -> None:
         sys.stdout.flush()
 
 
-def told(error: DeviceUnavailable) -> dict[str, object]:
+def error_message(error: DeviceUnavailable) -> dict[str, object]:
     """Return the message about an error, for `say`; `launch.hosted` reads it."""
     message, remedy = error.as_typed
     return {"error": message, "remedy": remedy, "again": error.again}

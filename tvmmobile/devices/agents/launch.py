@@ -45,11 +45,11 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
             yield int(str(message["port"]))
         except DeviceUnavailable as error:  # who measures only sees that no agent answers
             host.terminate()
-            said = _message(host, _STOP_HOST_S)
-            if "error" in said:
-                cure, rest = "" if said.get("again") else str(said.get("remedy") or ""), error.as_typed[1]
+            problem = _message(host, _STOP_HOST_S)
+            if "error" in problem:
+                cure, rest = "" if problem.get("again") else str(problem.get("remedy") or ""), error.as_typed[1]
                 twice = bool(cure) and rest.startswith(cure)  # who measures knows it, too
-                raise DeviceUnavailable(str(said["error"]), rest if twice else f"{cure} {rest}".strip(), error.again) from error
+                raise DeviceUnavailable(str(problem["error"]), rest if twice else f"{cure} {rest}".strip(), error.again) from error
             raise
     finally:
         _stop(host)

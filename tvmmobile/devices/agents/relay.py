@@ -33,7 +33,7 @@ _MOST_WAITING = 16
 
 
 class _Stopped(Exception):
-    """`Relay`'s thread is no longer needed."""
+    """Raised when `Relay`'s thread must end."""
 
 
 class NotProven(Exception):
@@ -106,7 +106,7 @@ class Relay:
         self._thread.start()
 
     def hand_over(self) -> socket.socket:
-        """Give TVM's client, which is connected, the agent's connection for its own; return it, to be used while no call is under way.
+        """Give TVM's connected client the agent's connection; return that connection, for use while no call is under way.
 
         Raises:
             OSError: the client has gone.
@@ -159,8 +159,8 @@ class Relay:
 
     def _await_client(self) -> socket.socket:
         """Return the connection of TVM's client: the one that sends the key."""
-        wanted = f"client:{self.key}".encode()
-        wanted = struct.pack("<ii", RPC_MAGIC, len(wanted)) + wanted
+        greeting = f"client:{self.key}".encode()
+        greeting = struct.pack("<ii", RPC_MAGIC, len(greeting)) + greeting
         waiting: dict[socket.socket, bytes] = {}
         try:
             while True:
@@ -170,13 +170,13 @@ class Relay:
                         newcomer.settimeout(max(0.1, self._deadline - time.monotonic()))
                         waiting[newcomer] = b""
                         continue
-                    said = waiting[sock]
-                    chunk = _some(sock, len(wanted) - len(said))
-                    waiting[sock] = said = said + chunk
-                    if chunk and len(said) < len(wanted):
+                    received = waiting[sock]
+                    chunk = _some(sock, len(greeting) - len(received))
+                    waiting[sock] = received = received + chunk
+                    if chunk and len(received) < len(greeting):
                         continue
                     del waiting[sock]
-                    if secrets.compare_digest(said, wanted):
+                    if secrets.compare_digest(received, greeting):
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         name = b"server:relay"
                         sock.sendall(struct.pack("<ii", RPC_MAGIC, len(name)) + name)

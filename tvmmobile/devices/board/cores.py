@@ -1,4 +1,4 @@
-"""Chooses the cores for our programs: the fastest kind, as far as the board's system allows this user's programs there.
+"""Chooses the cores for our programs: the fastest kind that the board's system allows this user.
 
 Android puts programs into cpusets by their importance, `background` and `restricted` among them, and Linux by cgroups and containers. A
 program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut down to it.
@@ -28,10 +28,10 @@ def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int
     """
     status, cpuset = (f"{board.root.rstrip('/')}/proc/self/{name}" for name in ("status", "cpuset"))
     files = read_files(remote, [status, cpuset])
-    there = frozenset(range(len(board.facts.cores)))
+    every_core = frozenset(range(len(board.facts.cores)))
     found = _ALLOWED.search(files[status])
-    listed = _numbers(found[1]) & there if found else there
-    return listed or there, files[cpuset][:200]
+    listed = _numbers(found[1]) & every_core if found else every_core
+    return listed or every_core, files[cpuset][:200]
 
 
 def _numbers(text: str) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Puts files into folders on a board: compared by hash, pushed where they differ, checked after that; the agent, and libraries."""
+"""Puts the agent and libraries into folders on a board: compares hashes, pushes files that differ, and checks them afterwards."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
     done = remote.run([*runner, f"{folder}/{LOADER}", "--version"])
     if done.status == 0:
         return
-    said = (done.stderr.strip() or f"status {done.status}").splitlines()[-1].rstrip(".")
-    if done.status == _NOT_EXECUTABLE or "ermission denied" in said:
+    reason = (done.stderr.strip() or f"status {done.status}").splitlines()[-1].rstrip(".")
+    if done.status == _NOT_EXECUTABLE or "ermission denied" in reason:
         raise DeviceUnavailable(
-            f"the board does not let this user execute programs in {folder}: {said}.",
+            f"the board does not let this user execute programs in {folder}: {reason}.",
             "Name a folder where it does, not mounted noexec, with --directory; Android's shell executes in /data/local/tmp alone.",
         )
     raise DeviceUnavailable(
-        f"the agent does not start on the board: {said}.", "It needs a 64-bit Arm Linux with pages of at most 64 KiB: getconf PAGESIZE"
+        f"the agent does not start on the board: {reason}.", "It needs a 64-bit Arm Linux with pages of at most 64 KiB: getconf PAGESIZE"
     )
 
 

@@ -93,7 +93,7 @@ class BoardLink:
 
     @property
     def ready(self) -> bool:
-        """True if its agent is registered."""
+        """True once its agent has registered."""
         return self.problem is None and self.tracker.servers(self.gate) > 0
 
     def _place(self, port: int) -> int:
@@ -199,13 +199,13 @@ class BoardLink:
 
     def _watch(self, remote: Remote, process: RemoteProcess, lease: BoardLease, work: str) -> None:
         """Return once the agent ends or this link is stopped; raise `DeviceUnavailable` if the board can store nothing any more."""
-        renewed = asked = time.monotonic()
+        renewed = checked = time.monotonic()
         while not self._stopping.wait(0.1) and process.poll() is None:
             now = time.monotonic()
-            if now - asked > ALIVE_S:
+            if now - checked > ALIVE_S:
                 if not remote.alive():
                     raise LinkLost("no answer")
-                asked = time.monotonic()
+                checked = time.monotonic()
             if now - renewed > RENEW_S:
                 lease.take(remote)
                 written = remote.run(["sh", "-c", 'cat /proc/uptime > "$1/alive"', "sh", work])

@@ -14,7 +14,7 @@ import time
 
 from pydantic import BaseModel
 
-from tvmmobile.devices.agents.host import HostLoop, StopRequested, say, stop_on_signals, told
+from tvmmobile.devices.agents.host import HostLoop, StopRequested, error_message, say, stop_on_signals
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.system.errors import DeviceUnavailable
@@ -42,13 +42,13 @@ def _serve(config: LinkConfig) -> None:
         for _ in loop.looks():
             problems = [link.problem for link in links if link.problem is not None]
             if len(problems) == len(links):
-                say(told(problems[0]))
+                say(error_message(problems[0]))
                 return
             late = time.monotonic() > deadline
             if not loop.announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
                 loop.announce(missing=[problem.as_typed[0] for problem in problems])
             if not loop.announced and late:
-                say(told(DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")))
+                say(error_message(DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")))
                 return
     finally:
         until = time.monotonic() + _STOP_ALL_S
@@ -57,7 +57,7 @@ def _serve(config: LinkConfig) -> None:
         for link in links:
             link.stop(max(0.1, until - time.monotonic()))
         if troubles := [link.trouble for link in links if link.trouble is not None]:
-            say(told(troubles[0]))  # read if the run ended because of it
+            say(error_message(troubles[0]))  # read if the run ended because of it
 
 
 def main() -> None:

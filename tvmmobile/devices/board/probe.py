@@ -109,11 +109,14 @@ def _android(remote: Remote) -> dict[str, str]:
     done = remote.run(["sh", "-c", script, "sh", *names.values()])
     if done.status != 0:
         return {}
-    said = dict(zip(names, (line.strip() for line in done.stdout.splitlines()), strict=False))
-    soc = f" ({said['soc']})" if said.get("soc") else ""
-    model = f"{said.get('maker', '')} {said.get('product', '')}".strip() + soc
-    found = {"api": said.get("api", ""), "system": f"Android {said.get('release', '')}".strip(), "model": model}
-    return found | {"abis": said.get("abis", ""), "architecture": "aarch64" if _ANDROID_ABI in said.get("abis", "").split(",") else ""}
+    facts = dict(zip(names, (line.strip() for line in done.stdout.splitlines()), strict=False))
+    soc = f" ({facts['soc']})" if facts.get("soc") else ""
+    model = f"{facts.get('maker', '')} {facts.get('product', '')}".strip() + soc
+    found = {"api": facts.get("api", ""), "system": f"Android {facts.get('release', '')}".strip(), "model": model}
+    return found | {
+        "abis": facts.get("abis", ""),
+        "architecture": "aarch64" if _ANDROID_ABI in facts.get("abis", "").split(",") else "",
+    }
 
 
 def _check_android(abis: str, model: str) -> None:

@@ -130,7 +130,7 @@ class RegisteredBoard(_Strict):
 
     @property
     def emulator(self) -> str:
-        """Name of what emulates the board or runs its programs; "" for hardware."""
+        """Name of the board's or its programs' emulator; "" for hardware."""
         here = self.address.emulator if isinstance(self.address, LocalAddress) else ""
         return self.runner[0] if self.runner else here or self.facts.emulator
 
@@ -170,9 +170,9 @@ def load_device(name: str) -> DeviceFile | None:
         device = DeviceFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else None
-        said = f"{place(problem['loc'])}: {problem['msg']}" if problem else str(error)
+        fault = f"{place(problem['loc'])}: {problem['msg']}" if problem else str(error)
         raise UserError(
-            f"{path} does not describe a device: {said}.", f"Run: tvmmobile device remove {name} (and add it again)."
+            f"{path} does not describe a device: {fault}.", f"Run: tvmmobile device remove {name} (and add it again)."
         ) from error
     if device.name != name:
         raise UserError(f"{path} describes {shown(device.name)}.", "Give the file the device's name.")

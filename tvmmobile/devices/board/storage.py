@@ -18,16 +18,16 @@ _KNOWN = {
 }
 
 
-def not_stored(path: str, said: str, remedy: str = _SEE, verb: str = "stored") -> DeviceUnavailable:
+def not_stored(path: str, output: str, remedy: str = _SEE, verb: str = "stored") -> DeviceUnavailable:
     """Return the error for a file or folder that cannot be written on the board.
 
     Args:
-        said: the reason, as a program there or an exception has it.
+        output: the reason, as a program there or an exception has it.
         remedy: remedy for a disk that is neither full nor read-only.
         verb: participle of the verb that failed.
     """
-    lines = said.strip().splitlines() or ["no reason was given"]
-    number = next((number for number in _KNOWN if number and os.strerror(number) in said), 0)
+    lines = output.strip().splitlines() or ["no reason was given"]
+    number = next((number for number in _KNOWN if number and os.strerror(number) in output), 0)
     reason, remedy = _KNOWN[number] if number else (lines[-1].rstrip("."), remedy)
     return DeviceUnavailable(f"{path} cannot be {verb} on the board: {reason}.", remedy)
 

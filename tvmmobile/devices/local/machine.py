@@ -45,7 +45,7 @@ def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
 
 
 def machine_id() -> str:
-    """Return a number of this machine that says nothing else about it: of `/etc/machine-id`, which is not to be shown; "" without one."""
+    """Return an anonymous number of this machine, derived from `/etc/machine-id`, which must stay private; "" without one."""
     content = content_of(_ID)
     return hashlib.sha256(b"tvmmobile " + content.encode()).hexdigest()[:16] if content else ""
 

@@ -90,10 +90,10 @@ def _store_by_shell(transport: Any, where: str, stream: BinaryIO, size: int, mod
 
 def _reason(stderr: bytes, where: str, path: str) -> OSError:
     """Return the programs' message, in the C locale, as an exception with an error number."""
-    said = stderr.decode(errors="replace").strip()
-    numbers = [number for number in errno.errorcode if os.strerror(number) in said]
-    if "nonexistent" in said:  # dash's wording
+    message = stderr.decode(errors="replace").strip()
+    numbers = [number for number in errno.errorcode if os.strerror(number) in message]
+    if "nonexistent" in message:  # dash's wording
         numbers.append(errno.ENOENT)
     number = numbers[0] if numbers else errno.EIO
-    lines = said.splitlines()
+    lines = message.splitlines()
     return OSError(number, f"{os.strerror(number)} on {where}" + ("" if numbers or not lines else f" ({lines[-1]})"), path)

@@ -39,10 +39,10 @@ class Forwards:
         self._start(f"ssh-forward-{here}", partial(self._accept, listener, port), listener)
         return here
 
-    def accept_reversed(self, there: int, port: int) -> None:
-        """Lead connections to `there`, a port the board's server listens on for us, to `port` of this machine's 127.0.0.1."""
+    def accept_reversed(self, board_port: int, port: int) -> None:
+        """Lead connections to `board_port`, a port the board's server listens on for us, to `port` of this machine's 127.0.0.1."""
         with self._lock:
-            self._reversed[there] = port
+            self._reversed[board_port] = port
 
     def take_channel(self, channel: Any, _origin: tuple[str, int], server: tuple[str, int]) -> None:
         """Take a connection to a port of the board. paramiko calls this in the transport's thread, which must not wait."""
@@ -99,9 +99,9 @@ class Forwards:
             return
         self._carry(sock, channel)
 
-    def _connect_here(self, channel: Any, there: int) -> None:
+    def _connect_here(self, channel: Any, board_port: int) -> None:
         with self._lock:
-            port = self._reversed.get(there)
+            port = self._reversed.get(board_port)
         try:
             sock = socket.create_connection(("127.0.0.1", port), CONNECT_TIMEOUT_S) if port is not None else None
         except OSError:
@@ -166,6 +166,6 @@ def close_channel(channel: Any) -> None:
         channel.close()
 
 
-def _shut(sock: socket.socket, how: int) -> None:
+def _shut(sock: socket.socket, direction: int) -> None:
     with contextlib.suppress(OSError):
-        sock.shutdown(how)
+        sock.shutdown(direction)

@@ -97,8 +97,8 @@ def open_link(route: Route, deadline: float, key_types: Sequence[str]) -> Link:
     late = _left(deadline) == 0.0
     failure = transport.get_exception()
     _end(transport, None)
-    said = proxy.close() if proxy else ""
-    raise _no_answer(route, time.monotonic() - started) if late else _broken_off(route, failure, transport.remote_version, said)
+    output = proxy.close() if proxy else ""
+    raise _no_answer(route, time.monotonic() - started) if late else _broken_off(route, failure, transport.remote_version, output)
 
 
 def _prefer(transport: Any, key_types: Sequence[str]) -> None:
@@ -203,10 +203,10 @@ def _no_answer(route: Route, waited_s: float) -> DeviceUnavailable:
     )
 
 
-def _broken_off(route: Route, failure: Exception | None, banner: str, said: str) -> DeviceUnavailable:
-    if said:
+def _broken_off(route: Route, failure: Exception | None, banner: str, output: str) -> DeviceUnavailable:
+    if output:
         return DeviceUnavailable(
-            f"{route.where} cannot be reached through its proxy: {said.rstrip('.')}.",
+            f"{route.where} cannot be reached through its proxy: {output.rstrip('.')}.",
             f"Run: ssh {route.ssh_arguments} true (and repair ~/.ssh/config until it works).",
         )
     if isinstance(failure, paramiko.ssh_exception.IncompatiblePeer):

@@ -23,7 +23,7 @@ _MAX_CONNECTIONS = 3
 
 
 @dataclass
-class _Tried:
+class _TriedKeys:
     """The keys that were tried, for the message."""
 
     files: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ def log_in(route: Route, host_key: str, timeout_s: float) -> Link:
         DeviceUnavailable: the server cannot be reached, has another key, or does not let the user in.
     """
     deadline = time.monotonic() + timeout_s
-    tried = _Tried()
+    tried = _TriedKeys()
     with _agent_keys(route) as agent_keys:
         candidates = _candidates(route, agent_keys, tried)
         for attempt in range(_MAX_CONNECTIONS):
@@ -70,7 +70,7 @@ def _check_host_key(route: Route, expected: str, found: str) -> None:
         )
 
 
-def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _Tried, deadline: float, first: bool) -> bool:
+def _authenticate(route: Route, transport: Any, candidates: Iterator[_Candidate], tried: _TriedKeys, deadline: float, first: bool) -> bool:
     """Log the user in; return `False` with the transport ended if candidates may be left."""
     if first:
         try:
@@ -122,20 +122,21 @@ def _not_by_key(route: Route, methods: list[str]) -> DeviceUnavailable:
     )
 
 
-def _refused(route: Route, tried: _Tried) -> DeviceUnavailable:
+def _refused(route: Route, tried: _TriedKeys) -> DeviceUnavailable:
     agent = f"{tried.agent_keys} key{'s' if tried.agent_keys > 1 else ''} of the ssh agent"
     used = " and ".join([*([agent] if tried.agent_keys else []), *([", ".join(tried.files)] if tried.files else [])])
-    said = f"{route.where} refuses user {route.user}: " + (f"tried {used}" if used else "there is no key to try")
+    message = f"{route.where} refuses user {route.user}: " + (f"tried {used}" if used else "there is no key to try")
     if tried.unusable:
-        said += f"; {', '.join(tried.unusable)} cannot be read"
+        message += f"; {', '.join(tried.unusable)} cannot be read"
     if tried.locked:
         names = ", ".join(_short(path) for path in tried.locked)
         return DeviceUnavailable(
-            f"{said}; {names} needs a passphrase and the ssh agent does not hold it.", f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}"
+            f"{message}; {names} needs a passphrase and the ssh agent does not hold it.",
+            f"Run: ssh-add {shlex.quote(str(tried.locked[0]))}",
         )
     if used:
-        return DeviceUnavailable(f"{said}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")
-    return DeviceUnavailable(f"{said}.", f"Run: ssh-keygen -t ed25519, then: ssh-copy-id {route.ssh_arguments}")
+        return DeviceUnavailable(f"{message}.", f"Run: ssh-copy-id {route.ssh_arguments} (or give another user: USER@{route.host}).")
+    return DeviceUnavailable(f"{message}.", f"Run: ssh-keygen -t ed25519, then: ssh-copy-id {route.ssh_arguments}")
 
 
 @contextlib.contextmanager
@@ -154,7 +155,7 @@ def _agent_keys(route: Route) -> Iterator[list[Any]]:
         agent.close()
 
 
-def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[_Candidate]:
+def _candidates(route: Route, agent_keys: list[Any], tried: _TriedKeys) -> Iterator[_Candidate]:
     """Yield the keys in OpenSSH's order: the agent's configured ones, then its others, then the files; each once."""
     configured = [blob for path in route.key_files if (blob := _public_blob(path))]
     held = {key.asbytes(): key for key in agent_keys}
@@ -170,7 +171,7 @@ def _candidates(route: Route, agent_keys: list[Any], tried: _Tried) -> Iterator[
             yield key, path
 
 
-def _load(path: Path, tried: _Tried) -> Any:
+def _load(path: Path, tried: _TriedKeys) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:

@@ -85,9 +85,9 @@ class SshRemote:
 
     def reverse(self, port: int) -> int:
         def ask() -> int:
-            there: int = self._transport.request_port_forward("127.0.0.1", 0, handler=self._forwards.take_channel)
-            self._forwards.accept_reversed(there, port)
-            return there
+            board_port: int = self._transport.request_port_forward("127.0.0.1", 0, handler=self._forwards.take_channel)
+            self._forwards.accept_reversed(board_port, port)
+            return board_port
 
         try:
             with self._lock:

@@ -121,7 +121,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def constants(self) -> int:
-        """Number of weights that count, biases, and per-channel operands of steps."""
+        """Number of stored weights, biases, and per-channel operands of steps."""
         return super().constants - (math.prod(self.weight_shape) - math.prod(self.sparse) if self.sparse else 0)
 
     @property
@@ -139,7 +139,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def part_windows(self) -> tuple[TapWindow, ...]:
-        """`windows`, or all taps as those of the only part."""
+        """`windows`, or one window of all taps without any."""
         return self.windows or ((0, self.kernel[0], 0, self.kernel[1]),)
 
     @property
@@ -221,14 +221,14 @@ class Conv2d(WindowLayer, SumLayer):
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """Return a convolution with its bias, and what stands before and behind."""
+        """Return the forms of a convolution, its bias and its neighbours."""
         orders = "sum, residual", "residual, sum", "product, bias"
         places = itertools.product(("permuted", "scaled", ""), orders)
         return [form for before, order in places for form in sum_forms("nn.conv2d", before, order, cls._of)]
 
     @classmethod
     def _of(cls, found: Parts, clamp: Clamp) -> Conv2d | None:
-        """Return the convolution of the parts."""
+        """Return the parts' convolution."""
         attrs = found["product"].attrs
         if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "HWIO") or ("scaled" in found and not gated_operands(found)):
             return None
@@ -246,7 +246,7 @@ class Conv2d(WindowLayer, SumLayer):
         return cls(height, width, channels, shape_of(found["product"])[3], *window, int(attrs.groups), clamp, layout, **outside)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw weights, zero outside the windows of the layer, or where a sparse one has none."""
+        """Draw weights, with zeros outside the windows, or as many as a sparse layer has."""
         drawn = super().random_parameters(generator, dtype)
         if self.sparse:
             return replace(drawn, weight=self._thinned(drawn.weight, generator))
@@ -256,7 +256,7 @@ class Conv2d(WindowLayer, SumLayer):
         return replace(drawn, weight=np.where(inside, drawn.weight, dtype.type(0)))
 
     def _thinned(self, weight: Array, generator: np.random.Generator) -> Array:
-        """Set all weights to zero but as many as the layer has, which become larger, so that sums stay as large."""
+        """Zero all but the layer's number of weights, and scale these up so that sums keep their size."""
         count, together = self.sparse
         groups = np.zeros(math.prod(weight.shape) // together, bool)
         groups[generator.permutation(groups.size)[:count]] = True
@@ -280,7 +280,7 @@ class Conv2d(WindowLayer, SumLayer):
         return from_nhwc(self._stepped(sums, constants, self._channels_last(side)), self.out_layout)
 
     def _channels_last(self, side: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return other inputs with images in NHWC, and of a tensor that is a slice of another one the slice alone."""
+        """Return the other inputs with images in NHWC and, for a slice of another tensor, the slice alone."""
         if self.channels_first:
             images = {name for name, shape in self.side_shapes.items() if shape == self.output_shape}
             side = {name: _to_nhwc(array) if name in images else array for name, array in side.items()}
@@ -290,12 +290,12 @@ class Conv2d(WindowLayer, SumLayer):
         return side
 
     def composed_as(self, precision: Precision) -> Precision | None:
-        """Return the precision in which a template must take the layer; networks in integers have gates in layers of their own."""
+        """Return the precision in which a template must take the layer; integer networks have gates in separate layers."""
         return None if self.scaled and precision.is_integer else super().composed_as(precision)
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if steps read other tensors, or the input is joined of several: integers of one scale are joined as they are."""
+        """True if steps read other tensors or the input joins several: integers of one scale are joined unchanged."""
         return bool(self.sources) or super().apart_in_integers
 
     def has_integer_form(self, curves: Collection[str]) -> bool:

@@ -52,11 +52,11 @@ class Gating(ImageLayer, IntegerLayer):
         return np.asarray(data * side["gate"])
 
     def composed_as(self, precision: Precision) -> Precision | None:
-        """Return the precision in which a template must take the layer; only networks in integers have it."""
+        """Return the precision in which a template must take the layer; only integer networks have it."""
         return precision if precision.is_integer else None
 
     def as_integers(self, reads: str, writes: str) -> Self:
-        """Return the layer itself, whose kernels read and write integers alone."""
+        """Return the layer itself: its kernels read and write only integers."""
         return self
 
     def term_scale(self, side: float) -> float:

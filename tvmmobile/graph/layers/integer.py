@@ -38,7 +38,7 @@ class IntegerLayer(ConvertingLayer):
     """
 
     integers: IntegerFacts = NO_FACTS
-    # Without types, these are no fields.
+    # Not dataclass fields: no types.
     residual = has_gate = False
 
     def _stored_name(self) -> list[str]:
@@ -47,7 +47,7 @@ class IntegerLayer(ConvertingLayer):
     @property
     @abstractmethod
     def terms(self) -> int:
-        """Products, or pixels of a pool, that each sum has."""
+        """Number of products, or pooled pixels, in each sum."""
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class IntegerLayer(ConvertingLayer):
 
     @property
     def has_weights(self) -> bool:
-        """True if sums are of products with weights; otherwise they are of numbers of the input."""
+        """True if sums add products with weights; false if they add numbers of the input."""
         return math.prod(self.weight_shape) > 0
 
     @property
@@ -76,7 +76,7 @@ class IntegerLayer(ConvertingLayer):
 
     @property
     def scales_at_once(self) -> bool:
-        """True if kernels that leave sums unconverted need short multipliers: the layer has no more steps, and writes integers."""
+        """True if kernels that do not convert sums need short multipliers: the layer has no further steps and writes integers."""
         return not (self.has_gate or self.writes or self.curve or self.residual or self.integers.addend)
 
     @property
@@ -98,7 +98,7 @@ class IntegerLayer(ConvertingLayer):
         return replace(self, **given)
 
     def term_scale(self, side: float) -> float:
-        """Return what a term of a sum without weights counts, in steps of the first input; `side` is the scale of the other input."""
+        """Return the weight of each term in a sum without weights, in steps of the first input; `side` is the other input's scale."""
         return 1.0
 
     def weight_sums(self, weight: Array) -> npt.NDArray[np.int64]:
@@ -107,7 +107,7 @@ class IntegerLayer(ConvertingLayer):
 
     @abstractmethod
     def integer_products(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> Array:
-        """Compute sums without their bias, channels last, as integers or as floats in which every part of them is exact.
+        """Compute sums without their bias, channels last, as integers or as floats in which every partial sum is exact.
 
         Args:
             data: one image or several, as the layer reads it; `whole` if that comes from several tensors.
@@ -123,13 +123,13 @@ class IntegerLayer(ConvertingLayer):
         return data
 
     def largest_sums(self, parameters: IntegerParameters) -> npt.NDArray[np.int64]:
-        """Return a bound of each channel's |sum|, per output channel: over all inputs, and attained but for the sign of zero."""
+        """Return a bound on |sum| for each output channel over all inputs; it is attained, apart from the sign of zero."""
         products = self.weight_sums(np.abs(parameters.weight.astype(np.int64)))
         bound: npt.NDArray[np.int64] = np.abs(parameters.bias.astype(np.int64)) + -LOWEST * products
         return bound
 
     def largest_results(self, parameters: IntegerParameters) -> npt.NDArray[np.float64]:
-        """Return a bound of each channel's |q|, per output channel."""
+        """Return a bound on |q| for each output channel."""
         x: Array = self.largest_sums(parameters) * np.abs(parameters.multiplier.astype(np.float64))
         x = x * (HIGHEST - LOWEST) if self.has_gate else x + (HIGHEST - LOWEST) * abs(parameters.scale_side)
         x = x + np.abs(parameters.addend) if self.integers.addend else x
@@ -145,8 +145,8 @@ class IntegerLayer(ConvertingLayer):
         return odd or (self.scales_at_once and bool((short_multipliers(parameters.multiplier) != parameters.multiplier).any()))
 
     def is_wide(self, parameters: IntegerParameters) -> bool:
-        """Decide the layer's `wide`: true if a sum may reach 2^22, or a scaled sum leave 16 bits, and kernels depend on it; or if the layer
-        needs an addend and has none.
+        """Decide the layer's `wide`: true if a sum may reach 2^22 or a scaled sum exceed 16 bits, where kernels depend on it, or if the
+        layer needs an addend and has none.
         """
         if self.terms > NARROW_TERMS:
             return False

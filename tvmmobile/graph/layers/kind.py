@@ -25,7 +25,7 @@ class Form:
         pattern: pattern of Relax operators.
         parts: parts of the pattern that the functions below look at, by name.
         layer: makes the layer of the parts found; `None` where they are not one (a batch, a bias of another shape).
-        reads: returns the tensors that a kernel takes: the layer's input, then what `side_shapes` lists. They are none of the pattern's.
+        reads: returns the tensors that a kernel takes: the layer's input, then those of `side_shapes`; none of them is in the pattern.
         constants: returns the layer's constants.
     """
 
@@ -37,7 +37,7 @@ class Form:
 
 
 def form_of_operator(name: str, layer: Callable[[Parts], Layer | None], others: Parts | None = None, **functions: Any) -> Form:
-    """Return the form of a single operator, the part `call`, of whose operands the kernel reads the first; `others` are parts, too."""
+    """Return the form of a single operator, the part `call`, whose first operand the kernel reads; `others` are parts, too."""
     from tvm.relax.dpl import is_op, wildcard
 
     call = is_op(f"relax.{name}")(wildcard(), *(others or {}).values())
@@ -49,7 +49,7 @@ class IntegerFacts:
     """Facts of an integer layer that are in its kernels, see `graph.integers`.
 
     Attributes:
-        wide: true if its sums may leave the range that kernels convert to floats for nothing (`IntegerLayer.is_wide`).
+        wide: true if its sums may leave the range that kernels convert to floats at no cost (`IntegerLayer.is_wide`).
         bounded: true if its output's bounds lie inside int8.
         addend: a float of its channel is added to each scaled sum before it is rounded.
     """
@@ -75,16 +75,16 @@ class Layer(ABC):
         reads, writes: see `ConvertingLayer`.
         weights: see `SumLayer`.
         integers: see `layers.integer.IntegerLayer`.
-        extents: names of the numbers in which layers are close together whose schedules suit each other; empty for the input's extents.
-        unlike: names of other properties that make layers unlike, and how far apart two layers are that differ in one. A layer whose kind
-            does not name one differs from layers whose kinds do.
+        extents: names of the numbers that are close in layers whose schedules suit each other; empty for the input's extents.
+        unlike: other properties that set layers apart, each with the distance between layers that differ in it. A layer whose kind
+            lacks a property differs from layers whose kinds have it.
         computes_batches: `compute` takes any number of images, one after another along the first axis.
         reads_blocks: the first input may lie in blocks of channels, see `with_layouts`.
         reads_lines: kernels read every cache line of the first input once, in any layout.
         passes_factors: equalisation lets factors of the input's channels pass: they are those of the output's.
     """
 
-    # Without types, these are no fields.
+    # Untyped, so not dataclass fields.
     reads = writes = weights = ""
     integers = NO_FACTS
     extents: ClassVar[tuple[str, ...]] = ()
@@ -141,12 +141,12 @@ class Layer(ABC):
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
-        """Extents of what every kernel reads of the `input` and the others, where a layer does not need all of their elements."""
+        """Extents of the part of the `input` and of each other tensor that every kernel reads."""
         return {"input": self.input_shape, **self.side_shapes}
 
     @classmethod
     def forms(cls) -> list[Form]:
-        """Return the forms in which networks have such layers, the most specific first; none where a pass finds the layers by itself."""
+        """Return the forms that such layers have in networks, the most specific first; none if a pass of its own finds them."""
         return []
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
@@ -198,7 +198,7 @@ class Layer(ABC):
         return False
 
     def takes_factors(self, channels: int) -> bool:
-        """Return whether equalisation may multiply the weights of each of so many channels of the first input by a factor."""
+        """Return whether equalisation may scale the weights of each of the first input's `channels` by a factor."""
         return False
 
     def has_integer_form(self, curves: Collection[str]) -> bool:
@@ -206,7 +206,7 @@ class Layer(ABC):
         return False
 
     def composed_as(self, precision: Precision) -> Precision | None:
-        """Return the precision in which a template must take the layer for networks in `precision` to have it; `None` if they never do.
+        """Return the precision in which a template must take the layer in a network of `precision`; `None` if no such network has it.
 
         Layers of networks in integers are found in float32.
         """
@@ -214,7 +214,7 @@ class Layer(ABC):
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if networks that calibration data quantise have the layer's operators instead: some work on integers as they are."""
+        """True if networks quantised from calibration data have the layer's operators instead: some work on plain integers."""
         return False
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -222,7 +222,7 @@ class Layer(ABC):
         return np.clip(generator.normal(1.0, 1.5, shape), 0.0, 6.0)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw constants of floats with which tests of kernels reach every bound."""
+        """Draw float constants with which tests of kernels reach every bound."""
         return NO_PARAMETERS
 
 

@@ -17,7 +17,7 @@ from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
 
 class _Norm(ImageLayer):
-    """An image whose channels are multiplied by weights once they are normalised, and perhaps moved by biases."""
+    """Normalises an image, then multiplies each channel by a weight and may add a bias."""
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
         """Draw weights around 1 and biases around 0."""
@@ -37,14 +37,14 @@ def _constants(found: Parts) -> LayerParameters:
 
 
 def _normalised(call: Any, *axes: int) -> tuple[int, int, int] | None:
-    """Return the extents of one image that is normalised along these axes, and whose norm does not leave weights or biases unused."""
+    """Return the extents of one image that is normalised along these axes by a norm that uses its weights and biases."""
     known = [int(axis) % 4 for axis in call.attrs.axes] == [*axes] and all(getattr(call.attrs, name, True) for name in ("center", "scale"))
     return image_of(call) if known else None
 
 
 @dataclass(frozen=True)
 class ChannelNorm(_Norm):
-    """A pixel's channels less their mean, over their standard deviation, times a weight, plus a bias, NHWC (layer norm, arXiv 1607.06450).
+    """Normalises each pixel's channels to mean 0 and variance 1, then scales and shifts them, NHWC (layer norm, arXiv 1607.06450).
 
     Attributes:
         epsilon: added to the variance.
@@ -87,8 +87,8 @@ class ChannelNorm(_Norm):
 
 @dataclass(frozen=True)
 class GroupNorm(_Norm):
-    """Groups of neighbouring channels less their mean over all pixels, over their standard deviation, times a weight of each channel, plus
-    its bias, NHWC (arXiv 1803.08494).
+    """Normalises groups of neighbouring channels over all pixels to mean 0 and variance 1, then scales and shifts each channel, NHWC
+    (arXiv 1803.08494).
 
     Attributes:
         groups: 1 normalises the whole image; as many as channels, each channel by itself (instance norm).

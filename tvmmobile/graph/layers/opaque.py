@@ -1,4 +1,4 @@
-"""Operators of no other kind of layer."""
+"""Operators outside the other kinds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.graph.needs import SHAPE
 
 @dataclass(frozen=True)
 class Opaque(Layer):
-    """Operators of no other kind of layer, fused into one TIR function by Relax.
+    """Operators outside the other kinds of layers, fused by Relax into one TIR function.
 
     Attributes:
         operator: name of the fused operators, e.g. `mean`.
@@ -31,7 +31,7 @@ class Opaque(Layer):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the first argument; that of the result where there is none."""
+        """Shape of the first argument, or of the result without arguments."""
         return self.input_shapes[0] if self.input_shapes else self.result_shape
 
     @property

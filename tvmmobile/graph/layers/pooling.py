@@ -76,7 +76,7 @@ class Pool(ImageLayer, IntegerLayer):
 
 @dataclass(frozen=True)
 class WindowPool(ImageLayer, WindowLayer):
-    """One value of every channel for each window, NHWC; padding does not count, and no window lies in the padding entirely.
+    """Computes one value per channel and window, NHWC; padding does not count, and no window lies wholly in the padding.
 
     Attributes:
         kernel, stride: (vertical, horizontal).
@@ -115,7 +115,7 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if the input is joined of several tensors: integers of one scale are joined as they are."""
+        """True if the input joins several tensors: integers of one scale are joined unchanged."""
         return bool(self.sources)
 
     @property
@@ -133,9 +133,9 @@ class WindowPool(ImageLayer, WindowLayer):
 
     @classmethod
     def _of(cls, found: Parts) -> Self | None:
-        """Return the layer of a pool, `None` for a batch, dilation, another layout, or windows of padding alone.
+        """Return a pool's layer; `None` for a batch, dilation, another layout, or windows of padding alone.
 
-        Padding behind the input is as much as the windows reach, whether because of rounding up or the network's own padding.
+        The padding after the input is as much as the windows reach, because of rounding up or the network's own padding.
         """
         attrs, image, out_shape = found["call"].attrs, image_of(found["call"].args[0]), shape_of(found["call"])
         if image is None or not attrs.layout == attrs.out_layout == "NHWC" or any(int(step) != 1 for step in attrs.dilation):
@@ -157,7 +157,7 @@ class MaxPool(WindowPool):
 
     of: ClassVar[str] = "max"
     operator: ClassVar[str] = "nn.max_pool2d"
-    apart_in_integers: ClassVar[bool] = True  # integers are compared as they are
+    apart_in_integers: ClassVar[bool] = True  # integers are compared unchanged
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Draw mostly negative values, which are less than padding of zeros."""
@@ -179,13 +179,13 @@ class MeanPool(WindowPool):
 
     @classmethod
     def _of(cls, found: Parts) -> MeanPool | None:
-        """Return the layer of a pool, `None` also where padding counts."""
+        """Return a pool's layer; `None` also where padding counts."""
         attrs = found["call"].attrs
         counts_padding = attrs.count_include_pad and any(int(extent) for extent in attrs.padding)
         return None if counts_padding else super()._of(found)
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
-        """Divide sums of windows by how many of their values lie in the image."""
+        """Divide each window's sum by its number of values in the image."""
         import torch
 
         ones = {name: np.ones_like(array) for name, array in side.items()}

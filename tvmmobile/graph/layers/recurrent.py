@@ -21,18 +21,18 @@ FORWARD, BACKWARD, BOTH = "forward", "backward", "both"
 
 @dataclass(frozen=True)
 class Recurrent(ConvertingLayer):
-    """A recurrent layer behind the product of its input: (steps, sequences, directions · gates · units) → (steps, sequences, directions ·
-    units), the hidden states.
+    """Computes hidden states (steps, sequences, directions · units) from the product of its input with weights, (steps, sequences,
+    directions · gates · units).
 
-    Weights are (directions, units, gates · units), biases (directions, gates · units); both of the product of the state.
+    Weights (directions, units, gates · units) and biases (directions, gates · units) are those of the state's product.
 
     Attributes:
         cell: one of `GATES`.
         steps, sequences, units: their numbers; sequences do not depend on each other.
         direction: `FORWARD`, `BACKWARD` or `BOTH`.
-        initial: true if hidden states, and an LSTM's memories, of the beginning are inputs, (directions, sequences, units); else they
-            are 0.
-        memory: true if an LSTM's memories of the end follow in the output as one more step.
+        initial: true if the initial hidden states, and an LSTM's initial memories, are inputs (directions, sequences, units); otherwise
+            they are 0.
+        memory: true if an LSTM's final memories follow in the output as one more step.
     """
 
     cell: str = field(metadata=SHAPE)
@@ -46,7 +46,7 @@ class Recurrent(ConvertingLayer):
 
     @property
     def directions(self) -> int:
-        """One or two."""
+        """1 or 2."""
         return 1 + (self.direction == BOTH)
 
     @property
@@ -61,7 +61,7 @@ class Recurrent(ConvertingLayer):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """(steps, or one more with memories, sequences, directions · units)."""
+        """(steps, plus one with memories; sequences; directions · units)."""
         return (self.steps + self.memory, self.sequences, self.directions * self.units)
 
     @property
@@ -71,7 +71,7 @@ class Recurrent(ConvertingLayer):
 
     @property
     def side_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the states of the beginning."""
+        """Shapes of the initial states."""
         return dict.fromkeys(states_of(self.cell), self.state_shape) if self.initial else {}
 
     @property

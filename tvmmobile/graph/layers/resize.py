@@ -20,8 +20,8 @@ from tvmmobile.graph.taps import is_given, taps_of
 
 @dataclass(frozen=True)
 class Resize(ImageLayer):
-    """A resized image: `graph.resizing` says from which pixels, or the layer's constants do: `weight` has the first pixel that each output
-    row and then each column is made of, int32, `bias` the share of the next one.
+    """Resizes an image. `graph.resizing` says which pixels are read, or else the layer's constants do: `weight`, int32, has the first one
+    for each output row, then for each column; `bias` has the share of the next one.
 
     Attributes:
         out_height, out_width: output size in pixels.
@@ -43,14 +43,14 @@ class Resize(ImageLayer):
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
-        """Extents of at most the pixels that it reads."""
+        """Extents of the most pixels that it reads."""
         taps = 2 if self.method == "linear" else 1
         pixels = min(self.height, taps * self.out_height), min(self.width, taps * self.out_width)
         return {"input": activation_shape("NHWC", *pixels, self.channels)}
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if pixels are repeated or left out: integers are copied as they are."""
+        """True if pixels are repeated or left out: integers are copied unchanged."""
         return self.method != "linear"
 
     @property
@@ -71,7 +71,7 @@ class Resize(ImageLayer):
 
     @classmethod
     def _of(cls, found: Parts) -> Resize | None:
-        """Return the layer of a resize, `None` for a batch, another layout, or a method that has no layer."""
+        """Return a resize's layer; `None` for a batch, another layout, or an unsupported method."""
         call = found["call"]
         attrs, image, out_shape = call.attrs, image_of(call.args[0]), shape_of(call)
         method = "linear" if attrs.method == "linear" else str(attrs.rounding_method) if attrs.method == "nearest_neighbor" else ""
@@ -85,7 +85,7 @@ class Resize(ImageLayer):
         return cls(*image, out_shape[1], out_shape[2], method, places)
 
     def pixels(self, constants: LayerParameters) -> tuple[tuple[Array, Array, Array], ...]:
-        """Return the first and last input line that each output row is made of, and the share of the last; then the same for columns."""
+        """Return the first and last input line of each output row and the share of the last; then the same for columns."""
         sizes = (self.height, self.out_height), (self.width, self.out_width)
         if self.places != GIVEN:
             return tuple(pixels_along(inputs, outputs, self.method, self.places) for inputs, outputs in sizes)
@@ -97,7 +97,7 @@ class Resize(ImageLayer):
         return tuple(found)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw pixels in ascending order, as resizes have them, where they are given."""
+        """Draw pixels in ascending order, as in real resizes, where they are given."""
         if self.places != GIVEN:
             return NO_PARAMETERS
         sizes = (self.height, self.out_height), (self.width, self.out_width)
@@ -114,7 +114,7 @@ class Resize(ImageLayer):
 
 
 def _constants(found: Parts) -> LayerParameters:
-    """Return the pixels of a resize and their shares, where they are given."""
+    """Return a resize's pixels and their shares, where they are given."""
     if not is_given(found["call"]):
         return NO_PARAMETERS
     first, share = (np.concatenate(parts) for parts in zip(*(taps.first_and_share() for taps in taps_of(found["call"])), strict=True))

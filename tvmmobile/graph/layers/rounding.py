@@ -13,22 +13,22 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 
 
 def shift_of(stored: str) -> int:
-    """Return what to subtract from integers of a type to make them int8."""
+    """Return the offset that turns integers of a type into int8."""
     return 128 if stored == "uint8" else 0
 
 
 @dataclass(frozen=True)
 class Rounding(Layer):
-    """Numbers rounded to those that integers stand for: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
+    """Rounds numbers to those that integers represent: (limit(rint(x / step) + zero, low, high) - zero) · step, as float32.
 
     Kernels that write or read integers round by themselves, so no kernel consists of this layer alone.
 
     Attributes:
         shape: shape of input and output, with the batch of 1.
         step: the difference between two neighbours.
-        zero: the integer that stands for 0.
+        zero: the integer that represents 0.
         low, high: bounds, integers.
-        stored: `int8` or `uint8` where the input holds integers already, those without sign 128 higher; "" where it holds float32.
+        stored: `int8` or `uint8` where the input holds integers (unsigned ones are offset by 128); "" where it holds float32.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Rounding(Layer):
         return self.rounded(data)
 
     def rounded(self, values: Array) -> Array:
-        """Return the numbers of a tensor, rounded, or those that its integers stand for."""
+        """Return a tensor's numbers, rounded, or those that its integers represent."""
         step = np.float32(self.step)
         if self.stored:
             integers = values.astype(np.float32) - np.float32(shift_of(self.stored))

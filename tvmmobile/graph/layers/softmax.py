@@ -17,12 +17,12 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 
 @dataclass(frozen=True)
 class Softmax(ConvertingLayer):
-    """Exponential functions over their sum along one axis.
+    """Exponentials divided by their sum along one axis.
 
     Attributes:
-        leading: dimensions in front of the axis.
+        leading: dimensions before the axis.
         channels: extent of the axis.
-        trailing: dimensions behind it.
+        trailing: dimensions after it.
         logarithm: true if the output is the logarithm, as of PyTorch's `log_softmax`.
     """
 
@@ -38,12 +38,12 @@ class Softmax(ConvertingLayer):
 
     @property
     def before(self) -> int:
-        """Number of elements along the axes in front."""
+        """Number of elements of the leading dimensions."""
         return math.prod(self.leading)
 
     @property
     def behind(self) -> int:
-        """Number of elements along the axes behind: the distance from one channel to the next."""
+        """Number of elements of the trailing dimensions: the distance between channels."""
         return math.prod(self.trailing)
 
     @property

@@ -1,4 +1,4 @@
-"""The forms of layers whose results are sums: what stands before the product, its bias, a residual, and a curve or bounds."""
+"""The forms of layers that compute sums: an operator before the product, its bias, a residual, and a curve or bounds."""
 
 from __future__ import annotations
 

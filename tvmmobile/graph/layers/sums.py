@@ -102,20 +102,20 @@ class SumLayer(IntegerLayer):
 
     @property
     def can_write_floats(self) -> bool:
-        """True if sums are what the layer returns: without bounds, curve or residual."""
+        """True if the layer returns plain sums, without bounds, curve or residual."""
         return self.sum_bounds == (-math.inf, math.inf) and not self.side_shapes
 
     def has_integer_form(self, curves: Collection[str]) -> bool:
-        taken = self.sum_bounds is not None or self.clamp in curves
-        return taken and not (self.then or self.added) and self.side_shapes.keys() <= {"residual"}
+        supported = self.sum_bounds is not None or self.clamp in curves
+        return supported and not (self.then or self.added) and self.side_shapes.keys() <= {"residual"}
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if steps read other tensors, which stand behind the layers of integers; one in float32 may scale what it stores."""
+        """True if steps read other tensors, which integer networks apply in later layers, unless the layer writes another type."""
         return bool(self.operands or self.added) and not self.writes
 
     def as_integers(self, reads: str, writes: str) -> Self:
-        """Return the layer of an integer kernel, in which bounds are values, and all curves that are looked up are one."""
+        """Return the integer kernel's layer: its bounds become values, and all looked-up curves count as one."""
         clamp = LOOKUP if self.clamp in LOOKED_UP else self.clamp if isinstance(self.clamp, str) else NO_CLAMP
         return super().as_integers(reads, writes).with_clamp(clamp)
 
@@ -140,7 +140,7 @@ class SumLayer(IntegerLayer):
         return [clamp_name(self.clamp), *map(clamp_name, self.then)]
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw weights and biases with which sums are spread over the range of the clamp and partly beyond it."""
+        """Draw weights and biases whose sums spread over the clamp's range and partly beyond it."""
         fan_in = int(np.prod(self.weight_shape[:-1]))
         weight = generator.normal(0.0, 1.8 / np.sqrt(fan_in), self.weight_shape).astype(dtype)
         weight = rounded(weight, self.weights) if self.weights else weight
@@ -149,7 +149,7 @@ class SumLayer(IntegerLayer):
 
     @abstractmethod
     def sums(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
-        """Compute the complete sums, bias and residual included, of which `finished` makes the output; channels are last."""
+        """Compute the complete sums for `finished`, bias and residual included; channels are last."""
 
     def finished(self, sums: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         """Compute the output by applying the steps to `sums`; `side` is that of `compute`."""

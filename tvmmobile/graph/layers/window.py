@@ -61,14 +61,14 @@ class WindowLayer(Layer):
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what every kernel reads: of its sources, only the pieces."""
+        """Shapes that every kernel reads: only the pieces of its sources."""
         if not self.pieces:
             return super().least_read
         others = {name: shape for name, shape in self.side_shapes.items() if name not in self._source_shapes}
         return {"pieces": (self.height, self.width, sum(count for _, _, count in self.pieces)), **others}
 
     def _image(self, data: Array, side: Mapping[str, Array], layout: Layout = "NHWC", outside: float = 0.0) -> Any:
-        """Return the input, which may be composed of pieces, NCHW and with its padding, as a tensor of PyTorch."""
+        """Return the input, perhaps joined from pieces, as a padded NCHW tensor of PyTorch."""
         import torch
 
         top, left, bottom, right = self.padding
@@ -76,7 +76,7 @@ class WindowLayer(Layer):
         return torch.nn.functional.pad(image, (left, right, top, bottom), value=outside)
 
     def whole(self, data: Array, side: Mapping[str, Array]) -> Array:
-        """Return the input as one tensor, which may be composed of pieces, NHWC then."""
+        """Return the input as one tensor, in NHWC if it is joined from pieces."""
         if not self.pieces:
             return data
         sources = [data, *(side[name] for name in self._source_shapes)]
@@ -88,8 +88,8 @@ _MOST_TAPS = 256
 
 
 def pairs_inside(extent: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Count along one axis how many pairs of an output and a place of its window lie in the input, and not in the padding; at least, for a
-    window that is absurdly large.
+    """Count the pairs of an output and a tap along one axis that read the input, not the padding; for an absurdly large window, return a
+    lower bound.
     """
     count = 0
     for tap in range(min(kernel, _MOST_TAPS)):

@@ -1,4 +1,4 @@
-"""Activations in the one form that later passes know: clips and ReLUs as maximum and minimum, h-swish, h-sigmoid and SiLU as in PyTorch.
+"""Rewrites activations in the forms that later passes know: clips and ReLUs as maximum and minimum, others as PyTorch's.
 
 clip has no layout inference. An infinite bound, from PyTorch's decompositions, counts as none. Networks have h-swish and h-sigmoid,
 x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the division, and
@@ -46,7 +46,7 @@ _Rule = tuple[Any, Mapping[Any, float], Callable[[Any], Any]]
 
 
 def one_form_of_hard_activations(module: Any) -> Any:
-    """Rewrite the other forms in `main`, where clips are maximum and minimum already."""
+    """Rewrite the other forms in `main`, whose clips are already maximum and minimum."""
     for pattern, numbers, replacement in _rules():
 
         def rewrite(_: Any, matched: Any, replacement: Callable[[Any], Any] = replacement) -> Any:

@@ -1,4 +1,4 @@
-"""Attention as one layer that reads queries, keys and values where a linear layer wrote them, and writes what the next one reads.
+"""Makes attention one layer that reads queries, keys and values where a linear layer wrote them, and writes the next layer's input.
 
 Networks permute, slice and reshape in between. Such a chain of views only says where elements are (`graph.access`): if they lie at equal
 distances along each axis, nothing has to be moved.
@@ -32,18 +32,18 @@ _MOST_VIEWS = 16
 
 @layer_pass
 def attention(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Replace every attention that is accepted by a call of an external function."""
-    made = _attention(graph, variable)
-    if made is None or not graph.accepts(made.layer):
+    """Replace every accepted attention by a call of an external function."""
+    match = _attention(graph, variable)
+    if match is None or not graph.accepts(match.layer):
         return {}
-    parameters = NO_PARAMETERS if made.bias is None else LayerParameters(NO_PARAMETERS.weight, made.bias)
-    call = graph.call(ComposedLayer(made.layer, parameters), made.inputs)
-    return {made.output: relax.op.reshape(call, shape_of(made.output))}
+    parameters = NO_PARAMETERS if match.bias is None else LayerParameters(NO_PARAMETERS.weight, match.bias)
+    call = graph.call(ComposedLayer(match.layer, parameters), match.inputs)
+    return {match.output: relax.op.reshape(call, shape_of(match.output))}
 
 
 @dataclass(frozen=True)
 class _MatchedAttention:
-    """An attention, what it adds to its products, the variables that it reads, and the one that shows its result."""
+    """An attention, the biases of its products, the variables that it reads, and the one that shows its result."""
 
     layer: Attention
     bias: Array | None
@@ -52,7 +52,7 @@ class _MatchedAttention:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _TracedOperand:
     """An operand of attention, traced back: a tensor, places in it, a factor, and the number of views on the way."""
 
     source: Any
@@ -61,8 +61,8 @@ class _Read:
     views: int
 
 
-def _views(reads: list[_Read]) -> int:
-    return sum(one.views for one in reads)
+def _views(reads: list[_TracedOperand]) -> int:
+    return sum(read.views for read in reads)
 
 
 def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
@@ -80,10 +80,10 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     if shape_of(product)[-2:] != [queries, keys] or math.prod(shape_of(product)) != count * queries * keys:
         return None
     operands = ((product.args[0], (queries, depth), False), (product.args[1], (keys, depth), True), (value.args[1], (keys, width), False))
-    best: list[_Read] = []
+    best: list[_TracedOperand] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
-        found = [read for one in operands if (read := _read(one[0], values, (tried, count // tried), *one[1:]))]
+        found = [read for operand in operands if (read := _read(operand[0], values, (tried, count // tried), *operand[1:]))]
         if len(found) == len(operands) and (not best or _views(found) > _views(best)):
             best, groups = found, tried
     if not best:
@@ -146,8 +146,10 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
             return variable, factor, added
 
 
-def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> _Read | None:
-    """Return the tensor farthest back in which an operand's elements are in place.
+def _read(
+    operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool
+) -> _TracedOperand | None:
+    """Return the earliest tensor that holds an operand's elements in place.
 
     Args:
         heads: groups, and heads of each.
@@ -159,7 +161,7 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
     while True:
         access = Access.through(shape_of(source), chain)
         place = _place(access, heads, extents, transposed) if access else None
-        best = _Read(source, place, factor, len(chain)) if place else best
+        best = _TracedOperand(source, place, factor, len(chain)) if place else best
         value: Any = values.get(source)
         step = _factor(value)
         if step is not None:
@@ -172,7 +174,7 @@ def _read(operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], exten
 
 
 def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> HeadView | None:
-    """Return the place of an operand's elements in its source; `None` if they are not at equal distances."""
+    """Return the place of an operand's elements in its source; `None` if they are not evenly spaced."""
     count = math.prod(access.shape) // math.prod(extents)
     if count not in (1, heads[0], math.prod(heads)):
         return None
@@ -186,7 +188,7 @@ def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], tra
 
 
 def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
-    """Return the last view of a result that has a token's heads one behind the other; the result itself if there is none."""
+    """Return the last view of a result that joins each token's heads; the result itself if there is none."""
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
     access: Access | None = Access.of(shape_of(variable))
     at, best = variable, None
@@ -227,7 +229,7 @@ def _summand(value: Any) -> tuple[Any, Array] | None:
 
 
 def _reduced(bias: Array) -> Array:
-    """Return biases for each group, head, query and key, once where groups or heads have the same."""
+    """Return biases by group, head, query and key; equal ones of groups or heads are stored once."""
     for axis in (0, 1):
         first = bias.take([0], axis)
         bias = first if (bias == first).all() else bias

@@ -1,5 +1,5 @@
-"""Average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that does not
-count padding; adaptive ones whose windows are all equal become one of these, or nothing.
+"""Rewrites average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that
+does not count padding. Adaptive pools with equal windows become one of these, or nothing.
 
 Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
@@ -28,7 +28,7 @@ def average_pools(module: Any) -> Any:
 
 
 def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
-    """Return the pool that an adaptive one is, or the image that it leaves as it is; `None` for other values."""
+    """Return the ordinary form of an adaptive pool, or the image that it leaves unchanged; `None` for other values."""
     if operator_of(value) != "relax.nn.adaptive_avg_pool2d" or value.attrs.layout != "NCHW":
         return None
     data = value.args[0]

@@ -1,5 +1,5 @@
-"""Biases where later passes expect them: none before a batch norm, one after every convolution and matrix product, and neither factors nor
-a second bias behind it.
+"""Moves biases where later passes expect them: none before a batch norm; exactly one after every convolution and matrix product, with no
+factors after it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def bias_into_batch_norm(module: Any) -> Any:
 
 
 def spell_batch_norms(module: Any) -> Any:
-    """Rewrite every batch norm with constant statistics that is not behind a convolution as x · factor + shift."""
+    """Rewrite every batch norm with constant statistics that does not follow a convolution as x · factor + shift."""
     data, constants = wildcard(), [is_const() for _ in range(4)]
     norm = is_op("relax.nn.batch_norm")(data, *constants)
     first = is_tuple_get_item(norm, 0)
 
     def spelled(_part: Any, matched: Any) -> Any:
         attrs, extents = matched[norm].attrs, matched[data].ty.shape
-        gamma, beta, mean, variance = (matched[one].value.numpy().astype(np.float64) for one in constants)
+        gamma, beta, mean, variance = (matched[constant].value.numpy().astype(np.float64) for constant in constants)
         factor = (gamma if attrs.scale else 1.0) / np.sqrt(variance + attrs.epsilon)
         shift = (beta if attrs.center else 0.0) - mean * factor
         shape = [-1 if axis == int(attrs.axis) % len(extents) else 1 for axis in range(len(extents))]
@@ -98,13 +98,13 @@ def fold_factors(module: Any) -> Any:
 
 
 def _numbers_for_channels(module: Any) -> Any:
-    """Return the module in which one number that is added to a convolution's biased sums is one for each channel."""
+    """Return the module with each number that is added to a convolution's biased sums repeated per channel."""
     values, readers, found = values_of(module["main"]), readers_of(module["main"]), {}
     for variable, value in values.items():
         number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
         if operator_of(value) != "relax.add" or number is None or number.value.numpy().size != 1:
             continue
-        total = next(one for one in value.args if one is not number)
+        total = next(argument for argument in value.args if argument is not number)
         is_clipped = all(operator_of(values.get(reader)) == "relax.maximum" for reader in readers[variable])
         if _is_biased(values.get(total), values) and not (is_clipped and float(number.value.numpy().item()) == 3.0):
             channels = int(value.ty.shape[-1])
@@ -113,13 +113,13 @@ def _numbers_for_channels(module: Any) -> Any:
 
 
 def _is_biased(value: Any, values: Mapping[Any, Any]) -> bool:
-    """Return whether a value is a convolution's sums and a constant."""
+    """Return whether a value adds a constant to a convolution."""
     data, other = value.args if operator_of(value) == "relax.add" else (None, None)
     return isinstance(other, tvm.ir.GenericConst) and operator_of(values.get(data)) == "relax.nn.conv2d"
 
 
 def _by_channel(array: Array, channels: int) -> Array | None:
-    """Return the numbers of a constant, one for each channel; `None` if it is anything else."""
+    """Return a constant's numbers, one per channel; `None` for anything else."""
     if array.size == 1:
         return np.full(channels, array.item(), array.dtype)
     return array.reshape(-1) if array.size == channels == array.shape[-1] else None

@@ -1,4 +1,4 @@
-"""Comparisons of booleans as ones of small integers: LLVM refuses TVM's code for booleans that are or are not equal."""
+"""Rewrites comparisons of booleans as comparisons of small integers: LLVM refuses TVM's code for `==` and `!=` of booleans."""
 
 from __future__ import annotations
 

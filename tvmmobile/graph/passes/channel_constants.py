@@ -1,4 +1,4 @@
-"""Constants for each channel, or for all, in the form that layout inference knows: in four dimensions or none, and as the second operand.
+"""Rewrites per-channel and scalar constants for layout inference: with four dimensions or none, as the second operand.
 
 Networks scale branches by constants of shape (C, 1, 1) or (1), on either side. The image would be permuted before and after.
 """

@@ -1,4 +1,4 @@
-"""Means over an image's channels as 1×1 convolutions with one output channel, whose weights are equal.
+"""Rewrites means over an image's channels as 1×1 convolutions to one channel, with equal weights.
 
 Relax fuses such a mean with what reads it, which may then compute it for each of its elements: a norm over 1280 channels took 3.6 ms.
 """

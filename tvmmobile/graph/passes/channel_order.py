@@ -1,4 +1,4 @@
-"""Channel shuffles are undone when the network is compiled: weights are permuted, and convolutions read slices.
+"""Removes channel shuffles at compile time: weights are permuted, and convolutions read slices.
 
 Between convolutions ShuffleNet only moves channels: it concatenates, takes the channels of two halves or of groups in turn, splits. A
 convolution sums over its input channels in any order, so each one behind can read them from where they were computed, with its weights
@@ -23,7 +23,7 @@ from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of, readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
-from tvmmobile.graph.passes.channel_trace import NHWC, Moved, Trace
+from tvmmobile.graph.passes.channel_trace import NHWC, MovedChannels, Trace
 from tvmmobile.graph.passes.rewriting import replace_variables
 
 Order = npt.NDArray[np.int64]
@@ -127,7 +127,7 @@ class _Graph:
         ]
 
     def readers(self, family: _ChannelGroup) -> list[_Reader] | None:
-        """Return all readers of moved channels, in order of execution; `None` if their order matters to one."""
+        """Return all readers of moved channels, in order of execution; `None` if the channels' order matters to one."""
         found = []
         for variable in family.moved:
             for use in self.uses[variable]:
@@ -140,7 +140,7 @@ class _Graph:
         position = {variable: number for number, variable in enumerate(self.bound)}
         return sorted(found, key=lambda reader: position[reader.variable])
 
-    def _reader(self, use: Any, data: Any, moved: Moved) -> _Reader | None:
+    def _reader(self, use: Any, data: Any, moved: MovedChannels) -> _Reader | None:
         if use is None or not _is_conv(self.bound[use]) or not self.bound[use].args[0].same_as(data) or moved.axis != NHWC:
             return None
         if not _is_depthwise(self.bound[use]):
@@ -178,7 +178,7 @@ class _Graph:
         return ()
 
     def _channelwise_input(self, variable: Any) -> Any:
-        """Return the data of an operator that computes every channel from the same one of its input; `None` for other operators."""
+        """Return the data of an operator that computes each channel from the same input channel; `None` for other operators."""
         call: Any = self.bound.get(variable)
         name = operator_of(call)
         if name == "relax.nn.conv2d" and _is_conv(call) and _is_depthwise(call):
@@ -245,7 +245,7 @@ def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Seque
 
 
 def _by_place(reader: _Reader, positions: dict[int, Order]) -> Order:
-    """Return a reader's input channels, those of each group by the tensor they are in and their place there."""
+    """Return a reader's input channels, sorted within each group by tensor and place."""
     depth = len(reader.origins) // reader.groups
 
     def place(index: int) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ _SHUFFLE = (0, 2, 1, 3, 4)
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedChannels:
     """A tensor whose channels come from others.
 
     Attributes:
@@ -44,7 +44,7 @@ class Trace:
     """
 
     tensors: list[Any] = field(default_factory=list)
-    moved: dict[Any, Moved] = field(default_factory=dict)
+    moved: dict[Any, MovedChannels] = field(default_factory=dict)
     _numbers: dict[Any, int] = field(default_factory=dict)
 
     def follow(self, bindings: Iterable[Any]) -> None:
@@ -56,7 +56,7 @@ class Trace:
             if moved is not None:
                 self.moved[binding.var] = moved
 
-    def _moved(self, call: Any) -> Moved | None:
+    def _moved(self, call: Any) -> MovedChannels | None:
         name = getattr(call.op, "name", "")
         if name == "relax.concat":
             return self._joined(call)
@@ -72,14 +72,14 @@ class Trace:
             return None
         return replace(moved, origins=moved.origins[found[1] : found[2]])
 
-    def _joined(self, call: Any) -> Moved | None:
+    def _joined(self, call: Any) -> MovedChannels | None:
         parts = [self._of(part) for part in getattr(call.args[0], "fields", ())]
         if not parts or any(part is None or part.axis != int(call.attrs.axis) or part.origins.ndim != 2 for part in parts):
             return None
         known = [part for part in parts if part is not None]
-        return Moved(np.concatenate([part.origins for part in known]), known[0].axis, any(part.shuffled for part in known))
+        return MovedChannels(np.concatenate([part.origins for part in known]), known[0].axis, any(part.shuffled for part in known))
 
-    def _of(self, variable: Any) -> Moved | None:
+    def _of(self, variable: Any) -> MovedChannels | None:
         """Return the origins of a tensor's channels; a computed tensor is its own origin."""
         if variable in self.moved:
             return self.moved[variable]
@@ -90,7 +90,7 @@ class Trace:
             self._numbers[variable] = len(self.tensors)
             self.tensors.append(variable)
         channels = np.arange(shape[3])
-        return Moved(np.stack([np.full_like(channels, self._numbers[variable]), channels], -1), NHWC)
+        return MovedChannels(np.stack([np.full_like(channels, self._numbers[variable]), channels], -1), NHWC)
 
 
 def slice_of(call: Any) -> tuple[int, int, int] | None:
@@ -103,7 +103,7 @@ def slice_of(call: Any) -> tuple[int, int, int] | None:
     return cuts[0][:3] if len(cuts) == 1 and cuts[0][3] == 1 else None
 
 
-def _permuted(moved: Moved, axes: tuple[int, ...]) -> Moved | None:
+def _permuted(moved: MovedChannels, axes: tuple[int, ...]) -> MovedChannels | None:
     if axes == _SHUFFLE and moved.origins.ndim == 3:
         return replace(moved, origins=moved.origins.swapaxes(0, 1), shuffled=True)
     if moved.origins.ndim == 2 and (moved.axis, axes) in ((NHWC, TO_FIRST), (NCHW, TO_LAST)):
@@ -111,7 +111,7 @@ def _permuted(moved: Moved, axes: tuple[int, ...]) -> Moved | None:
     return None
 
 
-def _reshaped(moved: Moved, before: list[int], after: list[int]) -> Moved | None:
+def _reshaped(moved: MovedChannels, before: list[int], after: list[int]) -> MovedChannels | None:
     """Return channels as groups of channels, or the other way round."""
     if moved.axis != NCHW or len(after) not in (4, 5) or after[0] != 1 or after[-2:] != before[-2:]:
         return None

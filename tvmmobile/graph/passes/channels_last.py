@@ -1,4 +1,4 @@
-"""Rewrites steps of images with channels last, the layout in which these are stored.
+"""Rewrites steps of images in NHWC, the layout in which images are stored.
 
 Layout conversion leaves a step as it is where one of its images is made by operators that it does not know, such as the shuffle behind a
 transposed convolution, or tokens of attention that are an image again. Every image would be turned before it, and the result behind it.
@@ -25,16 +25,16 @@ _STEPS = operators_with(Trait.ELEMENT_WISE)
 
 
 def channels_last(module: Any) -> Any:
-    """Rewrite steps by element, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
+    """Rewrite element-wise steps, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
 
     Readers that need NCHW get the result transposed. Values made of an input alone stay as they are.
     """
-    images = _Images(module["main"])
+    images = _ImageRewriter(module["main"])
     main = rebound_main(module["main"], images.value)
     return with_main(module, main, canonical=True) if images.changed else module
 
 
-class _Images:
+class _ImageRewriter:
     """The images of `main`, one binding after another.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Images:
         return relax.op.concat([relax.op.strided_slice(image, [3], [start], [start + size]) for start in starts], 3)
 
     def _member(self, value: Any) -> Any:
-        """Return the variable that a value takes out of a tuple, as of a max pool's values and indices; `None` for other values."""
+        """Return the variable that a value takes from a tuple, such as a max pool's values and indices; `None` for other values."""
         source = self.values.get(value.tuple_value) if isinstance(value, relax.TupleGetItem) else None
         return source.fields[value.index] if isinstance(source, relax.Tuple) else None
 

@@ -17,7 +17,7 @@ from tvmmobile.graph.passes.rewriting import replace_values
 
 
 class LayerComposer:
-    """The pass that composes every layer of `KINDS` that is accepted. If its input consists of slices, the layer reads these.
+    """Composes every accepted layer of `KINDS`. A layer whose input consists of slices reads the slices.
 
     In `main` each becomes a call of an external function named after the entry of `layers` that describes it, so that the passes
     which follow leave it alone until the plan says which kernel computes it.

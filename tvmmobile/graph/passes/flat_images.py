@@ -1,4 +1,4 @@
-"""Linear layers of a whole image: they read it as it is, channels last, and their weights are in that order instead.
+"""Lets linear layers read a flattened image in its own order, channels last, by permuting their weights.
 
 Networks flatten an image with its channels first, as AlexNet and VGG-16 do in front of their classifiers.
 """

@@ -21,7 +21,7 @@ def fold_constants(module: Any) -> Any:
 
 
 def _folded(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the constant that an operator computes of others; `None` for other values."""
+    """Return the constant that an operator computes from constants; `None` for other values."""
     evaluate = _EVALUATORS.get(operator_of(value))
     arguments = [_known(values.get(argument, argument)) for argument in value.args] if evaluate else [None]
     if evaluate is None or any(argument is None for argument in arguments):
@@ -30,7 +30,7 @@ def _folded(value: Any, values: Mapping[Any, Any]) -> Any:
 
 
 def _known(argument: Any) -> Any:
-    """Return the numbers of a constant, or a shape; `None` for what is computed."""
+    """Return a constant's numbers, or a shape; `None` for computed values."""
     import tvm
     from tvm import relax
 

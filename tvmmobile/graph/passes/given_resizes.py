@@ -1,4 +1,4 @@
-"""Resizes whose pixels are given, and that no layer computes, as one TIR function each."""
+"""Turns resizes with given pixels that no layer computes into one TIR function each."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def given_resizes(module: Any) -> Any:
 
 
 def _by_tables(builder: Any, call: Any) -> Any:
-    """Return a call of a function that reads pixels and weights from tables, and adds up columns within rows."""
+    """Return a call of a function that reads pixels and weights from tables and sums columns within rows."""
     data, layout, taps = call.args[0], str(call.attrs.layout), taps_of(call)
-    axes, along = [layout.index(name) for name in "HW"], [_along(each) for each in taps]
+    axes, along = [layout.index(name) for name in "HW"], [_along(tap) for tap in taps]
     shape, kind = shape_of(call), str(data.ty.dtype)
-    counts = [len(_tables(each, kind)) for each in taps]
+    counts = [len(_tables(tap, kind)) for tap in taps]
 
     def compute(image: Any, *tables: Any) -> Any:
         of_rows, of_columns = tables[: counts[0]], tables[counts[0] :]
@@ -49,7 +49,7 @@ def _by_tables(builder: Any, call: Any) -> Any:
 
         return te.compute(shape, value, name="resize")
 
-    tables = [constant(table) for each in taps for table in _tables(each, kind)]
+    tables = [constant(table) for tap in taps for table in _tables(tap, kind)]
     return builder.call_te(compute, data, *tables, primfunc_name_hint="resize2d")
 
 

@@ -1,4 +1,4 @@
-"""Group norms of images as one operator: ONNX's exporters write them as instance norms of groups, with factors and summands behind."""
+"""Makes group norms of images one operator: ONNX's exporters write instance norms of groups, followed by factors and summands."""
 
 from __future__ import annotations
 

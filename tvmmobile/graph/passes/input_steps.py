@@ -1,4 +1,4 @@
-"""The operators on a network's inputs in front of its layers: they scale, shift, take channels apart and join them."""
+"""Finds operators between a network's inputs and its layers: they scale, shift, split and join channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STEPS = operators_with(Trait.ELEMENT_WISE) | operators_with(Trait.RESHAPE) | {"
 
 
 def input_steps(main: Any) -> set[Any]:
-    """Return the variables that are made of one of the inputs of `main` by steps and views alone.
+    """Return the variables that steps and views alone compute from an input of `main`.
 
     They are best left as they are: an image has its channels first there, and in integers a layer would round what is not scaled yet.
     """

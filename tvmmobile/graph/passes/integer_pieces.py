@@ -1,4 +1,4 @@
-"""Integer convolutions that read the pieces of a concatenation themselves: integers of one scale that would only be copied."""
+"""Lets integer convolutions read the pieces of a concatenation, whose integers of one scale would only be copied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def integer_pieces(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 
 def _reading(graph: LayerGraph, variable: Any, data: Any) -> tuple[ComposedLayer, list[Any]] | None:
-    """Return the layer that reads the pieces of its input, and all that it reads; `None` if there is no such layer."""
+    """Return the layer reading its input's pieces, and all its inputs; `None` if there is no such layer."""
     found = graph.layer(variable)
     if found is None or found.dtype != INT8.name or not isinstance(found.layer, Conv2d) or found.layer.pieces:
         return None

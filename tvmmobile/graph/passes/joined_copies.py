@@ -1,4 +1,4 @@
-"""Copies that `standalone_steps` put in front of concatenations and sums, as parts of the layers beside them.
+"""Merges copies that `standalone_steps` inserted before concatenations and sums into the layers beside them.
 
 A convolution reads the pieces of a concatenation itself, where no algorithm that needs one tensor would have been faster; and a sum behind
 an activation becomes the last step of the layer that computes one of its terms. Slices of channels that convolutions read or add are not
@@ -27,14 +27,14 @@ def joined_copies(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLa
 
 @layer_pass
 def _beside_copies(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Let a layer read pieces, or add a term, itself; calls that nobody reads any more are left behind."""
+    """Let a layer read pieces or add a term by itself; calls without readers remain."""
     found = _reading(graph, variable) or _summing(graph, variable)
     return {variable: _call(graph, found)} if found and graph.accepts(found[1]) else {}
 
 
 @layer_pass
 def _of_slices(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Let layers read and add a slice from the tensor that it is of, if all its readers can."""
+    """Let layers read and add a slice directly from its tensor, if all its readers can."""
     if channel_slice(graph.values[variable]) is None:
         return {}
     found = {reader: _reading_slice(graph, reader, variable) for reader in graph.readers[variable]}
@@ -47,7 +47,7 @@ _Joined = tuple[str, Conv2d, tuple[Any, ...]]
 
 
 def _reading(graph: LayerGraph, variable: Any) -> _Joined | None:
-    """Return a convolution that reads the pieces which a copy for it alone puts together."""
+    """Return a convolution that reads the pieces of a copy that only it reads."""
     layer = _convolution(graph, variable)
     if layer is None or layer.scaled or layer.pieces or layer.in_layout != "NHWC":
         return None
@@ -59,7 +59,7 @@ def _reading(graph: LayerGraph, variable: Any) -> _Joined | None:
 
 
 def _summing(graph: LayerGraph, variable: Any) -> _Joined | None:
-    """Return one term's layer with the other term added behind its activation; without one, the other was its residual already."""
+    """Return one term's layer with the other term added after its activation; without an activation, it already is its residual."""
     copy = _copy(graph, variable)
     if copy is None or not copy.residual or copy.pieces:
         return None
@@ -83,7 +83,7 @@ def _reading_slice(graph: LayerGraph, variable: Any, sliced: Any) -> _Joined | N
     added = [layer.residual, *(kind for kind in layer.operands if kind != CHANNEL)]
     if inputs[-1].same_as(sliced) and added in ([True], [False, TENSOR]):
         layer, inputs[-1] = replace(layer, added=(channels, first)), tensor
-    return None if any(one.same_as(sliced) for one in inputs) else (graph.name(variable), layer, tuple(inputs))
+    return None if any(input_.same_as(sliced) for input_ in inputs) else (graph.name(variable), layer, tuple(inputs))
 
 
 def _call(graph: LayerGraph, joined: _Joined) -> Any:

@@ -1,4 +1,4 @@
-"""Permutations one after another, with reshapes between, as a single one: pixel shuffles, and patches of images as tokens.
+"""Joins consecutive permutations, with reshapes between, into one: pixel shuffles, and patches of images as tokens.
 
 Reshapes and permutations only put the factors of a tensor's dimensions in another order (see `graph.access`); so does one permutation.
 """

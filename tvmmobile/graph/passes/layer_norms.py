@@ -1,4 +1,4 @@
-"""Layer norms over whole images, `torch.nn.LayerNorm([C, H, W])`, as group norms of one group.
+"""Rewrites layer norms over whole images, `torch.nn.LayerNorm([C, H, W])`, as group norms of one group.
 
 TVM 0.27's layout conversion moves their axes, but leaves their factors and summands as they are.
 """
@@ -16,7 +16,7 @@ from tvmmobile.graph.passes.rewriting import rewrite_main
 
 
 def layer_norms_of_images(module: Any) -> Any:
-    """Rewrite `nn.layer_norm` over channels, rows and columns in `main`; factors and summands of pixels are applied behind it."""
+    """Rewrite `nn.layer_norm` over channels, rows and columns in `main`; factors and summands of pixels follow it."""
     data, weight, bias = wildcard(), is_const(), is_const()
     norm = is_op("relax.nn.layer_norm")(data, weight, bias)
 

@@ -1,4 +1,4 @@
-"""Passes over a network whose layers are composed: they change layers and what reads them."""
+"""Helps passes over composed layers to change the layers and their readers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LayerGraph:
         return len(self.readers[variable]) == 1
 
     def call(self, composed: ComposedLayer, inputs: Sequence[Any], name: str = "") -> Any:
-        """Return a call of a new layer, or of one in place of that with this name."""
+        """Return a call of a new layer, or of one that replaces the layer of this name."""
         return layer_call(self.layers, composed, inputs, name=name)
 
 
@@ -57,9 +57,9 @@ def layer_pass(rewrite: _Rewrite) -> Callable[[Callable[[Layer], bool], dict[str
         def run(module: Any) -> Any:
             graph, found = LayerGraph(module["main"], accepts, layers), dict[Any, Any]()
             for variable in list(graph.values):
-                made = rewrite(graph, variable)
-                found.update(made)
-                graph.values.update({one: value for one, value in made.items() if external_name(value)})  # others have no types yet
+                changes = rewrite(graph, variable)
+                found.update(changes)
+                graph.values.update({one: value for one, value in changes.items() if external_name(value)})  # others have no types yet
             return with_named_outputs(replace_variables(module, found)) if found else module
 
         return run

@@ -1,4 +1,4 @@
-"""Linear layers with many rows as 1×1 convolutions: a tensor of T tokens with C channels is an image of T pixels.
+"""Rewrites linear layers of many rows as 1×1 convolutions: T tokens with C channels are an image of T pixels.
 
 Element-wise operators and norms behind a layer work on the same image, so that bias, activation and residual become part
 of the layer. Between images and tokens, networks permute and reshape (`x.flatten(2).transpose(1, 2)` and back); where these leave the
@@ -34,7 +34,7 @@ def linear_layers(module: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ImageView:
     """A variable as a view of an image.
 
     Attributes:
@@ -52,7 +52,7 @@ class _LinearToConvolutions(MainRewriter):
     def __init__(self, main: Any) -> None:
         super().__init__(main)
         #: New values by the old variable.
-        self.seen: dict[Any, _Seen] = {}
+        self.seen: dict[Any, _ImageView] = {}
         #: Variables that would be images with their channels last, for all that is known.
         self.guessed: set[Any] = set()
         #: Images in the order in which they are computed.
@@ -63,7 +63,7 @@ class _LinearToConvolutions(MainRewriter):
         seen = self._seen(value)
         if seen is None:
             if isinstance(value, relax.Call) and _is_image(variable):
-                self.seen[variable] = self._made(self.rebuild(value))
+                self.seen[variable] = self._shown_by(self.rebuild(value))
                 self.guessed.add(variable)
                 if permutation_source(value, TO_LAST) is not None:
                     self._show_first(value.args[0], self.seen[variable].image)
@@ -77,15 +77,15 @@ class _LinearToConvolutions(MainRewriter):
         return seen.image if shape_of(seen.image) == shape_of(variable) else relax.op.reshape(seen.image, shape_of(variable))
 
     def _show_first(self, source: Any, image: Any) -> None:
-        """Let an image show a variable that has the channels first, under all its names, from now on."""
+        """From now on, let an image show a channels-first variable under all its names."""
         while source in self.values and (source not in self.seen or source in self.guessed):
-            self.seen[source] = _Seen(image, first=True)
+            self.seen[source] = _ImageView(image, first=True)
             before = self.values[source]
             same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
             source = before.args[0] if same else None
 
-    def _seen(self, value: Any) -> _Seen | None:
-        """Return the image that an expression shows; `None` for one that is to stay as it is."""
+    def _seen(self, value: Any) -> _ImageView | None:
+        """Return the image that an expression shows; `None` to leave the expression unchanged."""
         if isinstance(value, relax.Var):
             return self.seen.get(value)
         name = operator_of(value)
@@ -101,26 +101,26 @@ class _LinearToConvolutions(MainRewriter):
         if _norms_channels(value):
             attrs, operands = value.attrs, (self._image(value.args[0]), *map(self.output, value.args[1:]), [-1], value.attrs.epsilon)
             if name == "relax.nn.rms_norm":
-                return self._made(relax.op.nn.rms_norm(*operands))
-            return self._made(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
+                return self._shown_by(relax.op.nn.rms_norm(*operands))
+            return self._shown_by(relax.op.nn.layer_norm(*operands, attrs.center, attrs.scale))
         if _norms_groups(value):
             return self._group_norm(value, shown)
         if shown is None:
             return None
         if name == "relax.mean" and shown.first and _is_over_pixels(value):
-            return self._made(relax.op.mean(shown.image, [1, 2], keepdims=True))
+            return self._shown_by(relax.op.mean(shown.image, [1, 2], keepdims=True))
         if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
             return self._pool(value, shown.image)
         if not has(value, Trait.UNARY):
             return None
-        return self._made(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)
+        return self._shown_by(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)
 
-    def _made(self, value: Any, first: bool = False) -> _Seen:
+    def _shown_by(self, value: Any, first: bool = False) -> _ImageView:
         image = self.builder.emit(value)
         self.order[image] = len(self.order)
-        return _Seen(image, first)
+        return _ImageView(image, first)
 
-    def _pool(self, value: Any, image: Any) -> _Seen:
+    def _pool(self, value: Any, image: Any) -> _ImageView:
         """Return a pool of windows of an image whose channels are first, on the image with its channels last."""
         attrs = value.attrs
         shape = [shape_of(value.args[0])[axis] for axis in TO_LAST]
@@ -129,9 +129,9 @@ class _LinearToConvolutions(MainRewriter):
         window = ([int(extent) for extent in extents] for extents in (attrs.pool_size, attrs.strides, attrs.padding, attrs.dilation))
         pool = getattr(relax.op.nn, value.op.name.removeprefix("relax.nn."))
         rounding = bool(attrs.ceil_mode), bool(attrs.count_include_pad)
-        return self._made(pool(image, *window, *rounding, layout="NHWC"), first=True)
+        return self._shown_by(pool(image, *window, *rounding, layout="NHWC"), first=True)
 
-    def _group_norm(self, value: Any, shown: _Seen | None) -> _Seen:
+    def _group_norm(self, value: Any, shown: _ImageView | None) -> _ImageView:
         """Return a norm of images whose channels are first, on the image with its channels last."""
         if shown and shown.first and shape_of(shown.image)[-1] == shape_of(value)[1]:
             image = shown.image
@@ -144,15 +144,15 @@ class _LinearToConvolutions(MainRewriter):
             self._show_first(value.args[0], image)
         attrs = value.attrs
         numbers = int(attrs.num_groups), 3, [1, 2], float(attrs.epsilon), bool(attrs.center), bool(attrs.scale)
-        return self._made(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
+        return self._shown_by(relax.op.nn.group_norm(image, *map(self.output, value.args[1:]), *numbers), first=True)
 
-    def _product(self, data: Any, weight: Any) -> _Seen | None:
+    def _product(self, data: Any, weight: Any) -> _ImageView | None:
         """Return a product of rows with a constant matrix as a convolution."""
         extents = _product_of(data, weight)
         if not extents:
             return None
         kernel = relax.const(weight.value.numpy().reshape(-1, *extents)[:1, None])
-        return self._made(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
+        return self._shown_by(relax.op.nn.conv2d(self._image(data), kernel, data_layout="NHWC", kernel_layout="HWIO"))
 
     def _image(self, variable: Any) -> Any:
         """Return a variable with channels last as an image: all other axes are pixels."""
@@ -161,7 +161,7 @@ class _LinearToConvolutions(MainRewriter):
             return seen.image
         return self.builder.emit(relax.op.reshape(self.replaced[variable], [1, 1, math.prod(shape[:-1]), shape[-1]]))
 
-    def _binary(self, value: Any) -> _Seen | None:
+    def _binary(self, value: Any) -> _ImageView | None:
         """Return an operator on two tensors of equal shape, one of which shows an image, or on one and a constant for each channel."""
         shape = shape_of(value)
         shown = [seen for operand in value.args if (seen := self.seen.get(operand)) and _channel_axis(seen, shape) is not None]
@@ -187,7 +187,7 @@ class _LinearToConvolutions(MainRewriter):
                 return None
             else:
                 operands.append(self.builder.emit(relax.op.reshape(self.replaced[operand], shape_of(base.image))))
-        return self._made(relax.Call(value.op, operands, value.attrs), base.first)
+        return self._shown_by(relax.Call(value.op, operands, value.attrs), base.first)
 
 
 def _is_wanted(value: Any) -> bool:
@@ -227,8 +227,8 @@ def _is_over_pixels(mean: Any) -> bool:
     return mean.ty.ndim == 4 and axes == [2, 3] and bool(mean.attrs.keepdims)
 
 
-def _channel_axis(seen: _Seen, shape: list[int]) -> int | None:
-    """Return the axis that channels have to themselves in a tensor of this shape; `None` if there is none."""
+def _channel_axis(seen: _ImageView, shape: list[int]) -> int | None:
+    """Return the axis that holds only channels in a tensor of this shape; `None` if there is none."""
     channels = shape_of(seen.image)[-1]
     if not seen.first:
         return len(shape) - 1 if shape[-1] == channels else None
@@ -239,13 +239,13 @@ def _is_image(variable: Any) -> bool:
     return isinstance(variable.ty, relax.TensorType) and variable.ty.ndim == 4 and shape_of(variable)[0] == 1
 
 
-def _pixels(seen: _Seen) -> tuple[int, int]:
+def _pixels(seen: _ImageView) -> tuple[int, int]:
     """Return the number of pixels and channels of the image that a variable shows."""
     *pixels, channels = shape_of(seen.image)
     return math.prod(pixels), channels
 
 
-def _is_view(value: Any, seen: _Seen) -> bool:
+def _is_view(value: Any, seen: _ImageView) -> bool:
     """Return whether a tensor has all the elements of an image and, with channels first, keeps these on axes apart from the pixels."""
     shape = shape_of(value)
     if math.prod(shape) != math.prod(_pixels(seen)):
@@ -253,7 +253,7 @@ def _is_view(value: Any, seen: _Seen) -> bool:
     return not seen.first or _pixels(seen)[1] in [math.prod(shape[:axis]) for axis in range(len(shape))]
 
 
-def _permuted(value: Any, seen: _Seen) -> _Seen | None:
+def _permuted(value: Any, seen: _ImageView) -> _ImageView | None:
     """Return the view after a permutation that swaps channels and pixels or moves nothing; else `None`."""
     before = shape_of(value.args[0])
     given = value.attrs.axes
@@ -263,7 +263,7 @@ def _permuted(value: Any, seen: _Seen) -> _Seen | None:
         return seen
     turn = moved.index(min(moved))
     pixels, channels = _pixels(seen)
-    behind = math.prod(before[axis] for axis in moved[:turn])
-    if moved[turn:] + moved[:turn] != sorted(moved) or behind != (pixels if seen.first else channels):
+    trailing = math.prod(before[axis] for axis in moved[:turn])
+    if moved[turn:] + moved[:turn] != sorted(moved) or trailing != (pixels if seen.first else channels):
         return None
-    return _Seen(seen.image, not seen.first)
+    return _ImageView(seen.image, not seen.first)

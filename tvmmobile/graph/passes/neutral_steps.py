@@ -1,4 +1,4 @@
-"""Steps that change nothing: Python's `sum` of branches begins with 0, factors are 1 by default, and a branch may have no channels."""
+"""Removes steps that change nothing: Python's `sum` begins with 0, factors default to 1, and a branch may have no channels."""
 
 from __future__ import annotations
 

@@ -28,19 +28,19 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 @layer_pass
 def output_layouts(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Let a layer write what is made of its output, where a template takes that."""
+    """Let a layer write its output in the layout that later views give it, where a template takes that."""
     composed = graph.layer(variable)
-    made = _moving(graph, variable, composed) if composed else None
-    if made is None or not graph.accepts(made[0].layer):
+    change = _moving(graph, variable, composed) if composed else None
+    if change is None or not graph.accepts(change[0].layer):
         return {}
-    moved, output = made
+    moved, output = change
     call = graph.call(moved, graph.inputs(variable), graph.name(variable))
     # The first view is for the views in between, which nothing reads any more.
     return {variable: relax.op.reshape(call, shape_of(variable)), output: relax.op.reshape(variable, shape_of(output))}
 
 
 def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[ComposedLayer, Any] | None:
-    """Return the layer with the layout that its output is brought to, and the variable with that; `None` without one."""
+    """Return the layer with the layout that views give its output, and the variable that holds it; `None` without one."""
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
@@ -63,7 +63,7 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
 
 
 def _moves(graph: LayerGraph, variable: Any) -> Iterator[tuple[Any, Access]]:
-    """Yield the views that a variable goes through, each with the elements of the variable that it has."""
+    """Yield a variable's successive views, each with the variable's elements that it shows."""
     access = Access.of(shape_of(variable))
     while graph.read_once(variable) and (variable := graph.readers[variable][0]) is not None:
         after = access.after(graph.values[variable])

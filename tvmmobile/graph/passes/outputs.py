@@ -34,10 +34,10 @@ def separate_outputs(module: Any) -> Any:
 
 
 def copied_outputs(module: Any) -> Any:
-    """Copy outputs of `main` that are, behind views, an input, a constant or another output: each output has its own memory."""
+    """Copy outputs of `main` that show an input, a constant or another output: each output has its own memory."""
     main = module["main"]
     values = values_of(main)
-    taken = set(main.params)
+    bases = set(main.params)
     results: list[Any] = []
     for result in results_of(main):
         base = result
@@ -46,9 +46,9 @@ def copied_outputs(module: Any) -> Any:
         fixed = values.get(base, base)
         if isinstance(fixed, tvm.ir.GenericConst):
             result = constant(fixed.value.numpy().reshape(shape_of(result)))
-        copy = not isinstance(result, relax.Var) or base in taken
+        copy = not isinstance(result, relax.Var) or base in bases
         results.append(relax.op.broadcast_to(result, result.ty.shape) if copy else result)
-        taken.add(base)
+        bases.add(base)
     return module if all(new.same_as(old) for new, old in zip(results, results_of(main), strict=True)) else _returning(module, results)
 
 

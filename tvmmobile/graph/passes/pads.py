@@ -1,4 +1,4 @@
-"""Padding in front of a convolution or pool as its own: networks from TensorFlow pad below and on the right before a stride."""
+"""Merges padding into the convolution or pool after it: TensorFlow's networks pad below and on the right before a stride."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _without_width(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _padding_itself(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the layer's call with the padding in front of it; `None` where there is none, or it is another one."""
+    """Return the layer's call with the preceding padding merged; `None` without padding, or for another kind."""
     of_most, of_mean = (has(value, kind) for kind in (Trait.MAX_POOL, Trait.AVERAGE_POOL))
     if not (of_most or of_mean or has(value, Trait.CONVOLUTION)):
         return None
@@ -73,7 +73,7 @@ def _as_convolution(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _widths(pad: Any) -> list[int] | None:
-    """Return a constant pad's widths before and behind each dimension; `None` for other values, or if it cuts, or pads channels."""
+    """Return a constant pad's widths before and after each dimension; `None` for other values, or if it cuts or pads channels."""
     if operator_of(pad) != "relax.nn.pad" or pad.attrs.pad_mode != "constant":
         return None
     widths = [int(width) for width in pad.attrs.pad_width]

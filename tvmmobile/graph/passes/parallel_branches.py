@@ -1,4 +1,4 @@
-"""Sums and differences of convolutions of the same tensor as one convolution, whose kernel is the sum or the difference of theirs.
+"""Merges sums and differences of convolutions of one tensor into one convolution, whose kernel is the sum or difference of theirs.
 
 RepVGG (arXiv 2101.03697), MobileOne, FastViT and others are trained with such branches, some of which are only a batch norm, and are
 exported with them where nobody merges these before. Two are merged where the kernel of one covers the other's.

@@ -76,7 +76,7 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class ComposedNetwork:
-    """A network whose layers are composed, before anything is known of precisions.
+    """A network whose layers are composed, before a precision is chosen.
 
     Attributes:
         module: `main` calls an external function for each layer.
@@ -194,7 +194,7 @@ def compose_quantised(
     accepts_sums: Callable[[ComposedLayer], bool],
     dump_dir: Path | None = None,
 ) -> ComposedNetwork:
-    """Find the layers and roundings of an imported network that its file has quantised, whose steps are looked for as they are.
+    """Find the layers and roundings of an imported network that its file has quantised, leaving its steps unchanged.
 
     Args:
         module, dump_dir: see `compose`.

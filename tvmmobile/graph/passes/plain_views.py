@@ -1,5 +1,5 @@
-"""Views and parts of a tensor in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become slices,
-other indices are non-negative, and views of the same shape, before which layout inference stops, are where it has to.
+"""Rewrites views and parts of tensors in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become
+slices, other indices become non-negative, and views of the same shape stand where layout inference has to stop.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -27,7 +27,7 @@ def plain_views(module: Any) -> Any:
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: relax.op.reshape(matched[data], call.ty.shape))
     module = replace_values(module, lambda value, _: _shown(value) if operator_of(value) == VIEW else _guarded(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
-    return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _taken(call, matched[places].value.numpy()))
+    return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _positive(call, matched[places].value.numpy()))
 
 
 def _guarded(value: Any) -> Any:
@@ -35,12 +35,12 @@ def _guarded(value: Any) -> Any:
     if operator_of(value) != "relax.scatter_nd":
         return None
     target, places, numbers = value.args
-    behind = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
-    return relax.Call(value.op, [behind[0], places, behind[1]], value.attrs)
+    views = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
+    return relax.Call(value.op, [views[0], places, views[1]], value.attrs)
 
 
 def _shown(view: Any) -> Any:
-    """Return the variable that a view shows as it is; `None` for other views."""
+    """Return the variable that a view shows unchanged; `None` for other views."""
     return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
 
 
@@ -51,7 +51,7 @@ def _sliced(index: int, split: Any, data: Any) -> Any:
     return relax.op.strided_slice(data, [axis], [begin], [begin + widths[index]])
 
 
-def _taken(call: Any, places: np.ndarray[Any, Any]) -> Any:
+def _positive(call: Any, places: np.ndarray[Any, Any]) -> Any:
     if call.attrs.axis is None:
         return None
     axis = int(call.attrs.axis)

@@ -1,4 +1,4 @@
-"""PReLUs (arXiv 1502.01852) and leaky ReLUs in one form, `max(x, 0) + slope · min(x, 0)`, of operators that every layout has."""
+"""Rewrites PReLUs (arXiv 1502.01852) and leaky ReLUs as `max(x, 0) + slope · min(x, 0)`, whose operators every layout has."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spell_prelus(module: Any) -> Any:
 
 
 def _with_all_axes(slope: Any, rank: int) -> Any:
-    """Return the slope with as many axes as the data, which layout inference wants; a number as it is."""
+    """Return the slope with as many axes as the data, as layout inference needs; a number is unchanged."""
     extents = shape_of(slope)
     return relax.op.reshape(slope, [*[1] * (rank - len(extents)), *extents]) if 0 < len(extents) < rank else slope
 

@@ -1,4 +1,4 @@
-"""Recurrent layers from importers' calls to layers of their own, or to straight lines of operators where no template takes them.
+"""Turns importers' calls of recurrent layers into layers, or into straight lines of operators where no template takes them.
 
 An importer emits a call of an external function that is named after the cell and the direction, `recurrent_call`. It is not compiled.
 """
@@ -52,7 +52,7 @@ def recurrent_call(
 
 
 def last_hidden(outputs: Any, direction: str, units: int) -> Any:
-    """Emit the hidden states of the end, (directions, sequences, units), from those of all steps."""
+    """Emit the final hidden states, (directions, sequences, units), from those of all steps."""
     from tvm import relax
 
     emit, op = relax.BlockBuilder.current().emit, relax.op
@@ -88,7 +88,7 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
 
 
 def _layer_of(value: Any) -> Recurrent | None:
-    """Return the layer of an importer's call, with states of the beginning if it has any, and without memories in its output."""
+    """Return the layer of an importer's call, with its initial states, if any, and without memories in its output."""
     if operator_of(value) != "relax.call_dps_packed" or not str(getattr(value.args[0], "global_symbol", "")).startswith(_PREFIX):
         return None
     cell, direction = value.args[0].global_symbol.removeprefix(_PREFIX).split(".")
@@ -143,7 +143,7 @@ class _RecurrentReplacement(MainRewriter):
                 f"the network has a recurrent layer ({layer.name}) whose weights it computes.", "Export it with constant weights."
             )
         weights, biases = ([one.value.numpy() for one in part] for part in (given[:count], given[count:]))
-        if all(isinstance(one, tvm.ir.GenericConst) and not one.value.numpy().any() for one in states):
+        if all(isinstance(state, tvm.ir.GenericConst) and not state.value.numpy().any() for state in states):
             layer, states = replace(layer, initial=False), []
         if not self.accepts(layer):
             cells = [Cell(layer.cell, *both, CELL_ACTIVATIONS[layer.cell]) for both in zip(weights, biases, strict=True)]

@@ -1,7 +1,7 @@
-"""A 1×1 convolution of a concatenation with an enlarged image: the image's share of the products is computed before it is enlarged.
+"""Splits 1×1 convolutions of concatenations with an enlarged image: its share of the products is computed before enlarging.
 
-Resizing treats all channels alike, so it may follow the products, which are then a quarter where sides double; the enlarged share is the
-residual of what remains. Feature pyramids are made of such pairs.
+Resizing treats all channels alike, so it may follow the products; doubled sides then need only a quarter of them. The enlarged share
+becomes the residual of the remaining convolution. Feature pyramids are made of such pairs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 @layer_pass
 def resized_pieces(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Make three layers of a 1×1 convolution that reads an enlarged image whole: its share of the image, the enlargement of that, and the
-    rest. Templates must take them, and the image must have at least as many channels as are made of it.
+    """Split a 1×1 convolution that reads a whole enlarged image into three layers: the image's share, its enlargement, and the rest.
+    Templates must take them, and the image must have at least as many channels as the result.
     """
     composed = graph.layer(variable)
     layer = composed.layer if composed else None
@@ -49,7 +49,7 @@ def resized_pieces(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
 
 
 def _is_enlarged(graph: LayerGraph, layer: Conv2d, piece: tuple[int, int, int], sources: tuple[Any, ...]) -> bool:
-    """Return whether a piece is a whole image, enlarged for this layer alone, which has no more channels."""
+    """Return whether a piece is a whole image, enlarged only for this layer, with no fewer channels than its outputs."""
     source, first, count = piece
     found = graph.layer(sources[source])
     if found is None or not isinstance(found.layer, Resize) or not graph.read_once(sources[source]):

@@ -12,7 +12,7 @@ from tvmmobile.graph.expressions import holds, variables_of
 
 
 def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], Any] = lambda attrs: attrs) -> Any:
-    """Return an expression with what `leaf` makes of its variables and constants, and `attributes` of its operators' attributes."""
+    """Return an expression with `leaf` applied to its variables and constants, and `attributes` to its operators' attributes."""
     import tvm
     from tvm import relax
 
@@ -106,13 +106,13 @@ def rewrite_main(
     from tvm import relax
     from tvm.relax.dpl import rewrite_call
 
-    def made(match: Any, matched: Any) -> Any:
+    def replaced(match: Any, matched: Any) -> Any:
         known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
         new = replacement(match, matched) if known and not isinstance(match, relax.Var) else None
         return match if new is None else new
 
     module = module.clone()
-    module["main"] = rewrite_call(pattern, made, module["main"])
+    module["main"] = rewrite_call(pattern, replaced, module["main"])
     return module
 
 
@@ -124,8 +124,8 @@ def mutate_main(module: Any, mutator: Any) -> Any:
 
 
 def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
-    """Return `main` with each variable bound to the result of `value_of(block builder, binding)`. Readers of a variable that another one
-    replaces, or a constant, read that; an output keeps its own name, so that it is not the name of a view.
+    """Return `main` with each variable bound to the result of `value_of(block builder, binding)`. Where that is a variable or a constant,
+    readers use it directly; an output keeps its own name, so that it is not the name of a view.
     """
     import tvm
     from tvm import relax
@@ -150,8 +150,8 @@ def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
 
 
 def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
-    """Return the module with another `main`, and without what nobody reads then. If that is to be `canonical`, each variable has one name:
-    layout inference and patterns do not see through a second one.
+    """Return the module with another `main`, and without values that nobody reads. If `canonical`, each variable has only one name:
+    layout inference and patterns do not see through a second.
     """
     from tvm import relax
 
@@ -161,7 +161,7 @@ def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
 
 
 def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any], *, in_turn: bool = False) -> Any:
-    """Return the module with some values of `main` replaced, and without what nobody reads then.
+    """Return the module with some values of `main` replaced, and without unread values.
 
     Args:
         replacement: returns the new value from a value and all values by their variables; `None` for one that stays.
@@ -169,16 +169,16 @@ def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], 
     """
     values, found = values_of(module["main"]), dict[Any, Any]()
     for variable, value in values.items():
-        made = replacement(value, values)
-        if made is not None:
-            found[variable] = made
+        new = replacement(value, values)
+        if new is not None:
+            found[variable] = new
             if in_turn:
-                values[variable] = made
+                values[variable] = new
     return replace_variables(module, found)
 
 
 def replace_variables(module: Any, found: Mapping[Any, Any]) -> Any:
-    """Return the module with new values of the same types for some variables of `main`, and without what nobody reads then.
+    """Return the module with new values of the same types for some variables of `main`, and without unread values.
 
     A new value may be an expression of several operators, a variable, or a constant.
     """

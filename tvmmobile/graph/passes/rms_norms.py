@@ -1,4 +1,4 @@
-"""RMS norms as one operator: `x · rsqrt(mean(x²) + ε) · weight`, in the forms that networks and exporters spell out (arXiv 1910.07467)."""
+"""Makes RMS norms (arXiv 1910.07467), which exporters spell out, one operator: `x · rsqrt(mean(x²) + ε) · weight`."""
 
 from __future__ import annotations
 

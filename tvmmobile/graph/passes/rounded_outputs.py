@@ -1,4 +1,4 @@
-"""A layer in float32 that stores the integers which its readers want, so that nothing is converted behind it."""
+"""Lets float32 layers store the integers that their readers need, so that no conversion follows them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def roundings_of_readers(main: Any, quantised: Mapping[str, QuantisedLayer]) -> 
 
 
 def rounded_output(layer: Layer, parameters: LayerParameters, per_step: float, zero: int) -> ComposedLayer | None:
-    """Return the layer with its output in int8: each number times `per_step`, rounded to the nearest integer, plus `zero`. What lies beyond
-    int8 becomes one of its bounds.
+    """Return the layer with its output in int8: each number times `per_step`, rounded to the nearest integer, plus `zero`, and limited to
+    int8; `None` for a layer without sums.
 
-    Where nothing lies behind the sums but bounds that are those of int8, weights and bias are in steps of the output, and kernels only
-    round. Others scale their results. `None` for a layer without sums.
+    If only the bounds of int8 follow the sums, weights and bias are in steps of the output, and kernels only round. Others scale their
+    results.
     """
     if not isinstance(layer, Conv2d | Dense):
         return None

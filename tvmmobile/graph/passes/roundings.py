@@ -32,14 +32,14 @@ _Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class _SourceRounding:
-    """A rounding, and the variable that is rounded."""
+    """A rounding, and the variable that it rounds."""
 
     source: Any
     layer: Rounding
 
 
 def simpler_roundings(accepts: Callable[[Layer], bool]) -> Callable[[Any], Any]:
-    """Return the pass that leaves fewer roundings, all of which have bounds of int8, in a module, NCHW as imported.
+    """Return the pass that reduces the roundings of an imported NCHW module, all of which have bounds of int8.
 
     A clip right before a rounding becomes part of it, if only roundings read it. The second of two roundings to the same integers is
     dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
@@ -49,7 +49,7 @@ def simpler_roundings(accepts: Callable[[Layer], bool]) -> Callable[[Any], Any]:
 
 
 def is_sum(layer: Layer) -> bool:
-    """Return whether a layer is a sum that `simpler_roundings` made a layer of, for integers."""
+    """Return whether a layer is a sum that `simpler_roundings` turned into a layer for integers."""
     return isinstance(layer, Conv2d) and layer == _sum_layer(layer.height, layer.width, layer.in_channels)
 
 
@@ -103,7 +103,7 @@ class RoundingFinder(MainRewriter):
         """Return a parameter of integers that is dequantised by a step."""
         integers, zero = self._operands(product, "subtract")
         parameter = self._argument(product if zero is None else integers, "astype")
-        if parameter is None or not any(parameter.same_as(one) for one in self.main.params):
+        if parameter is None or not any(parameter.same_as(param) for param in self.main.params):
             return None
         stored, place = str(parameter.ty.dtype), zero or 0.0
         if stored not in (INT8.name, UINT8.name) or not place.is_integer():
@@ -112,7 +112,7 @@ class RoundingFinder(MainRewriter):
         return _SourceRounding(parameter, layer)
 
     def clipped(self, variable: Any) -> tuple[Any, _Bounds]:
-        """Return the variable that a clip's result comes from, and the bounds; for others, itself and infinite bounds."""
+        """Return a clip's input and its bounds; for other variables, themselves and infinite bounds."""
         low, high = -np.inf, np.inf
         while True:
             value: Any = self.values.get(variable)
@@ -134,7 +134,7 @@ class RoundingFinder(MainRewriter):
         return call.args[0] if operator_of(call) == f"relax.{operator}" else None
 
     def _operands(self, value: Any, operator: str) -> tuple[Any, float | None]:
-        """Return a variable and a constant number that an operator takes; twice `None` for other values."""
+        """Return an operator's variable and its constant number; `None` twice for other values."""
         import tvm
 
         value = self.values.get(value, value)
@@ -183,7 +183,7 @@ class _RoundingSimplifier(RoundingFinder):
         return self._emitted(self.replaced[source], layer)
 
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
-        """Return the old value, with its tensors' rounding behind it where it joins or cuts those of one grid, for its readers to see."""
+        """Return the old value; if it joins or cuts tensors of one grid, repeat their rounding after it for its readers."""
         rebuilt = self.rebuild(value)
         parts = list(map(self._moved, variables_of(value))) if operator_of(value) in JOINING_OR_SLICING else []
         grids = [part.layer for part in parts if part is not None]
@@ -195,7 +195,7 @@ class _RoundingSimplifier(RoundingFinder):
         return self._emitted(self.builder.emit(rebuilt), layer)
 
     def _moved(self, variable: Any) -> _SourceRounding | None:
-        """Return the rounding whose numbers a variable holds, perhaps elsewhere; `None` where they are others."""
+        """Return the rounding whose numbers a variable holds, perhaps in other places; `None` for others."""
         while variable not in self.found:
             value: Any = self.values.get(variable)
             if operator_of(value) not in _MOVING and viewed(value) is None and not _pads_zeros(value):
@@ -233,7 +233,7 @@ class _RoundingSimplifier(RoundingFinder):
         return relax.op.add(self.builder.emit(relax.op.nn.conv2d(first, ones, groups=channels)), second)
 
     def _only_rounded(self, variable: Any) -> bool:
-        """Return whether nothing but one rounding reads a variable, perhaps behind clips."""
+        """Return whether only one rounding reads a variable, perhaps through clips."""
         while len(self.readers[variable]) == 1 and variable not in self.sources:
             variable = self.readers[variable][0]
             if variable is None or self.clipped(variable)[0] is variable:
@@ -242,7 +242,7 @@ class _RoundingSimplifier(RoundingFinder):
 
 
 def _bounded(layer: Rounding, low: float, high: float) -> Rounding:
-    """Return a rounding behind a clip: rounding keeps order, so that bounds may be rounded too."""
+    """Return a rounding merged with the clip before it: rounding keeps order, so bounds may be rounded."""
     bounds = [float(np.clip(np.rint(bound / np.float32(layer.step)) + layer.zero, layer.low, layer.high)) for bound in (low, high)]
     return replace(layer, low=int(bounds[0]), high=int(bounds[1]))
 

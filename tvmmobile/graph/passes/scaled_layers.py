@@ -1,5 +1,5 @@
-"""Factors and shifts of channels behind a layer's activation, or behind layers that nothing lies between, as the layer's own last step:
-learnable affine blocks, as PP-LCNet has them, and batch norms behind activations.
+"""Merges factors and shifts of channels that follow a layer into it, as its last step: learnable affine blocks such as PP-LCNet's, and
+batch norms after activations.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def scaled_layers(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     before = graph.layer(source)
     if before is None or not graph.read_once(source) or before.layer.output_shape != found.layer.output_shape:
         return {}
-    made = _scaled(before, found)
-    if made is None or not graph.accepts(made.layer):
+    scaled = _scaled(before, found)
+    if scaled is None or not graph.accepts(scaled.layer):
         return {}
-    return {variable: graph.call(made, graph.inputs(source))}
+    return {variable: graph.call(scaled, graph.inputs(source))}
 
 
 def _is_affine(layer: Any) -> bool:
-    """Return whether a layer multiplies each channel and adds to it, and reads nothing else."""
+    """Return whether a layer only scales and shifts each channel of its input."""
     if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)):
         return False
     others = any(layer.padding) or layer.scaled or layer.pieces or layer.side_shapes or layer.reads or layer.writes
@@ -39,7 +39,7 @@ def _is_affine(layer: Any) -> bool:
 
 
 def _scaled(before: ComposedLayer, affine: ComposedLayer) -> ComposedLayer | None:
-    """Return the layer with factors and shifts behind its steps or, without any, in its weights and bias; `None` for other layers."""
+    """Return the layer with factors and shifts after its steps or, without steps, in its weights and bias; `None` for others."""
     layer, last, constants, given = before.layer, affine.layer, before.parameters, affine.parameters
     if not isinstance(layer, Conv2d | Dense) or layer.writes:
         return None

@@ -1,4 +1,4 @@
-"""Sigmoids of all scores of a detector, most of which it drops: computed for the scores that it keeps.
+"""Moves sigmoids of a detector's scores after the selection, so that only the kept scores need them.
 
 A sigmoid ascends, so which elements are the greatest, and their order, is the same in front of it and behind it.
 """

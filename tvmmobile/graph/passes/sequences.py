@@ -1,4 +1,4 @@
-"""Sequences as images of one row, so that convolutions and pools along them are layers that templates take.
+"""Rewrites sequences as images of one row, so that templates take their convolutions and pools.
 
 Images of one column are sequences too: a tile of neighbouring pixels lies in a row. Operators between convolutions that treat all places
 alike, or only cut and join, work on the same images; to all others nothing changes.
@@ -40,13 +40,13 @@ def _is_sequence(shape: Sequence[int]) -> bool:
 
 
 def _forms_of(image: Any) -> list[list[int]]:
-    """Return the shapes under which an image of one row is known: its own, a sequence's and a column's."""
+    """Return the shapes in which an image of one row occurs: its own, a sequence's and a column's."""
     batch, channels, _, length = shape_of(image)
     return [[batch, channels, 1, length], [batch, channels, length], [batch, channels, length, 1]]
 
 
 def _window_of_column(value: Any) -> int:
-    """Return the pixels of a window along a column, of a convolution or pool; 0 for all else."""
+    """Return the extent of a convolution's or pool's window along a column; 0 for all else."""
     if not any(has(value, kind) for kind in _WINDOWS) or not _is_column(shape_of(value)) or not _is_column(shape_of(value.args[0])):
         return 0
     attrs, pools = value.attrs, "pool" in value.op.name

@@ -1,4 +1,4 @@
-"""First convolutions of images whose pixels were made channels before: as convolutions of the images themselves.
+"""Rewrites first convolutions after space-to-depth as convolutions of the images themselves.
 
 Pixel unshuffles, and the slices at every other pixel that YOLOv5's Focus concatenates, only move elements. A convolution of the result is
 one of the image, with a larger kernel and stride and as many multiplications. Tensors of more channels are copied: kernels of another kind,
@@ -31,7 +31,7 @@ def space_to_depth(module: Any) -> Any:
 
 
 def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the convolution of the image that a convolution's input shows; `None` where it is another one."""
+    """Return the convolution of the image that a convolution's input shows; `None` for other inputs."""
     if operator_of(conv) != "relax.nn.conv2d" or not isinstance(conv.args[1], tvm.ir.GenericConst):
         return None
     attrs, moved = conv.attrs, conv.args[0]
@@ -75,7 +75,7 @@ def _sources(variable: Any, values: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _numbers(variable: Any, source: Any, values: Mapping[Any, Any]) -> Array | None:
-    """Return the elements of a source that a variable has; `None` if it has others."""
+    """Return the source's elements that a variable holds; `None` if it holds others."""
     if variable.same_as(source):
         return np.arange(np.prod(shape_of(source))).reshape(shape_of(source))
     value: Any = values.get(variable)

@@ -1,4 +1,4 @@
-"""Computes a batch image by image: kernels, and their records in the logs, are for one image.
+"""Splits batches into single images: kernels, and their records in the logs, are for one image.
 
 A batch saves a core nothing, because weights stay in its caches within one image anyway. Operators that compute each image by itself are
 repeated for each, one image at a time up to the next operator that mixes images. Its input is concatenated, and its output is split again.
@@ -27,7 +27,7 @@ def split_batch(module: Any) -> Any:
 
 
 def batches_of(main: Any) -> list[int]:
-    """Return the batches of the convolutions that are computed image by image, in ascending order: the inputs', and those of few parts."""
+    """Return the batches that are computed image by image, in ascending order: the inputs', and those of few parts."""
     sizes = {_shape(binding.value.args[0])[0] for binding in bindings_of(main) if _is_convolution(binding.value)}
     given = {extent for parameter in main.params for extent in _shape(parameter)[:1]}
     return sorted(size for size in sizes if size > 1 and (size in given or size <= _MOST_PARTS))
@@ -68,7 +68,7 @@ class _ImageSplitter(MainRewriter):
         """Emit a value of all images, or let it wait."""
         arguments, call = self._of_one(value)
         # A tensor that each image reads whole must be there before any of them is computed.
-        if call is not None and not any(isinstance(argument, _Same) and argument.value in self.split for argument in arguments):
+        if call is not None and not any(isinstance(argument, _SharedArgument) and argument.value in self.split for argument in arguments):
             self.waiting.append((variable, arguments, call))
             self.split.add(variable)
         else:
@@ -111,7 +111,7 @@ class _ImageSplitter(MainRewriter):
         """Return the input that an operator of one image reads in place of an argument."""
         from tvm import relax
 
-        if isinstance(argument, _Same):
+        if isinstance(argument, _SharedArgument):
             return self.output(argument.value)
         if argument in self.split:
             return self.parts[argument][image]
@@ -121,7 +121,7 @@ class _ImageSplitter(MainRewriter):
         return known[image]
 
     def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:
-        """Return the arguments of an operator that may be computed image by image, and its call for one; no call for another operator."""
+        """Return the arguments of an operator that can be computed image by image, and its call for one; no call for other operators."""
         from tvm import relax
 
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.split:
@@ -144,7 +144,7 @@ class _ImageSplitter(MainRewriter):
             return self._by_element(value, rebuild)
         if not self._is_batch(data):
             return (), None
-        rest = [_Same(argument) for argument in value.args[1:]]
+        rest = [_SharedArgument(argument) for argument in value.args[1:]]
         if name in ("reshape", "broadcast_to"):
             shape, view = _shape(value), getattr(relax.op, name)
             if shape[:1] != [self.size]:
@@ -164,7 +164,7 @@ class _ImageSplitter(MainRewriter):
         if not self._is_batch(data) or ranks[0] < 2 or _shape(value)[:1] != [self.size]:
             return (), None
         if ranks[1] == 2 or (ranks[1] > 2 and _shape(other)[0] == 1):
-            return [data, _Same(other)], rebuild
+            return [data, _SharedArgument(other)], rebuild
         return ([data, other], rebuild) if ranks[0] == ranks[1] > 2 and self._is_batch(other) else ((), None)
 
     def _by_element(self, value: Any, rebuild: _Call) -> tuple[Sequence[Any], Any]:
@@ -180,8 +180,8 @@ class _ImageSplitter(MainRewriter):
                     return (), None
                 arguments.append(argument)
             else:
-                arguments.append(_Same(argument))
-        return (arguments, rebuild) if any(not isinstance(each, _Same) for each in arguments) else ((), None)
+                arguments.append(_SharedArgument(argument))
+        return (arguments, rebuild) if any(not isinstance(each, _SharedArgument) for each in arguments) else ((), None)
 
     def _keeps_images(self, name: str, value: Any) -> bool:
         """Return whether an operator of one tensor leaves the first axis alone."""
@@ -205,7 +205,7 @@ class _ImageSplitter(MainRewriter):
         return False
 
 
-class _Same:
+class _SharedArgument:
     """An argument that is the same for every image."""
 
     def __init__(self, value: Any) -> None:

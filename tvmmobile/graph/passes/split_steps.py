@@ -1,4 +1,4 @@
-"""The sigmoid of a concatenation of layers' outputs, as the last step of each of these layers: class scores of detectors."""
+"""Moves the sigmoid of a concatenation into the layers that it joins, as their last step: class scores of detectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIGMOID = "sigmoid"
 
 @layer_pass
 def split_steps(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
-    """Let layers compute the sigmoid, where each part is, perhaps moved, a layer's output that nothing else reads."""
+    """Let layers compute the sigmoid if each part is a layer's output, perhaps moved, that nothing else reads."""
     value = graph.values[variable]
     joined = value.args[0] if operator_of(value) == f"relax.{_SIGMOID}" else None
     whole: Any = graph.values.get(joined)

@@ -1,8 +1,8 @@
 """Makes layers of element-wise steps that no preceding layer can absorb, and of concatenations read as one tensor.
 
-A depthwise 1×1 convolution with factors of one changes nothing. The pass inserts one in front of such a step, which then is like any step
-behind a convolution. A concatenation becomes the pieces that the convolution reads. Examples are a batch norm behind several branches, the
-sum of two blocks' results, and a product of two branches.
+The pass inserts a depthwise 1×1 convolution with factors of one, which changes nothing, before such a step; the step then follows a
+convolution like any other. A concatenation becomes the pieces that the convolution reads. Examples are a batch norm after several branches,
+the sum of two blocks' results, and the product of two branches.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _BINARY = operators_with(Trait.ARITHMETIC)
 
 
 def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[Any], Any]:
-    """Return the pass, which follows the composer's and runs as often as it composes more.
+    """Return the pass, which follows the composer's and repeats while it composes more steps.
 
     Args:
-        whole_chains: treat steps that another step joins as one, all or none, as in integers, where each layer rounds.
+        whole_chains: compose connected steps all or none, as needed in integers, where each layer rounds.
     """
 
     def composed(module: Any, joined: bool) -> Any:
         starts = _starts(module, joined)
         if not starts:
             return module
-        behind = composer(fold_factors(_ConvolutionInserter(module["main"], starts).in_module(module)))
-        return with_named_outputs(replace_values(behind, lambda value, _: _copied(value, composer.layers)))
+        changed = composer(fold_factors(_ConvolutionInserter(module["main"], starts).in_module(module)))
+        return with_named_outputs(replace_values(changed, lambda value, _: _copied(value, composer.layers)))
 
     def run(module: Any) -> Any:
         while count := _count(module):
-            # Spelled only now: a number that is added may be part of an activation, as steps of the same tensor may be.
+            # Spelled out only now: an added number may belong to an activation, as may steps of the same tensor.
             choices = (True,) if whole_chains else (True, False)
             tries = (composed(one, joined) for one in (module, _spelled(module)) for joined in choices)
-            better = next((behind for behind in tries if _count(behind) < count), None)
+            better = next((changed for changed in tries if _count(changed) < count), None)
             if better is None:
                 break
             module = better
@@ -57,7 +57,7 @@ def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[A
 
 
 def _spelled(module: Any) -> Any:
-    """Return the steps in forms that layers may have: differences of images as sums, and one added number as one for each channel."""
+    """Rewrite the steps in forms that layers have: differences of images as sums, and an added number as one per channel."""
     made_of_input = input_steps(module["main"])
     steps = {variable: step for variable, step in values_of(module["main"]).items() if variable not in made_of_input}
     return replace_variables(module, {variable: spelled for variable, step in steps.items() if (spelled := _sum(step)) is not None})
@@ -117,10 +117,9 @@ def _count(module: Any) -> int:
 
 
 def _starts(module: Any, joined: bool) -> dict[Any, Any]:
-    """Return the concatenations, and the tensors read by the first step of each row, each with the steps that get a convolution in front.
+    """Map the concatenations, and the tensors that each row's first step reads, to the steps that need a convolution before them.
 
-    `None` stands for all steps that read the tensor. Steps have the number of their row. If `joined`, steps that another step joins are one
-    row.
+    `None` stands for all readers of the tensor. Each step has its row's number. If `joined`, connected steps form one row.
     """
     made_of_input = input_steps(module["main"])
     values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input}
@@ -136,7 +135,7 @@ def _starts(module: Any, joined: bool) -> dict[Any, Any]:
 
 
 def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
-    """Return the number of each step's row; steps are given in order, with what they read."""
+    """Return the number of each step's row, given the steps in order with the tensors they read."""
     rows: dict[Any, int] = {}
     for number, (variable, tensors) in enumerate(steps.items()):
         joined = {rows[tensor] for tensor in tensors if tensor in rows}
@@ -145,7 +144,7 @@ def _rows(steps: Mapping[Any, list[Any]]) -> dict[Any, int]:
 
 
 class _ConvolutionInserter(MainRewriter):
-    """Rewrites `main` so that convolutions stand in front of steps."""
+    """Rewrites `main` so that convolutions precede steps."""
 
     def __init__(self, main: Any, starts: Mapping[Any, Any]) -> None:
         super().__init__(main)
@@ -154,7 +153,7 @@ class _ConvolutionInserter(MainRewriter):
         self.copies: dict[tuple[Any, int | None], Any] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
-        """Return the old value, but of copies where it starts a row of steps or reads a concatenation."""
+        """Return the old value, reading copies if it starts a row of steps or reads a concatenation."""
 
         def leaf(part: Any) -> Any:
             steps = self.starts.get(part, {})

@@ -1,4 +1,4 @@
-"""Steps behind the sums of integers that no integer kernel has, in a layer of their own in float32.
+"""Moves steps after integer sums that no integer kernel supports into a separate float32 layer.
 
 Tools leave out the rounding behind a convolution whose result an activation, a sum or the network's output reads as a real number. The sums
 stay in integers where a kernel returns them as real numbers; activation and summand go to a depthwise 1×1 convolution with factors of one.
@@ -23,7 +23,7 @@ from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outpu
 def steps_apart(
     accepts_sums: Callable[[ComposedLayer], bool], accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]
 ) -> Callable[[Any], Any]:
-    """Return the pass that takes such steps out of a module's layers, once these and the roundings are composed.
+    """Return the pass that moves such steps out of a module's layers, once layers and roundings are composed.
 
     Args:
         accepts_sums: returns whether an integer kernel takes a layer that returns float32, whose weights are integers.
@@ -33,14 +33,14 @@ def steps_apart(
 
     def run(module: Any) -> Any:
         graph = LayerGraph(module["main"], accepts, layers)
-        found = {variable: made for variable in graph.values if (made := _split_step(graph, variable, accepts_sums)) is not None}
+        found = {variable: call for variable in graph.values if (call := _split_step(graph, variable, accepts_sums)) is not None}
         return with_named_outputs(replace_variables(module, found))
 
     return run
 
 
 def _split_step(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Any:
-    """Return the steps of a layer whose sums are integers; `None` for other variables."""
+    """Return the call of a layer's steps after that of its integer sums; `None` for others."""
     found = graph.layer(variable)
     if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):
         return None
@@ -84,7 +84,7 @@ def _is_read_by_one_rounding(graph: LayerGraph, variable: Any) -> bool:
 
 
 def _steps(found: ComposedLayer) -> ComposedLayer:
-    """Return the steps of a convolution as a layer of factors of one."""
+    """Return a convolution's steps as a layer with factors of one."""
     layer, channels = found.layer, found.layer.output_shape[-1]
     assert isinstance(layer, Conv2d)
     alone = Conv2d(

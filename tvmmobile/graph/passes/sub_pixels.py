@@ -1,4 +1,4 @@
-"""Transposed convolutions as convolutions: outputs that share an input pixel become its channels, which are shuffled at the end.
+"""Rewrites transposed convolutions as convolutions: outputs that share an input pixel become its channels, shuffled at the end.
 
 W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros.
 Channel-wise operators behind it (bias, batch norm, activation) are applied before the shuffle, so that they become part of the layer.
@@ -30,11 +30,11 @@ def sub_pixels(module: Any) -> Any:
     """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
     if not any(operator_of(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
         return module
-    return _Unfolding(module["main"]).in_module(module)
+    return _TransposedConvRewriter(module["main"]).in_module(module)
 
 
 @dataclass(frozen=True)
-class _Shuffled:
+class _PendingShuffle:
     """A result that is still to be shuffled.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Shuffled:
     groups: int
 
     def expression(self) -> Any:
-        """Return the result, written for channels last, as convolutions leave them, so that it is one copy of whole groups of channels."""
+        """Return the result, written for channels last as convolutions leave them: a single copy of whole groups of channels."""
         _, _, height, width = shape_of(self.source)
         batch, channels, rows, columns = self.shape
         down, right = self.strides
@@ -62,19 +62,19 @@ class _Shuffled:
         return relax.op.strided_slice(image, [2, 3], [0, 0], [rows, columns])
 
     def spread(self, numbers: Array, axis: int) -> Array:
-        """Return numbers for each channel of the result as those for each channel of the source."""
+        """Convert one number per channel of the result to one per channel of the source."""
         groups = numbers.reshape(self.groups, 1, -1)
         shape = [-1 if place == axis else 1 for place in range(numbers.ndim)]
         return np.tile(groups, (1, math.prod(self.strides), 1)).reshape(shape)
 
 
-class _Unfolding(MainRewriter):
+class _TransposedConvRewriter(MainRewriter):
     """Rewrites `main` so that transposed convolutions become convolutions and shuffles."""
 
     def __init__(self, main: Any) -> None:
         super().__init__(main)
         #: New values by the old variable; a batch norm's are tuples.
-        self.shuffled: dict[Any, _Shuffled] = {}
+        self.shuffled: dict[Any, _PendingShuffle] = {}
 
     def value(self, variable: Any, value: Any) -> Any:
         """Return a convolution, an operator on its channels before they are shuffled, or the old value."""
@@ -86,35 +86,38 @@ class _Unfolding(MainRewriter):
         # A batch norm is read through its parts.
         return self.rebuild(value) if operator_of(value) == _NORM else found.expression()
 
-    def _before_the_shuffle(self, value: Any) -> _Shuffled | None:
-        """Return an operator on what is still to be shuffled, done before; `None` if it does not treat all pixels alike."""
+    def _before_the_shuffle(self, value: Any) -> _PendingShuffle | None:
+        """Return an operator applied before the shuffle; `None` if it does not treat all pixels alike."""
         if isinstance(value, relax.TupleGetItem):
             before = self.shuffled.get(value.tuple_value)
             return None if before is None or value.index else replace(before, source=relax.TupleGetItem(before.source, 0))
         name, arguments = operator_of(value), list(getattr(value, "args", ()))
-        found = [self.shuffled[one] for one in arguments if isinstance(one, relax.Var) and one in self.shuffled]
+        found = [self.shuffled[argument] for argument in arguments if isinstance(argument, relax.Var) and argument in self.shuffled]
         if not found or name not in _ALIKE or len({(one.strides, one.shape, one.groups) for one in found}) > 1:
             return None
-        operands = [self.shuffled[one].source if one in self.shuffled else self._spread(name, one, found[0]) for one in arguments]
+        operands = [
+            self.shuffled[argument].source if argument in self.shuffled else self._spread(name, argument, found[0])
+            for argument in arguments
+        ]
         if any(operand is None for operand in operands):
             return None
         return replace(found[0], source=relax.Call(value.op, operands, value.attrs))
 
-    def _spread(self, operator: str, operand: Any, beside: _Shuffled) -> Any:
-        """Return an operand with numbers for each channel; one for all of them as it is, and `None` for what is computed or has pixels."""
+    def _spread(self, operator: str, operand: Any, pending: _PendingShuffle) -> Any:
+        """Return an operand spread per channel, or a single number unchanged; `None` for computed values and those with pixels."""
         if isinstance(operand, tvm.tirx.FloatImm | tvm.tirx.IntImm):
             return operand
         numbers = constant_of(operand, self.values)
         if numbers is None:
             return None
-        if numbers.size == 1 and (beside.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
+        if numbers.size == 1 and (pending.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
             return relax.const(numbers)
         axis = 1 if numbers.ndim == 4 else 0
-        return relax.const(beside.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
+        return relax.const(pending.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
 
 
-def _unfolded(call: Any, new: Any) -> _Shuffled | None:
-    """Return a transposed convolution as one whose result is still to be shuffled; `None` for other layouts or computed weights."""
+def _unfolded(call: Any, new: Any) -> _PendingShuffle | None:
+    """Return a transposed convolution as one with a shuffle to follow; `None` for other layouts or computed weights."""
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")
@@ -129,7 +132,7 @@ def _unfolded(call: Any, new: Any) -> _Shuffled | None:
     unfolded = relax.const(_weights(weight.value.numpy(), axes, int(attrs.groups)))
     ends = [axes[0].before, axes[1].before, axes[0].after, axes[1].after]
     convolution = relax.op.nn.conv2d(new(call.args[0]), unfolded, 1, ends, 1, int(attrs.groups))
-    return _Shuffled(convolution, (strides[0], strides[1]), tuple(shape), int(attrs.groups))
+    return _PendingShuffle(convolution, (strides[0], strides[1]), tuple(shape), int(attrs.groups))
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class _Axis:
 
 
 def _weights(weight: Array, axes: list[_Axis], groups: int) -> Array:
-    """Return IOHW weights of a transposed convolution as OIHW ones, of channels as `_Shuffled` has them."""
+    """Return IOHW weights of a transposed convolution as OIHW ones, of channels as `_PendingShuffle` has them."""
     inputs, channels = weight.shape[0] // groups, weight.shape[1]
     down, right = (len(axis.taps) for axis in axes)
     found = np.zeros((groups, down, right, channels, inputs, axes[0].count, axes[1].count), weight.dtype)

@@ -1,4 +1,4 @@
-"""Finds the taps that parts of a convolution's channels lack.
+"""Finds taps that parts of a convolution's channels lack.
 
 Transposed convolutions have such parts (see `sub_pixels`): of a 4×4 one with stride 2, each of the four pixels has four of nine taps.
 """
@@ -21,7 +21,7 @@ _MOST_PARTS = 16
 
 
 def tap_windows(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
-    """Return the pass that tells composed layers their windows, where a template takes that; it changes `layers`, and no module."""
+    """Return the pass that sets the windows of composed layers where a template takes them; it changes only `layers`."""
 
     def find(module: Any) -> Any:
         for name, composed in layers.items():
@@ -36,7 +36,7 @@ def tap_windows(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLaye
 
 
 def windows_of(weight: Array) -> tuple[TapWindow, ...]:
-    """Return the windows of HWIO weights, see `Conv2d.windows`: as few as leave out the most zeros; none if channels have all taps."""
+    """Return the fewest windows of HWIO weights (`Conv2d.windows`) that omit the most zeros; none if channels have all taps."""
     rows, columns, _, channels = weight.shape
     used = (weight != 0).any(2)
     if used.all():

@@ -1,4 +1,4 @@
-"""A composed float32 network with some of its layers in scaled integers (`graph.integers`).
+"""Converts layers of a composed float32 network to scaled integers (`graph.integers`).
 
 Layers that read the network's input round it, and those that write its output return float32, if kernels can. A layer that stays in
 float32 stores what integer layers behind it read, if its kernel can; else there is a conversion between them, which TVM fuses with other
@@ -46,9 +46,9 @@ def to_integers(
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """The range of a variable's integers, and of those it is computed from: `step` is the real difference of two neighbours, `zero` stands
-    for 0, `low` and `high` are bounds; unsigned integers are `shift` higher.
+class _IntegerRange:
+    """The range of a variable's integers and of their sources: `step` is the real difference of two neighbours, `zero` represents 0,
+    `low` and `high` are bounds; unsigned integers are `shift` higher.
     """
 
     step: float
@@ -70,12 +70,12 @@ class _IntegerConversion(RoundingFinder):
         self.roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
         self.gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
         #: Scale and bounds of each variable that holds integers, and its value in float32 where something reads that.
-        self.stored: dict[Any, _Stored] = {}
+        self.stored: dict[Any, _IntegerRange] = {}
         self.reals: dict[Any, Any] = {}
         #: The rounding that is still due of each variable that holds float32 instead, or unsigned integers.
-        self.unrounded: dict[Any, _Stored] = {}
+        self.unrounded: dict[Any, _IntegerRange] = {}
         #: Integers made of float32.
-        self.made: dict[tuple[Any, _Stored], Any] = {}
+        self.integers: dict[tuple[Any, _IntegerRange], Any] = {}
         #: Variables with the integers of a layer, which does the rounding that reads it.
         self.of_layers: set[Any] = set()
 
@@ -111,7 +111,7 @@ class _IntegerConversion(RoundingFinder):
         return self._real(part) if part in self.replaced else part
 
     def _moved(self, variable: Any, value: Any) -> Any:
-        """Return a move of integers that are all on one grid; `None` for another expression.
+        """Return a move of integers of one grid; `None` for another expression.
 
         Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
         """
@@ -122,12 +122,12 @@ class _IntegerConversion(RoundingFinder):
         first = next((self.stored[part] for part in parts if part in self.stored), None)
         if first is None or any(grid is None or not _on_one_grid(grid, first) for grid in grids.values()):
             return None
-        self.stored[variable] = _Stored(first.step, first.zero)
+        self.stored[variable] = _IntegerRange(first.step, first.zero)
         integers = {part: self._integers(part, 1 / first.step, first.zero) for part in parts}
         return rebuilt(value, lambda part: integers.get(part, part))
 
     def _leaving(self, value: Any) -> Any:
-        """Return the integers that an output of the network holds, where they are there already; `None` for another expression."""
+        """Return the integers of a network output that has them already; `None` for another expression."""
         from tvm import relax
 
         found = self.leaving(value)
@@ -141,16 +141,16 @@ class _IntegerConversion(RoundingFinder):
         return op.astype(self.builder.emit(op.add(wide, relax.const(shift_of(value.ty.dtype), "int16"))), str(value.ty.dtype))
 
     def _rounding(self, variable: Any, source: Any, layer: Rounding) -> Any:
-        """Return the integers that a layer has rounded or the input holds; else the real numbers, of which readers make integers."""
+        """Return the integers that a layer has rounded or the input holds; else the real numbers, which readers round."""
         stored = self.stored.get(source)
         if stored is not None and (source in self.of_layers or _holds(stored, layer)):
             self.stored[variable] = stored
             return self.replaced[source]
         if layer.stored:
             known = self.stored if layer.stored == INT8.name else self.unrounded
-            known[variable] = _Stored(layer.step, layer.zero, shift=shift_of(layer.stored))
+            known[variable] = _IntegerRange(layer.step, layer.zero, shift=shift_of(layer.stored))
             return self.replaced[source]
-        self.unrounded[variable] = _Stored(layer.step, layer.zero, layer.low, layer.high)
+        self.unrounded[variable] = _IntegerRange(layer.step, layer.zero, layer.low, layer.high)
         return self._real(source)
 
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
@@ -165,54 +165,54 @@ class _IntegerConversion(RoundingFinder):
             arguments = [self._integers(data, *first)]
         arguments += [self._integers(other, *rounding) for other, rounding in zip(others, rest, strict=True)]
         if entry.step is not None:
-            self.stored[variable] = _Stored(entry.step, entry.zero)
+            self.stored[variable] = _IntegerRange(entry.step, entry.zero)
             self.of_layers.add(variable)
         kind = FLOAT32.name if entry.step is None else INT8.name
         shape = shape_of(call)
         return relax.call_dps_packed(external_name(call), relax.Tuple(arguments), out_ty=relax.TensorType(shape, kind))
 
     def _rounded_output(self, variable: Any, name: str) -> ComposedLayer | None:
-        """Return a layer in float32 with what its readers want for an output; `None` where they want float32, or no kernel stores that."""
+        """Return a float32 layer with the output type that its readers need; `None` if that is float32, or no kernel stores it."""
         if variable not in self.wanted or name not in self.layers:
             return None
         found = rounded_output(self.layers[name].layer, self.layers[name].parameters, *self.wanted[variable])
         return found if found is not None and self.accepts(found.layer) else None
 
     def _storing(self, variable: Any, call: Any, found: ComposedLayer) -> Any:
-        """Return the call of a layer in float32 that stores integers."""
+        """Return the call of a float32 layer that stores integers."""
         from tvm import relax
 
         per_scale, zero = self.wanted[variable]
-        self.stored[variable] = _Stored(1 / per_scale, zero)
+        self.stored[variable] = _IntegerRange(1 / per_scale, zero)
         self.layers[external_name(call) or ""] = found
         arguments = relax.Tuple(list(map(self._leaf, call.args[1].fields)))
         return relax.call_dps_packed(external_name(call), arguments, out_ty=relax.TensorType(shape_of(call), INT8.name))
 
     def _integers(self, variable: Any, per_scale: float, zero: int) -> Any:
         """Return a variable as the integers that a layer reads."""
-        wanted = _Stored(1 / per_scale, zero)
+        wanted = _IntegerRange(1 / per_scale, zero)
         if variable not in self.stored:
             return self._rounded(self.replaced[variable], per_scale, self.unrounded.get(variable, wanted))
         if _on_one_grid(self.stored[variable], wanted):
             return self.replaced[variable]
         return self._rounded(self._real(variable), per_scale, wanted)
 
-    def _rounded(self, source: Any, per_scale: float, stored: _Stored) -> Any:
-        """Return integers made of a new variable in float32, or without sign."""
+    def _rounded(self, source: Any, per_scale: float, stored: _IntegerRange) -> Any:
+        """Return a new variable, float32 or unsigned, as integers."""
         from tvm import relax
 
         key = (source, stored)
-        if key not in self.made:
+        if key not in self.integers:
             emit, op = self.builder.emit, relax.op
             if stored.shift:
                 wide = emit(op.astype(source, "int16"))
-                self.made[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
-                return self.made[key]
+                self.integers[key] = emit(op.astype(emit(op.subtract(wide, relax.const(stored.shift, "int16"))), INT8.name))
+                return self.integers[key]
             rounded = emit(op.round(emit(op.multiply(source, _number(per_scale)))))
             moved = emit(op.add(rounded, _number(stored.zero)))
             above = emit(op.maximum(moved, relax.const(float(stored.low), FLOAT32.name)))
-            self.made[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
-        return self.made[key]
+            self.integers[key] = emit(op.astype(emit(op.minimum(above, relax.const(float(stored.high), FLOAT32.name))), INT8.name))
+        return self.integers[key]
 
     def _real(self, variable: Any) -> Any:
         """Return a variable in float32."""
@@ -229,13 +229,13 @@ class _IntegerConversion(RoundingFinder):
         return self.reals[variable]
 
 
-def _holds(stored: _Stored, layer: Rounding) -> bool:
+def _holds(stored: _IntegerRange, layer: Rounding) -> bool:
     """Return whether a rounding changes nothing about integers."""
     bounds = stored.low >= layer.low and stored.high <= layer.high
     return bounds and (np.float32(stored.step), stored.zero) == (np.float32(layer.step), layer.zero)
 
 
-def _on_one_grid(one: _Stored, other: _Stored) -> bool:
+def _on_one_grid(one: _IntegerRange, other: _IntegerRange) -> bool:
     return (np.float32(1 / one.step), one.zero) == (np.float32(1 / other.step), other.zero)
 
 

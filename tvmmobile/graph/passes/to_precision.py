@@ -1,4 +1,4 @@
-"""A network in another precision than float32, once its layers are composed.
+"""Converts a network with composed layers to another precision.
 
 Layers convert what they load and store themselves, where they read the network's input or write its output; only other operators are
 given a conversion, which TVM fuses with them.
@@ -36,10 +36,10 @@ def to_precision(
         precisions: layers in other precisions. Tensors that only they read are stored in these.
     """
 
-    return lambda module: _Conversion(module["main"], precision, layers, accepts, precisions, outside).in_module(module)
+    return lambda module: _PrecisionConversion(module["main"], precision, layers, accepts, precisions, outside).in_module(module)
 
 
-class _Conversion(MainRewriter):
+class _PrecisionConversion(MainRewriter):
     """Rewrites `main` in another precision."""
 
     def __init__(
@@ -79,7 +79,7 @@ class _Conversion(MainRewriter):
         return self._expression(value, self.outside if variable in self.last else self.precision.arithmetic)
 
     def output(self, variable: Any) -> Any:
-        """Return the output in the caller's type, converted before views, where the conversion may be fused with an operator."""
+        """Return the output in the caller's type, converted before views so that the conversion may be fused with an operator."""
         base = viewed(self.values.get(variable))
         if base is None or self.replaced[variable].ty.dtype == self.outside.name:
             return self._as(variable, self.outside.name)
@@ -101,7 +101,7 @@ class _Conversion(MainRewriter):
         return relax.call_dps_packed(name, relax.Tuple(arguments), out_ty=relax.TensorType(shape, last))
 
     def _stored(self, layer: Layer, own: Precision, end: str, name: str) -> Layer:
-        """Return the layer with its input or output stored so, if a template takes that."""
+        """Return the layer with another type of input or output, if a template takes that."""
         if not isinstance(layer, ConvertingLayer):
             return layer
         given: Any = {end: "" if name == own.name else name}
@@ -109,7 +109,7 @@ class _Conversion(MainRewriter):
         return changed if self.accepts(changed) else layer
 
     def _read_as(self, variable: Any) -> Precision | None:
-        """Return the precision in which all readers of a variable, behind views, want it; `None` if they disagree."""
+        """Return the precision that all readers of a variable, through views, need; `None` if they disagree."""
         wanted = {self._wanted_by(reader) for reader in self.readers[variable]}
         return wanted.pop() if len(wanted) == 1 else None
 
@@ -164,7 +164,7 @@ def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]])
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
-    """Return the constants in what a precision computes in; integers, such as places, stay as they are."""
+    """Return the constants in a precision's arithmetic; integers, such as places, are unchanged."""
     weight, bias, *operands = (
         array.astype(precision.arithmetic.numpy) if array.dtype.kind == "f" else array
         for array in (given.weight, given.bias, *given.operands)

@@ -1,4 +1,4 @@
-"""Products with the transpose of a softmax, as some attention of images has them, as the transpose of a product with the softmax.
+"""Rewrites products with a transposed softmax, as in some attention of images, as the transpose of a product with the softmax.
 
 `values @ softmax(…).mT` of values whose channels are first is `(softmax(…) @ values.mT).mT`: in an image with its channels last, neither
 values nor results are moved.

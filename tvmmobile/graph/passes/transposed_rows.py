@@ -1,4 +1,4 @@
-"""Heads of detectors that join the pixels of several images NCHW, and transpose the result to one row for each box.
+"""Rewrites detectors' heads that join the pixels of several NCHW images and transpose the result to one row per box.
 
 Each part is transposed instead, which costs nothing where its image is stored with channels last; a slice of such rows is one of the parts.
 """

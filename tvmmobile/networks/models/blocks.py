@@ -326,8 +326,8 @@ def _place(part: Part, given: Shape, gated: bool, found: list[PlacedLeaf]) -> Sh
             _place(branch, given, True, found)
             return given
         case KeepHalf(half, branch):
-            made = _place(branch, replace(given, channels=half), gated, found)
-            return replace(made, channels=half + made.channels)
+            shape = _place(branch, replace(given, channels=half), gated, found)
+            return replace(shape, channels=half + shape.channels)
         case Shuffle():
             return given
         case leaf:

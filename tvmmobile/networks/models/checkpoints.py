@@ -81,7 +81,7 @@ def _expected(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _is_count(name: str) -> bool:
-    """Return whether a name is that of a batch norm's batch count: unused in eval mode, and missing in older files."""
+    """Return whether a name is a batch norm's batch count, which eval mode ignores and older files lack."""
     return name.endswith("num_batches_tracked")
 
 

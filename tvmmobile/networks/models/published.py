@@ -72,12 +72,12 @@ def figures(name: str, alpha: float, resolution: int) -> tuple[Published, ...]:
 
 def paper_figures(name: str, alpha: float, resolution: int) -> Published | None:
     """Return a paper's figures for a variant, or None where it has none."""
-    return next((one for one in figures(name, alpha, resolution) if one.label == "paper"), None)
+    return next((figure for figure in figures(name, alpha, resolution) if figure.label == "paper"), None)
 
 
 def slim_figures(name: str, alpha: float, resolution: int) -> Published | None:
     """Return the figures in tensorflow/models for a variant that its authors trained, or None where there is none."""
-    return next((one for one in figures(name, alpha, resolution) if one.label == "slim"), None)
+    return next((figure for figure in figures(name, alpha, resolution) if figure.label == "slim"), None)
 
 
 def paper_type_shares(name: str, alpha: float, resolution: int) -> dict[str, TypeShare]:

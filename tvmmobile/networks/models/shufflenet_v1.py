@@ -40,12 +40,12 @@ def _block(path: str, stride: int, inputs: int, outputs: int, first_groups: int)
     """
     inner = outputs // 4
     one, two, act = f"{path}.branch_main_1", f"{path}.branch_main_2", relu(f"{path}.act")
-    made = outputs if stride == 1 else outputs - inputs
+    channels = outputs if stride == 1 else outputs - inputs
     main = chain(
         unit(Convolution(f"{one}.0", inner, groups=first_groups), f"{one}.1", f"{one}.2", "relu"),
         unit(Convolution(f"{one}.3", inner, 3, stride, groups=inner), f"{one}.4", "", None),
         Shuffle(inner // GROUPS),
-        unit(Convolution(f"{two}.0", made, groups=GROUPS), f"{two}.1", "", None),
+        unit(Convolution(f"{two}.0", channels, groups=GROUPS), f"{two}.1", "", None),
     )
     if stride == 1:
         return chain(Sum((main, SAME)), act)

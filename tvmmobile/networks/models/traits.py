@@ -33,7 +33,7 @@ class Traits:
 
     @property
     def listed(self) -> tuple[tuple[float, int], ...]:
-        """(α, side) of the variants to show of the family: the grid, or every α where there are only some."""
+        """(α, side) of the family's variants to show: the grid, or every α if it has only some."""
         return self.grid if self.most_alpha is not None else tuple((alpha, self.native_side) for alpha in self.alphas)
 
     def variants(self, alphas: Sequence[float], sides: Sequence[int]) -> list[tuple[float, int]]:

@@ -94,7 +94,7 @@ def _settle(uniform: _Uniform, norm: Any, inputs: tuple[torch.Tensor]) -> None:
 
 
 def _scale(uniform: _Uniform, part: Any, _inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-    """Scale a layer's weights after its output, and make that output what the scaled layer computes.
+    """Scale a layer's weights by its output's size, and set the output to the scaled layer's.
 
     If images have many pixels and the layer a bias, each channel is scaled as a batch norm would do. Otherwise the layer is scaled as a
     whole to unit variance: differences between a few images are too small to be scaled up.

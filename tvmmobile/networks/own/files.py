@@ -32,7 +32,7 @@ Side = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class RequestedShape:
-    """Requested dimensions of the first input, for those that are dynamic in the file; `None` if not requested.
+    """Requested values of the first input's dynamic dimensions; `None` where not requested.
 
     Attributes:
         side: side of the images, or their height and width.
@@ -73,7 +73,7 @@ class OwnFile:
         return self.named("")
 
     def named(self, inside: str) -> str:
-        """Return the network's name from inside the file, used if the file's own name says nothing, such as `model.onnx`."""
+        """Return the network's name from inside the file, for a file with a meaningless name such as `model.onnx`."""
         own = self.factory or self.path.stem
         given = inside if own in _MEANINGLESS and inside not in _MEANINGLESS else own
         name = re.sub(r"[^A-Za-z0-9_.-]+", "_", given)[:_MOST_CHARACTERS].strip("._-") or "network"
@@ -81,7 +81,7 @@ class OwnFile:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class FileTensor:
     """An input or output of a network.
 
     Attributes:
@@ -98,7 +98,7 @@ class Tensor:
 
     @property
     def called(self) -> str:
-        """The name, with the operator, as messages have it."""
+        """The name with the operator, for messages."""
         return f"{self.name!r} (of {self.operator})" if self.operator else repr(self.name)
 
 
@@ -137,7 +137,7 @@ def read_whole(path: Path) -> bytes:
 
 
 def check_readable(path: Path) -> None:
-    """Raise `UserError` for a path that may be a network's file and is no file, or one of more bytes than are read: a pipe would block."""
+    """Raise `UserError` for a network's path that is not a regular file, which might block, or is too large to read."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # a NUL in its name
@@ -153,7 +153,13 @@ def _unreadable(path: Path, why: str) -> UserError:
 
 
 def spec_of(
-    file: OwnFile, contents: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], wanted: RequestedShape, fix: str, inside: str = ""
+    file: OwnFile,
+    contents: str,
+    inputs: Sequence[FileTensor],
+    outputs: Sequence[FileTensor],
+    wanted: RequestedShape,
+    fix: str,
+    inside: str = "",
 ) -> OwnSpec:
     """Identify a network by its inputs and outputs.
 
@@ -177,11 +183,11 @@ def spec_of(
     if wanted.batch is not None and wanted.batch != given[0]:
         raise UserError(f"{file} takes only a batch of {given[0]}, not {wanted.batch}.", f"Leave out --batch, or give {given[0]}.")
     if side is not None and (len(given) != 4 or height_and_width(side) != given[2:]):
-        asked = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
+        size = "x".join(map(str, height_and_width(side))) if isinstance(side, tuple) else side
         own = side_of((1, *given[1:]))  # of one image of a batch
         remedy = f"Leave out --resolution, or give {own}." if len(given) == 4 else "Leave out --resolution."
         what = f"images of side {own}" if len(given) == 4 else words(given)
-        raise UserError(f"{file} takes only {what}, not {asked}.", remedy)
+        raise UserError(f"{file} takes only {what}, not {size}.", remedy)
     return OwnSpec.of(file.named(inside), contents, takes, _ports(file, outputs, "output", OUTPUT_NAME, fix))
 
 
@@ -200,7 +206,7 @@ def height_and_width(side: Side) -> tuple[int, int]:
     return side if isinstance(side, tuple) else (side, side)
 
 
-def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
+def refuse_dynamic(file: OwnFile, tensor: FileTensor, kind: str, fix: str) -> None:
     """Raise `UserError` for a dimension that is not a number; `kind` is `input` or `output`, see `spec_of` for `fix`."""
     for place, extent in enumerate(tensor.shape or ()):
         if isinstance(extent, str):
@@ -208,7 +214,7 @@ def refuse_dynamic(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> None:
             raise UserError(f"{file}: dimension {place} of the {kind} {tensor.name!r} is dynamic{called}, and must be a number.", fix)
 
 
-def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
+def _ports(file: OwnFile, tensors: Sequence[FileTensor], kind: str, only: str, fix: str) -> tuple[Port, ...]:
     """Return the tensors under their names in the file, or `only` one."""
     found = tuple(Port(tensor.name, _static(file, tensor, kind, fix), tensor.dtype) for tensor in tensors)
     for tensor, port in zip(tensors, found, strict=True):
@@ -223,7 +229,7 @@ def _ports(file: OwnFile, tensors: Sequence[Tensor], kind: str, only: str, fix: 
     return named(found, only)
 
 
-def _static(file: OwnFile, tensor: Tensor, kind: str, fix: str) -> tuple[int, ...]:
+def _static(file: OwnFile, tensor: FileTensor, kind: str, fix: str) -> tuple[int, ...]:
     if tensor.dtype not in (FLOAT32.name, *INTEGERS):
         known = ", ".join((FLOAT32.name, *INTEGERS))
         raise UserError(f"{file}: the {kind} {tensor.called} is {tensor.dtype}, not one of {known}.", "Convert it within the network.")

@@ -84,13 +84,13 @@ _DIVISIONS = {"relax.divide", "relax.floor_divide", "relax.mod", "relax.floor_mo
 
 
 def files_of(file: OwnFile) -> list[Path]:
-    """Return the file, and those beside it that hold its weights, but not what a Python file imports or reads."""
-    beside: list[str] = []
+    """Return the file and those beside it that hold its weights, but not files that Python code imports or reads."""
+    names: list[str] = []
     if file.path.suffix.lower() == ".onnx":
         from tvmmobile.networks.own.onnx.file import files_beside
 
-        beside = files_beside(file)
-    return [path for path in (file.path, *(file.path.parent / name for name in beside)) if path.is_file()]
+        names = files_beside(file)
+    return [path for path in (file.path, *(file.path.parent / name for name in names)) if path.is_file()]
 
 
 def load_again(file: OwnFile, spec: ModelSpec, checkpoint: Path | None, seed: int) -> Imported:

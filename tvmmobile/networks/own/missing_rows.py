@@ -13,7 +13,7 @@ from tvmmobile.system.errors import UserError
 
 
 def unsupported_rows(what: str) -> UserError:
-    """Return the error for an operator that cannot work on rows of which some are not there."""
+    """Return the error for an operator that cannot handle missing rows."""
     return UserError(
         f"{what} reads boxes or places whose number is known only at run time, in a way that is not supported.",
         "Leave it out of the network, and what follows it.",

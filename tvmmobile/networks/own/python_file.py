@@ -41,7 +41,7 @@ def load_python(file: OwnFile, wanted: RequestedShape, checkpoint: Path | None, 
     contents = hashlib.sha256(source).hexdigest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, examples = _made(file, _factory(file, source, contents))
+        module, examples = _module_of(file, _factory(file, source, contents))
     module = module.cpu().eval()
     weights = f"{file.label} sha256 {contents}, seed {seed}"
     if checkpoint is not None:
@@ -69,24 +69,24 @@ def _factory(file: OwnFile, source: bytes, contents: str) -> Callable[[], Any]:
     factory = getattr(module, file.factory, None)
     if not callable(factory):
         functions = [name for name, value in vars(module).items() if isinstance(value, types.FunctionType) and not name.startswith("_")]
-        there = f"It has: {', '.join(functions)}." if functions else "It has no function."
-        raise UserError(f"{file.path} has no function {file.factory}.", there)
-    made: Callable[[], Any] = factory
-    return made
+        remedy = f"It has: {', '.join(functions)}." if functions else "It has no function."
+        raise UserError(f"{file.path} has no function {file.factory}.", remedy)
+    checked: Callable[[], Any] = factory
+    return checked
 
 
-def _made(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
+def _module_of(file: OwnFile, factory: Callable[[], Any]) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     """Return the module, and the example inputs if there are any."""
     try:
-        made = factory()
+        result = factory()
     except Terminated:
         raise
     except (Exception, SystemExit) as error:
         raise UserError(f"{file} fails: {_one_line(file, error)}", "Make it return the network if called without arguments.") from error
-    parts = made if isinstance(made, tuple) else (made, None)
+    parts = result if isinstance(result, tuple) else (result, None)
     examples = examples_of(parts[1]) if len(parts) == 2 else None
     if examples is None or not isinstance(parts[0], torch.nn.Module):
-        given = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else type(made).__name__
+        given = ", ".join(type(part).__name__ for part in result) if isinstance(result, tuple) else type(result).__name__
         raise UserError(
             f"{file} returns {given}, not a torch.nn.Module.", "Return the module, or the module and an example input or a tuple of them."
         )
@@ -114,7 +114,7 @@ def check_module(file: OwnFile, module: torch.nn.Module, examples: Sequence[torc
         with torch.no_grad():
             module(*examples)
     except Exception as error:
-        shapes = " and ".join(words(one.shape) for one in examples)
+        shapes = " and ".join(words(example.shape) for example in examples)
         raise UserError(f"{file}: the module fails for an input of {shapes}: {_one_line(file, error)}", remedy) from error
 
 

@@ -21,7 +21,7 @@ _MOST_REASON = 160
 
 
 class HostReference:
-    """The output that a network should have.
+    """Computes a network's expected output.
 
     Args:
         subject: names the network in messages.
@@ -35,7 +35,7 @@ class HostReference:
         self._reasons: list[str] = []
 
     def program(self) -> str:
-        """Name and version of the program that computes, and why others that should have do not; raise `UserError` as `compute` does."""
+        """Name and version of the program that computes, and why preferred ones do not; raises `UserError` as `compute` does."""
         title, _ = self._started()
         return f"{title} ({'; '.join(self._reasons)})" if self._reasons else title
 
@@ -70,5 +70,5 @@ class HostReference:
 def _reason(error: Exception) -> str:
     if isinstance(error, ImportError):
         return "not installed"
-    said = _PREAMBLE.sub("", next(iter(str(error).strip().splitlines()), type(error).__name__), count=1).rstrip(". ")
-    return said if len(said) <= _MOST_REASON else f"{said[:_MOST_REASON]}…"
+    reason = _PREAMBLE.sub("", next(iter(str(error).strip().splitlines()), type(error).__name__), count=1).rstrip(". ")
+    return reason if len(reason) <= _MOST_REASON else f"{reason[:_MOST_REASON]}…"

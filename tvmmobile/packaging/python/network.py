@@ -113,7 +113,7 @@ class Network:
             ValueError: an input has another shape, or there are too few or too many.
             TypeError: an input's numbers are not of a type that can become the network's.
         """
-        given = [np.asarray(one) for one in inputs]
+        given = [np.asarray(array) for array in inputs]
         with self._lock:
             self._ready()
             outputs = [self._tensor(port) for port in self.outputs]
@@ -193,7 +193,7 @@ class Network:
         return self._takes_pictures and array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3
 
     def _advice(self, array: Array) -> str:
-        """Return how a picture is given to this network."""
+        """Return how to give a picture to the network."""
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or self._takes_pictures:
             return ""
         return "; only networks compiled with --image take pictures of 8 bits"

@@ -1,4 +1,4 @@
-"""A job with the files it reads, for a machine that has none of them, and the files that come back.
+"""Packs a job with its input files for a machine that lacks them, and returns the output files.
 
 A cluster's machines do not share folders: a job's paths are moved below a folder of the worker, where the files were unpacked.
 """
@@ -95,7 +95,7 @@ def delivery(job: Any, result: Any) -> Delivery:
 
 
 def accept(job: Any, delivered: Delivery) -> Any:
-    """Write what came back where the job as it was sent wants it, and return the result; raise `OSError` where that fails."""
+    """Write the returned files where the original job expects them, and return the result; raise `OSError` on failure."""
     for name, content in delivered.files.items():
         top, _, plain = name.partition("/")
         write_bytes(job.writes()[top] / Path(plain).name, zlib.decompress(content))

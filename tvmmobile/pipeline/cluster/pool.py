@@ -136,7 +136,7 @@ class ClusterWorkers:
                 return ended.get(timeout=LOOK_S)
 
     def _look(self) -> None:
-        """Look up the workers, which may join and leave at any time."""
+        """Look up the workers, which may come and go at any time."""
         try:
             self._threads = self._client.sync(self._client.scheduler.ncores, callback_timeout=CONNECT_S)
         except Exception as error:  # a lost connection raises errors of any kind
@@ -181,7 +181,7 @@ class ClusterWorkers:
         )
 
     def _check_workers(self, within_s: float) -> None:
-        """Wait for the first worker, and look at the versions that all of them have."""
+        """Wait for the first worker, and check the versions of all."""
         import importlib.metadata
 
         deadline = time.monotonic() + within_s
@@ -196,10 +196,10 @@ class ClusterWorkers:
         # Functions of the standard library, so that the answer does not depend on the versions in question.
         found = {name: self._client.run(importlib.metadata.version, name, on_error="return") for name in PACKAGES}
         for worker in self._threads:
-            there = {name: versions.get(worker) for name, versions in found.items()}
-            if not any(version is None for version in there.values()):  # otherwise it has just left
-                said = {name: version if isinstance(version, str) else "not installed" for name, version in there.items()}
-                check_versions(self._versions, said, worker)
+            answers = {name: versions.get(worker) for name, versions in found.items()}
+            if not any(version is None for version in answers.values()):  # otherwise it has just left
+                installed = {name: version if isinstance(version, str) else "not installed" for name, version in answers.items()}
+                check_versions(self._versions, installed, worker)
 
 
 def _carrier() -> Callable[[bytes], Delivery]:
@@ -228,7 +228,7 @@ def _check_encrypted(address: str, required: bool | None) -> None:
     """Raise `UserError` for an address without TLS, unless Dask's configuration, `None` by default, says that it is not required."""
     if address.startswith("tcp://") and required is not False:
         raise UserError(
-            f"everybody who reaches {address} can run code there, and through its answers here: it is not encrypted.",
+            f"{address} is not encrypted: anybody who can reach it can run code there and, through its answers, here.",
             "Use tls:// with certificates (docs/devices.md says how), or, if nobody else can reach it, run first: "
             "export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=False",
         )
@@ -243,7 +243,7 @@ async def _greet(address: str, connect_s: float, arguments: Mapping[str, Any]) -
 
 
 def _certificates() -> Mapping[str, Any]:
-    """Return what Dask's configuration says of connections, with its certificates loaded; raise `UserError` if they cannot be."""
+    """Return Dask's connection settings with certificates loaded; raise `UserError` if they cannot be loaded."""
     from distributed.security import Security
 
     try:

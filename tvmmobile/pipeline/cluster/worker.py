@@ -62,7 +62,7 @@ def check_versions(here: Mapping[str, str], there: Mapping[str, str], where: str
 
 
 def serve(order: Order) -> Delivery:
-    """Do one job; return its result, perhaps a `WorkerError`. Raises `UserError` if this worker cannot, and what the job raises."""
+    """Do one job; return its result, perhaps a `WorkerError`. Raises `UserError` if this worker cannot, and the job's errors."""
     where, site = _own_site()
     check_versions(order.versions, versions_here(), where)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-job-", dir=site.folder) as name:
@@ -116,7 +116,7 @@ class _Site:
             return self._places[profile]
 
     def give_up(self, profile: DeviceProfile) -> None:
-        """Stop a board that no longer works, unless that has been done."""
+        """Stop a board that no longer works, unless already stopped."""
         with self._lock:
             place = self._places.pop(profile, None)
         if place is not None:

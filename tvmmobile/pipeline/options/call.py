@@ -1,4 +1,4 @@
-"""Calls that take options as keywords: what type checkers, `inspect.signature` and `help` say of them."""
+"""Gives calls options as keywords, with the right types, `inspect.signature` and `help`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def with_options(*kinds: type[Options], name: str = "") -> Callable[[Call], Call
         signature = inspect.signature(function)  # not evaluated: PyTorch's types are not imported
         *own, arguments = signature.parameters.values()
         types = get_type_hints(*get_args(eval(arguments.annotation, function.__globals__)))
-        made = [_parameter(each, types[each.keyword]) for each in options]
+        added = [_parameter(option, types[option.keyword]) for option in options]
         # A function's own keywords, such as a listener, come last.
-        signature = signature.replace(parameters=sorted([*made, *own], key=lambda each: (each.kind, each in own)))
+        signature = signature.replace(parameters=sorted([*added, *own], key=lambda each: (each.kind, each in own)))
 
         @wraps(function)
         def call(*given: Any, **named: Any) -> Any:
@@ -62,5 +62,5 @@ def _parameter(option: Option, kind: Any) -> inspect.Parameter:
 
 def _documented(options: Sequence[Option], indent: str) -> str:
     """Return lines of a docstring's arguments."""
-    texts = [f"{each.keyword}: {each.api_doc}" for each in options]
+    texts = [f"{option.keyword}: {option.api_doc}" for option in options]
     return "".join(f"{textwrap.fill(text, 140, initial_indent=indent, subsequent_indent=f'{indent}    ')}\n" for text in texts)

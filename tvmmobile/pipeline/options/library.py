@@ -24,7 +24,7 @@ BEST = 0
 
 
 def _thread_count(given: int | str) -> int:
-    """Return a number of threads, or `BEST`; raise `UserError` for what is neither."""
+    """Return a number of threads, or `BEST`; raise `UserError` for other texts."""
     if given == "best":
         return BEST
     if not str(given).isdecimal() or int(given) < 1:
@@ -144,7 +144,7 @@ class LibraryOptions(Options):
                 raise UserError(f"{flag} is for C libraries.", "Leave out --format, or give --format c.")
 
     def _check_weights(self) -> None:
-        """Raise `UserError` for a type that weights are not stored in, and for one beside another precision."""
+        """Raise `UserError` for a type that weights cannot have, or that the precision excludes."""
         known = (FLOAT32.name, *SMALL_WEIGHTS)
         if self.weights not in known:
             raise UserError(f"weights cannot be stored in {self.weights}.", f"Give --weights one of: {', '.join(known)}.")

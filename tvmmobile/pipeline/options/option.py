@@ -1,4 +1,4 @@
-"""An option: what the keyword of a Python call, the words of the command line, and the documentation of both are made from."""
+"""An option: the source of a Python call's keyword, the command line's words, and the documentation of both."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Option:
 
 def option(default: Any, usage: str = "", help: str = "", **others: Any) -> Any:  # noqa: A002
     """Declare a field of `Options`; see `Option`."""
-    made = Option(default, usage, help, **others)
-    return field(default=made.parse(default), metadata={"option": made})
+    declared = Option(default, usage, help, **others)
+    return field(default=declared.parse(default), metadata={"option": declared})
 
 
 def option_of_several(default: tuple[Any, ...], usage: str, help: str, of: type = str, **others: Any) -> Any:  # noqa: A002
@@ -103,13 +103,13 @@ def option_of_several(default: tuple[Any, ...], usage: str, help: str, of: type 
 
 def option_of(kind: type[Options], name: str, **others: Any) -> Any:
     """Declare a field as another object has it, but for `others`."""
-    made = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
-    return field(default=made.parse(made.default), metadata={"option": made})
+    declared = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
+    return field(default=declared.parse(declared.default), metadata={"option": declared})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options that belong together, as the program has them; `options_of` lists them as users write them."""
+    """Options that belong together, as the program uses them; `options_of` lists them as users write them."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

@@ -30,7 +30,7 @@ def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
 
 
 def succeeded(result: Any, what: str) -> Any:
-    """Return the result of a worker's job; raise `UserError`, naming `what` it was about, if it did not finish."""
+    """Return the result of a worker's job; raise a `UserError` that names its subject, `what`, if it did not finish."""
     if isinstance(result, WorkerError):
         if result.code == -signal.SIGKILL:
             why = "its process was killed, as happens where memory runs out"

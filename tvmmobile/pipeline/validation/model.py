@@ -38,7 +38,7 @@ class ComparedModel:
         return VirtualDevice(self.board.name + VIRTUAL_SUFFIX, self.board, self.source)
 
     @property
-    def told(self) -> ValidatedModel:
+    def description(self) -> ValidatedModel:
         """The model's description in a validation."""
         name = _OWN_FILE if self.source.endswith(".toml") else self.board.name
         return ValidatedModel(name, run_hash(self.board), {p.name: p.value for p in self.parameters})

@@ -25,8 +25,8 @@ from tvmmobile.virtual.cores.mca import mca_version
 _MOST_TEXT = 100
 
 
-def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
-    """Return a validation without points, or the one that `out` holds if it was made under the same conditions.
+def started_validation(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path) -> Validation:
+    """Return a validation without points, or the one in `out` if it was made under the same conditions.
 
     Raises:
         UserError: `out` holds something else.
@@ -36,7 +36,7 @@ def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path)
         complete=False,
         suite=suite.version,
         measured=_measured_board(device, model),
-        model=model.told,
+        model=model.description,
         versions={"tvmmobile": __version__, "tvm": TVM_VERSION, "torch": version("torch"), "llvm-mca": mca_version()},
         date="",
         points=(),
@@ -61,19 +61,19 @@ def begun(device: HardwareDevice, model: ComparedModel, suite: Suite, out: Path)
 def _measured_board(device: HardwareDevice, model: ComparedModel) -> ValidatedBoard:
     profile, facts = device.profile, device.file.boards[0].facts
 
-    def told(text: str) -> str:
+    def shortened(text: str) -> str:
         return clean(text)[:_MOST_TEXT]
 
     return ValidatedBoard(
-        board=told(facts.model or fastest_cores(device.file.boards[0])[0].product),
+        board=shortened(facts.model or fastest_cores(device.file.boards[0])[0].product),
         cpu=profile.cpu,
         mcpu=profile.mcpu,
         cores=profile.cores,
         clock_hz=model.clocked.clock_hz,
         memory_bytes=facts.memory_bytes,
-        system=told(facts.system),
-        kernel=told(facts.kernel),
-        libc=told(facts.libc),
+        system=shortened(facts.system),
+        kernel=shortened(facts.kernel),
+        libc=shortened(facts.libc),
         kind="measured" if profile.origin.kind == "measured" else "emulated",
         pinned=device.pin,
     )

@@ -58,7 +58,7 @@ class Refit:
 
 
 def check_refit(path: Path, profile: DeviceProfile) -> None:
-    """Raise `UserError` if a fit to this device would be meaningless, or cannot be written."""
+    """Raise `UserError` if a fit to this device is meaningless or cannot be written."""
     if profile.origin.kind != "measured":
         raise UserError(
             f"{profile.name} runs programs in an emulator, whose times say nothing about the board.",

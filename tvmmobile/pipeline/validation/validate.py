@@ -21,7 +21,7 @@ from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.pipeline.stages.timing import undisturbed
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
-from tvmmobile.pipeline.validation.record import begun, point_of, with_point
+from tvmmobile.pipeline.validation.record import point_of, started_validation, with_point
 from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import KernelSource, TimingJob, build_kernel, kernel_source, time_point
@@ -92,7 +92,7 @@ def validate_device(
     suite = suite or SUITE
     device = _registered_device(name, pin)
     compared, file = model_for(device.profile, board), Path(out)
-    validation = begun(device, compared, suite, file)
+    validation = started_validation(device, compared, suite, file)
     check_file_writable(file, "--out")
     if share is not None:
         if Path(share).resolve() == file.resolve():
@@ -140,7 +140,7 @@ def _completed(
 
 
 def _private_words(device: HardwareDevice) -> set[str]:
-    """Return what could tell whose board it is: names of the device, users, hosts and folders here and there, and serial numbers."""
+    """Return words that identify the board's owner: names of device, users, hosts and folders on both sides, and serial numbers."""
     folders = [Path.home(), *(Path(board.directory) for board in device.file.boards)]
     found = {device.file.name, getpass.getuser(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
     for board in device.file.boards:

@@ -1,4 +1,4 @@
-"""Several results at once: joined as one where their contexts are the same, or two of them side by side."""
+"""Combines results: joins those with the same context, or sets two side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FULL_BAR = 0.1
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedResults:
     """Several results as one.
 
     Attributes:
@@ -41,7 +41,7 @@ class VariantPair:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySide:
     """Two results, variant by variant.
 
     Attributes:
@@ -88,15 +88,15 @@ def differences(first: Context, second: Context) -> list[str]:
     return [f"{name} {clean(str(mine))} and {clean(str(theirs))}" for name, mine, theirs in pairs if mine != theirs]
 
 
-def join(results: Sequence[Results]) -> Joined:
+def join(results: Sequence[Results]) -> JoinedResults:
     """Return all variants of the results, each from the latest result with it; raise `UserError` if their contexts differ."""
-    ordered = sorted(results, key=lambda one: one.context.date)
+    ordered = sorted(results, key=lambda result: result.context.date)
     latest = ordered[-1].context
     for one in ordered[:-1]:
-        apart = differences(one.context, latest)
-        if apart:
+        differing = differences(one.context, latest)
+        if differing:
             raise UserError(
-                f"these results have different contexts and cannot be joined: {'; '.join(apart)}.",
+                f"these results have different contexts and cannot be joined: {'; '.join(differing)}.",
                 "Join results of one device; tvmmobile report without --join shows two side by side.",
             )
     found: dict[tuple[object, ...], VariantResult] = {}
@@ -116,10 +116,10 @@ def join(results: Sequence[Results]) -> Joined:
     remarks += [f"The version of {name} differs: {text}." for name, text in versions.items() if ", " in text]
     known = [one.context for one in ordered if one.context.memory_bytes_per_s is not None] or [latest]
     context = replace(latest, versions=versions, memory_bytes_per_s=known[-1].memory_bytes_per_s, memory_source=known[-1].memory_source)
-    return Joined(Results(context, tuple(found.values())), tuple(remarks))
+    return JoinedResults(Results(context, tuple(found.values())), tuple(remarks))
 
 
-def side_by_side(old: View, new: View) -> Beside:
+def side_by_side(old: View, new: View) -> SideBySide:
     """Pair the variants of two results, in the new result's order."""
     mine, theirs = ({_key(row.variant): row for row in view.rows} for view in (old, new))
     same_kind = old.context.kind == new.context.kind
@@ -131,16 +131,16 @@ def side_by_side(old: View, new: View) -> Beside:
         either = after or before
         assert either is not None
         pairs.append(VariantPair(_name(either), before, after, change))
-    apart = differences(old.context, new.context)
+    differing = differences(old.context, new.context)
     versions = ", ".join(f"{name} {before} and {now}" for name, before, now in changed_versions(old.context, new.context))
-    remarks = [f"They differ in {'; '.join(apart)} (old and new)."] if apart else []
+    remarks = [f"They differ in {'; '.join(differing)} (old and new)."] if differing else []
     remarks += [f"Versions: {versions}."] if versions else []
     remarks += [] if same_kind else ["Modelled and measured latencies are not compared with one another."]
-    if same_kind and not apart:
+    if same_kind and not differing:
         remarks.append("Run tvmmobile compare to tell changes from noise.")
     names = ("old", "new") if old.context.device == new.context.device else (old.context.device, new.context.device)
     headings = f"{names[0]}, ms {old.context.kind}", f"{names[1]}, ms {new.context.kind}"
-    return Beside(old, new, headings, tuple(pairs), tuple(remarks))
+    return SideBySide(old, new, headings, tuple(pairs), tuple(remarks))
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:

@@ -127,8 +127,8 @@ def _conditions(variants: list[VariantResult]) -> list[tuple[str, str]]:
     states = [state for variant in variants for moment in ("before", "after") for state in _states(variant, moment)]
     governors = _distinct(state.get("governor") for state in states)
     throttled = _distinct(word for state in states for word in _words(state.get("throttled")))
-    told = [hertz for state in states for hertz in _words(state.get("clocks_hz"))]
-    clocks = sorted({float(hertz) for hertz in told if isinstance(hertz, int | float) and hertz > 0})
+    known = [hertz for state in states for hertz in _words(state.get("clocks_hz"))]
+    clocks = sorted({float(hertz) for hertz in known if isinstance(hertz, int | float) and hertz > 0})
     if clocks:
         ends = dict.fromkeys(f"{hertz / 1e9:.3g}" for hertz in (clocks[0], clocks[-1]))
         found.append(("clocks", f"{' to '.join(ends)} GHz"))
@@ -136,7 +136,7 @@ def _conditions(variants: list[VariantResult]) -> list[tuple[str, str]]:
         found.append(("governor", governors))
     if states:
         found.append(("held down", throttled or "nothing"))
-    if hidden := [name for name, told in (("clocks", clocks), ("governor", governors), ("temperature", before or after)) if not told]:
+    if hidden := [name for name, known in (("clocks", clocks), ("governor", governors), ("temperature", before or after)) if not known]:
         found += [("unknown", ", ".join(hidden))] if states else []
     if any(variant.conditions.get("steady") is False for variant in variants):
         found.append(("settled", "times had not settled within the runs before"))

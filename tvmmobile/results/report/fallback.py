@@ -1,4 +1,4 @@
-"""Kernels that no template takes: their share of time and multiply-adds, and why none does."""
+"""Describes kernels without a template: their share of time and multiply-adds, and the reason."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ class _Total:
 
 def used_kernels(variants: Iterable[VariantResult]) -> list[UsedKernel]:
     """Return the kernels of timed libraries."""
-    return [UsedKernel(each.name, each.fallback, each.macs, kernel_us(variant, each)) for variant in variants for each in variant.kernels]
+    return [
+        UsedKernel(kernel.name, kernel.fallback, kernel.macs, kernel_us(variant, kernel))
+        for variant in variants
+        for kernel in variant.kernels
+    ]
 
 
 def fallback_lines(kernels: Sequence[UsedKernel]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The geometry of a plot: axes with round ticks, marks, and labels that cover neither one another nor the marks.
+"""The geometry of a plot: axes with round ticks, marks, and labels that do not overlap each other or the marks.
 
 `templates/plot.svg.j2` draws it.
 """
@@ -194,22 +194,22 @@ def ticks(axis: Axis) -> tuple[Tick, ...]:
 
 
 def place_labels(points: Sequence[tuple[float, float]], texts: Sequence[str], size: float, radius: float, frame: Box) -> list[PlacedLabel]:
-    """Choose for each point the one of eight places around it where its text covers least; places further up the list win a tie.
+    """Choose for each point the place, of eight around it, where its text covers least; earlier places win ties.
 
     Texts have that font size and stay inside `frame`; points have marks of that radius.
     """
-    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    occupied = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed = []
     for (x, y), text in zip(points, texts, strict=True):
         options = [_box(x + dx, y + dy, text, size) for dx, dy in _offsets(text, size, radius)]
-        best = min(options, key=lambda box: sum(box.overlap(other) for other in taken) + 4 * _outside(box, frame))
-        taken.append(best)
+        best = min(options, key=lambda box: sum(box.overlap(other) for other in occupied) + 4 * _outside(box, frame))
+        occupied.append(best)
         placed.append(PlacedLabel((best.left + best.right) / 2, best.bottom - 0.2 * size))
     return placed
 
 
 def _offsets(text: str, size: float, radius: float) -> list[tuple[float, float]]:
-    """Return middles of a label around its point."""
+    """Return label centres around a point."""
     across = len(text) * _CHARACTER * size / 2 + radius + 1
     along = _LINE * size / 2 + radius + 1
     return [(0, -along), (0, along), (across, 0), (-across, 0), (across, -along), (-across, -along), (across, along), (-across, along)]

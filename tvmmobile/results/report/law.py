@@ -129,7 +129,7 @@ def _grown_shares(variant: VariantResult, largest: VariantResult) -> dict[str, t
 
 
 def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
-    """Return by how much each term of a modelled latency changes the time for a multiply-add, as shares of the largest variant's."""
+    """Return how much each term of a modelled latency changes the time per multiply-add, as a share of the largest variant's."""
     unit = largest.latency_us / 1e3 / largest.macs
     names = [name for name in variant.term_ms if name in largest.term_ms]
     changes = {
@@ -142,7 +142,7 @@ def _term_parts(variant: VariantResult, largest: VariantResult) -> dict[str, flo
 
 
 def _kind_parts(variant: VariantResult, largest: VariantResult) -> dict[str, float]:
-    """Return the layer types that take longer than the law has them take from the largest variant's multiply-adds, in microseconds more."""
+    """Return the layer types that exceed the law's prediction from the largest variant, with the excess in microseconds."""
     mine, theirs = (_by_kind(each, lambda _, kernel_time: kernel_time) for each in (variant, largest))
     if mine is None or theirs is None or variant.latency_us / variant.macs <= largest.latency_us / largest.macs:
         return {}
@@ -165,7 +165,7 @@ def _by_kind(variant: VariantResult, value: Callable[[int, float], float]) -> di
 
 
 def _comparable(mine: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Join types in these sums that one of the two has fused: the parts of a fused kernel cannot be told apart."""
+    """Join types in these sums that either side has fused: a fused kernel's parts cannot be separated."""
     groups: list[set[str]] = []
     for kind in (*mine, *theirs):
         layers = set(kind.split(" + "))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tvmmobile.results.report.beside import Beside
+from tvmmobile.results.report.beside import SideBySide
 from tvmmobile.results.report.facts import facts, fit_sentence, law_sentence, sums_sentence
 from tvmmobile.results.report.view import Grid, VariantRow, View
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, millions, origin, origin_caption, percent, plural, signed
@@ -17,7 +17,7 @@ MOST_CHARACTERS = 65_000
 _SPECIAL = re.compile(r"([\\`*|<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[]))")
 
 
-def markdown(view: View, beside: Beside | None = None, most: int = MOST_CHARACTERS) -> str:
+def markdown(view: View, beside: SideBySide | None = None, most: int = MOST_CHARACTERS) -> str:
     """Return the text of `report.md` (GitHub's dialect), within a number of characters.
 
     What does not fit is left out from the end, a section or the last lines of a table at a time, and the text says so.
@@ -52,7 +52,7 @@ def _fitted(parts: Sequence[str], most: int) -> str:
             kept.append(part)
             continue
         lines = part.split("\n")
-        whole = [line for place, line in enumerate(lines) if sum(len(one) + 1 for one in lines[: place + 1]) <= left]
+        whole = [line for place, line in enumerate(lines) if sum(len(earlier) + 1 for earlier in lines[: place + 1]) <= left]
         # A table needs its two lines of headings to be one.
         if part.startswith("|") and len(whole) > 2:
             more = plural(len(lines) - len(whole), "more line")
@@ -84,7 +84,7 @@ def _cell(text: str) -> str:
     return f"**{escape(text[2:-2])}**" if bold else escape(text)
 
 
-def _beside(beside: Beside) -> list[str]:
+def _beside(beside: SideBySide) -> list[str]:
     change = ["change"] if beside.compared else []
     lines = [
         (

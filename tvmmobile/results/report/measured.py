@@ -1,4 +1,4 @@
-"""Accuracies that were measured, in place of those that somebody published."""
+"""Replaces published accuracies by measured ones."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ class MeasuredAccuracy:
 
 
 def with_accuracies(results: Results, measured: Sequence[MeasuredAccuracy]) -> Results:
-    """Return the results with what was measured of their libraries.
+    """Return the results with their libraries' measured accuracies.
 
     Raises:
         UserError: an accuracy is of another library, or two are of one.
     """
-    found = {one.library_sha256: one for one in measured}
+    found = {accuracy.library_sha256: accuracy for accuracy in measured}
     if len(found) < len(measured):
-        twice = next(one for one in measured if found[one.library_sha256] is not one)
+        twice = next(accuracy for accuracy in measured if found[accuracy.library_sha256] is not accuracy)
         raise UserError(f"two accuracies of {twice.library} are given.", "Name one evaluation.json of each library.")
     timed = {variant.library_sha256 for variant in results.variants}
-    for one in measured:
-        if one.library_sha256 not in timed:
-            raise UserError(f"none of the results is of {one.library}, whose accuracy was measured.", "Time it: tvmmobile bench LIBRARY")
+    for accuracy in measured:
+        if accuracy.library_sha256 not in timed:
+            raise UserError(
+                f"none of the results is of {accuracy.library}, whose accuracy was measured.", "Time it: tvmmobile bench LIBRARY"
+            )
     return replace(results, variants=tuple(_with_accuracy(variant, found.get(variant.library_sha256)) for variant in results.variants))
 
 
@@ -50,5 +52,5 @@ def _with_accuracy(variant: VariantResult, measured: MeasuredAccuracy | None) ->
 
 
 def is_measured(source: str) -> bool:
-    """Return whether accuracies of a source are of the libraries that were timed."""
+    """Return whether a source's accuracies were measured on the timed libraries."""
     return source.startswith(_MEASURED)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.results.report import wording
-from tvmmobile.results.report.beside import Beside
+from tvmmobile.results.report.beside import SideBySide
 from tvmmobile.results.report.facts import condition_sentence, facts, fit_sentence, law_sentence, sum_sentence, sums_sentence
 from tvmmobile.results.report.figures import FONT, HEIGHT, RADIUS, WIDTH
 from tvmmobile.results.report.kernel_plots import kind_bars, kind_styles, roofline_plot
@@ -27,7 +27,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 PAGE_SCRIPT = _TEMPLATES / "page.js"
 
 
-def page(view: View, beside: Beside | None = None) -> str:
+def page(view: View, beside: SideBySide | None = None) -> str:
     """Return the text of `report.html`: the report of one result, below a comparison with an older one if there is one."""
     context = view.context
     tables = {row.index: kernel_table(row.variant, context) for row in view.rows if row.variant.kernels}

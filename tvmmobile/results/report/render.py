@@ -50,8 +50,8 @@ def write_side_by_side(old: Results, new: Results, out: Path) -> list[Path]:
     for one in (old, new):
         _check(one)
     view = view_of(new)
-    beside = side_by_side(view_of(old), view)
-    return _written(_tables([old, new]) | {"report.md": markdown(view, beside), "report.html": page(view, beside)}, out)
+    pair = side_by_side(view_of(old), view)
+    return _written(_tables([old, new]) | {"report.md": markdown(view, pair), "report.html": page(view, pair)}, out)
 
 
 def _check(results: Results) -> None:

@@ -40,13 +40,13 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 def spreadsheet(results: Sequence[Results]) -> str:
     """Return the text of `report.csv`."""
     columns = (*COLUMNS, *(["dense_us"] if _sparse(results) else []))
-    return csv_text(columns, (_line(columns, variant, one.context) for one in results for variant in one.variants))
+    return csv_text(columns, (_line(columns, variant, result.context) for result in results for variant in result.variants))
 
 
 def kernel_spreadsheet(results: Sequence[Results]) -> str:
     """Return the text of `report-kernels.csv`: every kernel of every variant, in order of execution."""
     columns = (*KERNEL_COLUMNS, *(["zeros"] if _sparse(results) else []))
-    lines = (line for one in results for variant in one.variants for line in _kernel_lines(columns, variant, one.context))
+    lines = (line for result in results for variant in result.variants for line in _kernel_lines(columns, variant, result.context))
     return csv_text(columns, lines)
 
 
@@ -69,7 +69,7 @@ def _plain(text: str) -> str:
 
 def _sparse(results: Sequence[Results]) -> bool:
     """Return whether some kernel leaves zeros out; without such kernels there are no columns on them."""
-    return any(zero_kernels(variant) for one in results for variant in one.variants)
+    return any(zero_kernels(variant) for result in results for variant in result.variants)
 
 
 def _line(columns: Sequence[str], variant: VariantResult, context: Context) -> dict[str, Any]:

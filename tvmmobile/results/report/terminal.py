@@ -46,21 +46,21 @@ def print_table(results: Results) -> None:
 
 
 def print_side_by_side(old: Results, new: Results) -> None:
-    """Print each variant's latency in both results, what became of it, and what sets the two apart."""
+    """Print each variant's latency in both results, its change, and the differences between the two."""
     from tvmmobile.system.console import output, table_of
 
     views = view_of(old), view_of(new)
-    beside = side_by_side(*views)
-    change = ["change"] if beside.compared else []
-    table = table_of(("variant",), (*(clean(heading).replace(", ", "\n", 1) for heading in beside.headings), *change))
-    for pair in beside.pairs:
+    comparison = side_by_side(*views)
+    change = ["change"] if comparison.compared else []
+    table = table_of(("variant",), (*(clean(heading).replace(", ", "\n", 1) for heading in comparison.headings), *change))
+    for pair in comparison.pairs:
         latencies = [UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)]
         table.add_row(clean(pair.name), *latencies, *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []))
     console = output()
     console.print(table)
     for view in views if views[0].context.device != views[1].context.device else views[1:]:
         console.print(clean(f"Latency {origin_caption(view.context)}."))
-    for remark in (*beside.remarks, *(remark for view in views for remark in view.remarks)):
+    for remark in (*comparison.remarks, *(remark for view in views for remark in view.remarks)):
         console.print(clean(remark))
 
 

@@ -1,4 +1,4 @@
-"""Latencies on several thread counts in words: which is fastest, and what each further core gains."""
+"""Describes latencies on several thread counts: which is fastest, and what each further core gains."""
 
 from __future__ import annotations
 

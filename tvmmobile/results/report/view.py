@@ -165,8 +165,8 @@ def view_of(results: Results, remarks: Sequence[str] = ()) -> View:
     fit = fit_power_law([variant.macs for variant in valid], [variant.latency_us for variant in valid])
     spoiled = [f"{variant.name} is not valid: {variant.invalid}." for variant in ordered if variant.invalid]
     doubts = filter(None, [doubt_sentence(results)])
-    said = (*remarks, *thread_sentences(results), *zero_sentences(results), *spoiled, *doubts)
-    return View(results, rows, grids, sources, fit, _notes(results, sources), said)
+    sentences = (*remarks, *thread_sentences(results), *zero_sentences(results), *spoiled, *doubts)
+    return View(results, rows, grids, sources, fit, _notes(results, sources), sentences)
 
 
 def doubt_sentence(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""Words numbers and their origin. A modelled latency is never written without the word `modelled`."""
+"""Formats numbers and their origin. A modelled latency never appears without the word `modelled`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def origin_caption(context: Context) -> str:
 
 
 def clock(clock_hz: float) -> str:
-    """Format a core's clock; that of a machine that hides it is unknown."""
+    """Format a core's clock; a machine that hides it has an unknown one."""
     return f"{clock_hz / 1e9:g} GHz" if clock_hz >= 1 else "an unknown clock"
 
 
@@ -52,7 +52,7 @@ def percent(share: float | None) -> str:
 
 
 def signed(change: float) -> str:
-    """Format a change, a share of 1, in percent with its sign and mark; what rounds to nothing has no sign."""
+    """Format a change, a share of 1, in percent with its sign and mark; a change that rounds to 0 has no sign."""
     text = f"{change:+.1%}"
     return "0.0%" if text in ("+0.0%", "-0.0%") else text
 

@@ -24,7 +24,7 @@ KEPT, SLOWEST = 8, 1.1
 
 @dataclass(frozen=True)
 class CompactedLog:
-    """Counts what a log holds that was compacted, or would be: records, schedules without a record, and bytes, before and after.
+    """Counts a compacted log's records, schedules without a record, and bytes, before and after.
 
     `found` is the log as it was. Nothing was written if the content is the same; otherwise the old log is in `backup`, `None` after a dry
     run.
@@ -129,7 +129,7 @@ def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Reco
 
 
 def _different(numbers: list[int], most: int) -> list[int]:
-    """Return the nearest numbers from 1 to `most` that increase: where logs overlapped, trials were counted twice."""
+    """Return the nearest increasing numbers from 1 to `most`: overlapping logs counted trials twice."""
     for place, number in enumerate(numbers):
         numbers[place] = max(number, numbers[place - 1] + 1 if place else 1)
     for place in reversed(range(len(numbers))):

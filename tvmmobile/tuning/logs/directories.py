@@ -1,4 +1,4 @@
-"""The directories of tuning logs of a run, and the current identities of the devices that their folders name."""
+"""Finds the directories of a run's tuning logs, and the current identities of the devices that their folders name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a tuning log line by line: what is wrong with each line, and what the log holds in numbers."""
+"""Reads a tuning log line by line: finds each line's faults, and counts the log's content."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """A log as it was found; `foreign` says why it is not one of ours and was not checked, else ""."""
+    """A log's content; `foreign` says why it is not one of ours and was not checked, else ""."""
 
     path: Path
     lines: tuple[LogLine, ...]

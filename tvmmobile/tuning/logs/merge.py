@@ -45,7 +45,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """Result of a merge, log by log, and what it left out."""
+    """Result of a merge, log by log, and the omitted lines."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]
@@ -68,7 +68,7 @@ class _ParsedLine:
         """Return whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
         for record in self.held.records:
             ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
-            if not any((self.identity, self.held.task, one, record.again) in known for one in ways):
+            if not any((self.identity, self.held.task, way, record.again) in known for way in ways):
                 return False
         return dropped_keys(self.held) <= known
 
@@ -132,7 +132,7 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], l
 
 
 def _unsafe(line: Line) -> str:
-    """Return the reason why no file can hold a line, an invalid device or dtype; "" if one can."""
+    """Return why no file can hold a line, such as an invalid device or dtype; "" if one can."""
     if not _DEVICE.fullmatch(line.identity.device):
         return f"{short(line.identity.device)!r} cannot be a device's name"
     name = file_name(line.task)
@@ -144,8 +144,8 @@ def _models(device: str, found: Sequence[_ParsedLine], into: Path, present: Pres
     now = present(device)
     if now is not None:
         return frozenset({now})
-    there = [line.held.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.held]
-    models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in there if identity.device == device)
+    identities = [line.held.identity for path in log_paths(into, device) for line in read_lines(settled_content(path)) if line.held]
+    models = frozenset(replace(identity, tvm=TVM_VERSION) for identity in identities if identity.device == device)
     if models:
         return models
     first: dict[Identity, Path] = {}
@@ -169,7 +169,7 @@ def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str
 
 
 def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
-    """Add to one log, whose writer this process is."""
+    """Add to a log of which this process is the writer."""
     with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
         content = content_of(path) if path.exists() else b""
         known = _keys(content)
@@ -177,15 +177,15 @@ def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
             if other != path:
                 known |= _keys(content_of(other))
         fresh = []
-        for one in members:
-            if not one.is_known(known):
-                fresh.append(one)
-                known |= keys_of(one.held)
+        for member in members:
+            if not member.is_known(known):
+                fresh.append(member)
+                known |= keys_of(member.held)
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
             write_bytes(path, ended + b"".join(one.text.strip() + b"\n" for one in fresh))
     new = sum(len(one.held.records) for one in fresh)
-    return MergedLog(path, new, sum(len(one.held.records) for one in members) - new)
+    return MergedLog(path, new, sum(len(member.held.records) for member in members) - new)
 
 
 def _keys(content: bytes) -> set[Key]:

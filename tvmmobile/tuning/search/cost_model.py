@@ -81,7 +81,7 @@ class CostModel:
         return self._template.features(task, schedule.values), dict(schedule.knobs)
 
     def _matrix(self, rows: Sequence[tuple[list[float], dict[str, int]]], label: npt.NDArray[np.float64] | None = None) -> Any:
-        """Return a column for each feature and knob; kernels may lack a knob that others have, as half precision lacks the loops' order."""
+        """Return a column for each feature and knob; kernels may lack knobs of others, as half precision lacks the loops' order."""
         import xgboost
 
         values = [[*features, *(math.log2(1 + knobs.get(name, math.nan)) for name in self._knobs)] for features, knobs in rows]

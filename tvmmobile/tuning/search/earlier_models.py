@@ -78,15 +78,15 @@ def rankings(directory: Path, identity: Identity, keep: int) -> list[ScheduleRan
     """
     found = []
     for path in sorted((directory / identity.device).glob("*.jsonl")):
-        by_task: dict[Task, _Tried] = {}
+        by_task: dict[Task, _ModelRecords] = {}
         for line in lines_of_any_model(path, identity):
             if line.identity.origin.model != identity.origin.model:
-                by_task.setdefault(line.task, _Tried()).add(line)
+                by_task.setdefault(line.task, _ModelRecords()).add(line)
         found += [tried.ranking(task, path, keep) for task, tried in by_task.items() if any(tried.models.values())]
     return found
 
 
-class _Tried:
+class _ModelRecords:
     """Records of a kernel under earlier models: `models` has the records that did not fail, by model."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Tried:
 
     def add(self, line: Line) -> None:
         self._all.add(line.records, line.dropped)
-        self.models.setdefault(line.identity.origin.model, []).extend(one for one in line.records if one.latency_us is not None)
+        self.models.setdefault(line.identity.origin.model, []).extend(record for record in line.records if record.latency_us is not None)
 
     def ranking(self, task: Task, file: Path, keep: int) -> ScheduleRanking:
         best = _best([records for records in self.models.values() if records], keep)

@@ -28,8 +28,8 @@ _UNCHANGED = TraceSchedule("[[],[]]")
 
 @functools.cache
 def _import_intrinsics() -> None:
-    """Import what `TuneContext` needs in a fraction of a second instead of ten: without other backends, and without looking up the source
-    lines of all callers, which TVM's parser does for every function and uses only for methods of classes.
+    """Import what `TuneContext` needs in a fraction of a second instead of ten: without other backends, and without the callers' source
+    lines, which TVM's parser looks up for every function and uses only for methods of classes.
     """
     for name in _FOREIGN_INTRINSICS:
         sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
@@ -74,7 +74,7 @@ class FallbackSpace:
             self._designs = context.generate_design_space()
             # A CPU can run loops of varying length, as in uneven pooling.
             self._postprocessors = [
-                each for each in context.space_generator.postprocs if not isinstance(each, ms.postproc.DisallowDynamicLoop)
+                postproc for postproc in context.space_generator.postprocs if not isinstance(postproc, ms.postproc.DisallowDynamicLoop)
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
@@ -106,7 +106,7 @@ class FallbackSpace:
         return schedule if self._replays(schedule) else None
 
     def _replays(self, schedule: TraceSchedule) -> bool:
-        """Return whether the trace fits the function that it was made of: it does not where an operator wrote loops without blocks."""
+        """Return whether the trace fits its own function: it does not if an operator wrote loops without blocks."""
         from tvm.error import InternalError
 
         try:
@@ -117,7 +117,7 @@ class FallbackSpace:
 
 
 def stores_of(statement: Any, times: int = 1) -> int:
-    """Count the stores that a statement does; the body of a loop of computed length counts once."""
+    """Count the stores that a statement executes; the body of a loop of computed length counts once."""
     from tvm import tirx
 
     if isinstance(statement, tirx.BufferStore):

@@ -22,7 +22,7 @@ _FORMS = {name: weight for kind in KINDS.values() for name, weight in kind.unlik
 #: Layers and extents of a layer that are compared, at most.
 _MOST_LAYERS, _MOST_EXTENTS = 4, 6
 #: Tasks of each database, as of the last query.
-_KNOWN: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Database, _TaskFeatures] = WeakKeyDictionary()
 #: Neighbours whose best schedules are tried first.
 NEIGHBOURS = 3
 
@@ -42,7 +42,7 @@ def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record
 
 
 def nearest_alike(task: Task, database: Database) -> tuple[Record, float] | None:
-    """Return the record of the nearest task of one layer in the same precision, and how many times as long a task takes, by multiply-adds
+    """Return the record of the nearest single-layer task in the same precision, and the ratio of the task's work to its, by multiply-adds
     or else bytes; `None` where nothing like it was tuned.
     """
     if len(task.region) > 1 or isinstance(task.layer, Opaque):
@@ -80,7 +80,7 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> Iterat
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
-    known, tasks = _KNOWN.setdefault(database, _Known()), database.described()
+    known, tasks = _KNOWN.setdefault(database, _TaskFeatures()), database.described()
     known.add(tasks[len(known) :])
     return known.by_distance(task)
 
@@ -98,8 +98,8 @@ def best_with_knobs(database: Database, task: Task, only: Template | None) -> Re
     return min((record for record in good if record.latency_us == least), key=lambda record: str(record.schedule), default=None)
 
 
-class _Known:
-    """Features of a database's tasks that make them like one another, a row each."""
+class _TaskFeatures:
+    """Features by which a database's tasks are compared, a row each."""
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
@@ -123,8 +123,8 @@ class _Known:
         Those with other types or numbers of layers come after all that are alike in both.
         """
         own, (layers, kinds, threads) = self._row(task), self._rows[:, :3].T
-        apart = self._rows[:, 3:] - own[3:]
-        extents, forms = np.split(np.nan_to_num(apart), [_MOST_LAYERS * _MOST_EXTENTS], axis=1)
+        differences = self._rows[:, 3:] - own[3:]
+        extents, forms = np.split(np.nan_to_num(differences), [_MOST_LAYERS * _MOST_EXTENTS], axis=1)
         weights = np.tile(list(_FORMS.values()), _MOST_LAYERS)
         far = np.abs(extents).sum(axis=1) + (forms != 0) @ weights + 4.0 * (threads != own[2])
         # Logarithms of equal ratios differ in their last digits.

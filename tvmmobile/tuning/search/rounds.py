@@ -1,4 +1,4 @@
-"""Spends trials where a plan may use them: every kernel gets a few, the rest goes to kernels that a network may still be compiled with."""
+"""Spends trials where a plan may use them: every kernel gets a few, the rest goes to kernels that a network may still use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def worth_trying(
 
 
 def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
-    """Return the rounds after the first trials per kernel, of the requested `trials`: their number of trials, and `promising`'s share."""
+    """Return the rounds after each kernel's first trials, up to the requested `trials`: number of trials, and `promising`'s share."""
     found: list[tuple[int, float]] = []
     for most, share in _LATER:
         if min(most, trials) > max([first, *(done for done, _ in found)]):
@@ -50,8 +50,8 @@ def later_rounds(first: int, trials: int) -> list[tuple[int, float]]:
 def promising(
     variants: Sequence[VariantTasks], database: Database, tasks: Mapping[Task, str | None], may_gain: float
 ) -> dict[Task, str | None]:
-    """Return the `tasks` that were never measured, or that would enter a variant's best plan if they were faster by this share; also those
-    that no plan of measured tasks has, of which nothing is known.
+    """Return the `tasks` that were never measured, that would enter a variant's best plan if they were faster by this share, or that no
+    plan of measured tasks contains.
     """
 
     def latency_us(task: Task) -> float | None:
@@ -67,7 +67,7 @@ def promising(
 
 
 def hopeless(assignment: TrialBudget, database: Database) -> bool:
-    """Return whether the template was tried, and is so far behind another one for the same kernel that more trials would be wasted."""
+    """Return whether a tried template is so far behind another one for the same kernel that more trials would be wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:
         return False

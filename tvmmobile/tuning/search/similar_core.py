@@ -42,7 +42,7 @@ def similar_core_database(profile: DeviceProfile, sources: Iterable[Path]) -> Da
 
 
 def unlikeness(one: Machine, other: Machine) -> float:
-    """Return how far a schedule of one core may be from what suits the other: order of instructions, then multipliers, then caches."""
+    """Return how far one core's schedules may be from suiting the other: instruction order, then multipliers, then caches."""
     sizes = ((machine.fma_lanes_per_cycle, machine.l1d_bytes, machine.cached_bytes) for machine in (one, other))
     factors = sum(abs(math.log2(mine / theirs)) for mine, theirs in zip(*sizes, strict=True))
     return 8.0 * (one.in_order != other.in_order) + factors

@@ -44,36 +44,36 @@ class Strategy(ABC):
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
 
     def leave_out(self, trials: Trials) -> None:
-        """Treat as tried what a compacted log has dropped."""
+        """Treat dropped schedules of a compacted log as tried."""
         if trials.dropped:
             members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
             self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})
 
-    def _random(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        fresh = [schedule for schedule in self._members if schedule not in self.tried and schedule not in taken]
+    def _random(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
+        fresh = [schedule for schedule in self._members if schedule not in self.tried and schedule not in excluded]
         return self.rng.sample(fresh, min(count, len(fresh)))
 
     def _best(self, count: int) -> list[KnobSchedule]:
         return sorted(self.tried, key=lambda schedule: (self.tried[schedule], schedule))[:count]
 
     @abstractmethod
-    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        """Return `count` untried schedules outside `taken`, or as many as there are."""
+    def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
+        """Return `count` untried schedules outside `excluded`, or as many as there are."""
 
 
 class RandomSampling(Strategy):
     """Proposes untried schedules, all with the same probability."""
 
-    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
-        return self._random(count, taken)
+    def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
+        return self._random(count, excluded)
 
 
 class HillClimbing(Strategy):
     """Proposes neighbours of the best schedule so far, one knob changed; random if none is left, and for the first batch."""
 
-    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+    def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
         chosen: list[KnobSchedule] = []
-        seen = set(taken)
+        seen = set(excluded)
         for parent in self._best(2):
             for _ in range(8 * count):
                 if len(chosen) == count:
@@ -91,25 +91,25 @@ class GuidedEvolution(Strategy):
     #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
     POOL, PARENTS, BLIND = 256, 8, 0.125
 
-    def _choose(self, count: int, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+    def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
         if not self.model.trained:
-            return self._random(count, taken)
-        pool = self._pool(taken)
+            return self._random(count, excluded)
+        pool = self._pool(excluded)
         if not pool:
             return []
         scores = self.model.predict(self.task, pool)
         ranked = [schedule for _, schedule in sorted(zip(scores, pool, strict=True), key=lambda pair: (pair[0], pair[1]))]
         blind = sum(self.rng.random() < self.BLIND for _ in range(count))
         chosen = ranked[: count - blind]
-        return chosen + self._random(count - len(chosen), taken | set(chosen))
+        return chosen + self._random(count - len(chosen), excluded | set(chosen))
 
-    def _pool(self, taken: set[KnobSchedule]) -> list[KnobSchedule]:
+    def _pool(self, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
         parents = [schedule for schedule in self._best(self.PARENTS) if self.tried[schedule] < float("inf")]
-        pool = dict.fromkeys(self._random(self.POOL // 2, taken))
+        pool = dict.fromkeys(self._random(self.POOL // 2, excluded))
         for _ in range(self.POOL // 2 if parents else 0):
             parent = self.rng.choice(parents)
             child = self.space.mutate(parent, self.rng) if self.rng.random() < 0.7 else self._cross(parent, self.rng.choice(parents))
-            if child not in self.tried and child not in taken:
+            if child not in self.tried and child not in excluded:
                 pool[child] = None
         return list(pool)
 

@@ -66,7 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate, perhaps built on another machine: the library's content or, if it could not be built, the error for the log."""
+    """A candidate, perhaps built on another machine: the library's content, or the build's error for the log."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)

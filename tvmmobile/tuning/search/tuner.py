@@ -28,7 +28,7 @@ from tvmmobile.tuning.search.twin import best_of_twin
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
-#: How often spoiled candidates are measured.
+#: Most attempts to measure spoiled candidates.
 MOST_ATTEMPTS = 3
 #: Pause before a candidate is tried again after an outage.
 OUTAGE_PAUSE_S = 2.0
@@ -38,10 +38,12 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Time limits of a candidate in seconds: on the device, loading included; altogether, and of processor time for its compilation;
-    and of an outage, from the first candidate that met it with none measured since.
+    """Time limits in seconds. On a virtual board the first two are longer while this machine is busy (`Endpoint.longest_s`).
 
-    On a virtual board the first two are stretched while this machine is busy (`Endpoint.longest_s`).
+    Attributes:
+        run_s: limit for loading and running a candidate on the device.
+        trial_s: limit for a whole trial, and for the processor time of its compilation.
+        outage_s: limit for an outage, counted from the first candidate lost since the last measured one.
     """
 
     run_s: float = 20.0
@@ -54,7 +56,7 @@ DEADLINES = Deadlines()
 
 @dataclass(frozen=True)
 class TrialBudget:
-    """Number of trials that a task still lacks; one for each template that takes it.
+    """The number of trials that a task still lacks, for one of the templates that take it.
 
     Attributes:
         template: template whose schedules are tried; `None` where no template takes the task.
@@ -73,7 +75,7 @@ class TrialBudget:
 
     @property
     def title(self) -> str:
-        """The task's name, and the template's where it is not the first that takes the task."""
+        """The task's name, followed by the template's unless it is the first that takes the task."""
         first = template_for(self.task)
         return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
@@ -112,17 +114,17 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
     """Return the trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
     assignments = []
     for task, source in tasks.items():
-        made = database.trials(task)
+        known = database.trials(task)
         templates = templates_for(task)
         for template in templates:
             space = template.space(task)
             assert space is not None
-            done = sum(record.schedule in space for record in made.records) + made.dropped_of(space.template, space.version)
+            done = sum(record.schedule in space for record in known.records) + known.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
             assignments.append(TrialBudget(task, source, (), done, missing, template))
         if not templates:
-            done = len(made)
+            done = len(known)
             candidates = _sampled(task, source, target, trials) if done < trials else ()
             assignments.append(TrialBudget(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
@@ -151,13 +153,13 @@ def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, l
 
 
 def measured(wanted: Iterable[tuple[TrialBudget, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Yield outcomes of tasks' schedules as they come; those that met an outage are tried again. Raises `DeviceUnavailable` if it lasts."""
+    """Yield outcomes of tasks' schedules as they come; outages are retried. Raises `DeviceUnavailable` if one lasts."""
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
 
-class _Held:
-    """Outcomes that wait until it is known that nothing spoiled them (`reason` else); `spoiled` is how often in a row that happened."""
+class _HeldOutcomes:
+    """Outcomes held back until it is known whether something spoiled them: `reason` says what, `spoiled` how often in a row."""
 
     def __init__(self, watch: Watch | None) -> None:
         self._watch = watch
@@ -190,7 +192,7 @@ class _Held:
 
 
 class _Runner:
-    """Runs candidates: again those that met an outage of the device, until it is back or given up, and those that its state spoiled."""
+    """Runs candidates, and repeats those lost to an outage or spoiled by the board's state until the device is given up."""
 
     def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
         self._bench, self._deadlines = bench, deadlines
@@ -206,14 +208,14 @@ class _Runner:
         return [self.job(assignment, schedule) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        """Yield outcomes as they come; under a watch, a batch together once it is known that nothing spoiled them.
+        """Yield outcomes as they come; under a watch, yield whole batches once nothing is known to have spoiled them.
 
-        `jobs` is read only as workers become free, and not at all while some wait to be tried again.
+        `jobs` is read only as workers become free, and not at all while candidates wait for another try.
 
         Raises:
             DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
         """
-        source, away_since, held = iter(jobs), math.inf, _Held(self._bench.watch)
+        source, away_since, held = iter(jobs), math.inf, _HeldOutcomes(self._bench.watch)
         again: list[TrialJob] = []
         lost: list[tuple[TrialJob, Outcome]] = []
         while True:
@@ -239,7 +241,7 @@ class _Runner:
         for job, result in self._bench.workers.run(run_trial, jobs, longest_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
-    def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _Held) -> None:
+    def _check(self, lost: Sequence[tuple[TrialJob, Outcome]], away_since: float, held: _HeldOutcomes) -> None:
         """Raise `DeviceUnavailable` if another attempt is pointless."""
         if lost and (any(outcome.final for _, outcome in lost) or time.monotonic() - away_since > self._deadlines.outage_s):
             raise DeviceUnavailable(
@@ -255,14 +257,14 @@ class _Runner:
 
 
 def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: Callable[[], bool]) -> Iterator[TrialJob]:
-    """Yield candidates to be tried again, then those of `source`, until stopped."""
+    """Yield the candidates to retry, then those of `source`, until stopped."""
     yield from again
     while not stopped() and (job := next(source, None)) is not None:
         yield job
 
 
 def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
-    """Run one task's trials batch by batch: proposals depend on everything before, and are the same in every run."""
+    """Run one task's trials batch by batch: proposals depend on all earlier results and are the same in every run."""
     tuning.start()
     while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
         records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
@@ -273,7 +275,7 @@ def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
 def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
     """Run all tasks' trials without a pause between batches or tasks: no board waits for another's last candidate.
 
-    Proposals depend on what is known by then, which a board's clock makes different in every run anyway.
+    Proposals depend on the results so far, and therefore differ from run to run, as a board's clock does anyway.
     """
     under_way: dict[TrialJob, _Tuning] = {}
 
@@ -357,6 +359,7 @@ class _Tuning:
         if self.strategy is not None:
             return self.strategy.propose(count)
         trials = self.database.trials(self.assignment.task)
-        chosen = [one for one in self.assignment.candidates if one not in self.proposed and not trials.has(one)][:count]
+        fresh = [candidate for candidate in self.assignment.candidates if candidate not in self.proposed and not trials.has(candidate)]
+        chosen = fresh[:count]
         self.proposed.update(chosen)
         return chosen

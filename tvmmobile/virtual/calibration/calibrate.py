@@ -1,4 +1,4 @@
-"""Fits the cost of cache misses on virtual boards to latencies that ncnn's users measured on real ones, and writes the fits to files.
+"""Fits the cost of cache misses on virtual boards to ncnn users' measurements on real ones, and writes the fits to files.
 
     ./scripts/calibrate --networks DIR
 
@@ -114,8 +114,17 @@ def profiled(row: Row, network: str, path: Path, cache: Path) -> Profile:
     """Return the counts of one network on the row's virtual board, from the cache if they are there."""
     board = load_board(row.board)
     side = published()["input_side"][network]
-    told = (row.wheel, row.python, PROGRAM, path.read_text(encoding="utf-8"), side, row.threads, cpuinfo(board), qemu_words(board, "")[1:])
-    cached = cache / f"{board.mcpu}-{network}-t{row.threads}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.json.gz"
+    key = (
+        row.wheel,
+        row.python,
+        PROGRAM,
+        path.read_text(encoding="utf-8"),
+        side,
+        row.threads,
+        cpuinfo(board),
+        qemu_words(board, "")[1:],
+    )
+    cached = cache / f"{board.mcpu}-{network}-t{row.threads}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json.gz"
     if not cached.exists():
         progress(f"{network} on {board.name}, {row.threads} threads …")
         sysroot = python_sysroot(board, (row.wheel,), progress, row.python)

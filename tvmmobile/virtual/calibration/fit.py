@@ -1,4 +1,4 @@
-"""The committed calibrations: what a core's waiting costs, by measurements on boards with that core, and how accurate that is.
+"""The committed calibrations: the cost of a core's waiting, fitted to measurements on boards with that core, and its accuracy.
 
     time = core cycles / clock + the terms of `terms.py`, each with the core's parameter
 
@@ -150,12 +150,12 @@ class Fit:
 
     @property
     def left_out_errors(self) -> tuple[float, ...]:
-        """Errors with each network left out of its own fit: what to expect for another program of this kind."""
+        """Errors with each network left out of its own fit, as expected for another program of this kind."""
         return self._relative(self.left_out_ms)
 
     @property
     def board_left_out_errors(self) -> tuple[float, ...]:
-        """Errors with each board left out of its own fit: what to expect for another board with this core; empty if there is only one."""
+        """Errors with each board left out of its own fit, as expected for another board with this core; empty for a single board."""
         return self._relative(self.board_left_out_ms) if self.board_left_out_ms else ()
 
     def _relative(self, times_ms: Sequence[float]) -> tuple[float, ...]:
@@ -176,7 +176,7 @@ class Fit:
         )
 
     def check_errors(self) -> dict[str, tuple[float, ...]]:
-        """Return the errors of the checks, by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
+        """Return the errors of the checks by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
         groups: dict[str, tuple[float, ...]] = {}
         for row in self.checks:
             name = f"{row.board}, {row.threads} thread{'s' if row.threads > 1 else ''}"
@@ -187,13 +187,13 @@ class Fit:
 
     def all_errors(self) -> dict[str, tuple[float, ...]]:
         """Return all errors by kind, in the order in which they are reported."""
-        told = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
+        found = {"fit": self.errors, "network left out": self.left_out_errors, "board left out": self.board_left_out_errors}
         for board in self.board_names:
             for kind, integers in (("floats", False), ("integers", True)):
-                told[f"{board}, {kind}, network left out"] = self.of_board(self.left_out_errors, board, integers)
+                found[f"{board}, {kind}, network left out"] = self.of_board(self.left_out_errors, board, integers)
             if self.board_left_out_ms:
-                told[f"{board}, board left out"] = self.of_board(self.board_left_out_errors, board)
-        return {name: errors for name, errors in (told | self.check_errors()).items() if errors}
+                found[f"{board}, board left out"] = self.of_board(self.board_left_out_errors, board)
+        return {name: errors for name, errors in (found | self.check_errors()).items() if errors}
 
     @property
     def digest(self) -> str:
@@ -236,7 +236,7 @@ def calibration_of(board: Board) -> Fit | None:
 
 
 def fitted_with(board: Board) -> str:
-    """Return a hash (16 hex digits) of what a calibration in a board's file depends on: the model's versions and the board's figures."""
+    """Return a hash (16 hex digits) of the versions and figures on which a calibration in a board's file depends."""
     return hashlib.sha256(f"{versions(board.mcpu)}\0{board.model_dump_json(exclude={'name'})}".encode()).hexdigest()[:16]
 
 
@@ -286,7 +286,7 @@ def run_hash(board: Board, threads: int = 1) -> str:
 
 
 def versions(mcpu: str) -> tuple[int, ...]:
-    """Return the versions that a core's calibration depends on, besides the board: one fitted with others is invalid."""
+    """Return the versions on which a core's calibration depends besides the board: a fit with others is invalid."""
     return terms_version(mcpu), TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 
@@ -310,7 +310,7 @@ def read_fit(path: Path) -> Fit:
     text, _ = read_json(path, _KIND)
     fit = validated(path, _KIND, text, Fit)
     times = [fit.modelled_ms, fit.left_out_ms, *([fit.board_left_out_ms] if fit.board_left_out_ms else [])]
-    if any(len(one) != len(fit.observations) for one in times):
+    if any(len(modelled) != len(fit.observations) for modelled in times):
         raise _KIND.refusal(path, "modelled_ms, left_out_ms and board_left_out_ms do not have a value for each of the observations")
     if any(seen.board not in fit.board_names for seen in fit.observations):
         raise _KIND.refusal(path, "observations are of a board that is not among its boards")

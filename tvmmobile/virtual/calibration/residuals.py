@@ -60,7 +60,7 @@ def observed_ms(board: Board, parameters: Sequence[Parameter], seen: Observation
 
 
 def term_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[TermError, ...]:
-    """Return the terms that occur in the observations, those that explain most of the errors first."""
+    """Return the terms that occur in the observations, ordered by the errors they explain."""
     missing = [-error for error in relative_errors(board, parameters, observations)]
     squares = sum(error * error for error in missing)
     found = []
@@ -83,7 +83,7 @@ def erring(terms: Sequence[TermError], errors: Sequence[float]) -> TermError | N
 
 
 def _amount_ms(board: Board, parameters: Sequence[Parameter], name: str, seen: Observation) -> float:
-    """Return the milliseconds of a run if the term were 1; on overlapping cores, of the traffic that shows with these parameters."""
+    """Return a run's milliseconds for a term of 1; on overlapping cores, those of the traffic that shows with these parameters."""
     if name == CORE:
         return seen.core_cycles / board.clock_hz * 1e3
     value = next(p.value for p in parameters if p.name == name)

@@ -1,4 +1,4 @@
-"""The parts of a run's time besides its core cycles: a few terms, each an amount of the run times a parameter of its core.
+"""Terms of a run's time besides its core cycles: each is an amount of the run times a parameter of its core.
 
 Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
 time that the core really waits. Lines that are prefetched in time cost nothing; those that nothing hides cost all of it.
@@ -105,7 +105,7 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
 
 
 def _copied(what: str, amount_ms: Callable[[Board, MissCounts], float], source: str) -> Term:
-    """Return a term that is not fitted: a copy's rate is what one core gets."""
+    """Return an unfitted term: a copy's rate is that of one core."""
     return Term(
         amount_ms,
         f"the time in which one core copies a line in memory (copy_bytes_per_s), for each line that {what}",

@@ -32,7 +32,7 @@ def least_cycles(instructions: Iterable[str], core: CorePorts) -> float:
 
 
 def port_cycles(instructions: Iterable[str], core: CorePorts) -> dict[str, float]:
-    """Return the cycles that each part of the core is busy with one execution, by the part's name."""
+    """Return how many cycles one execution keeps each part of the core busy, by the part's name."""
     total = loads = stores = vector = branches = 0
     quad_ports = 2 if core.vector_bits == 64 else 1
     for text in instructions:

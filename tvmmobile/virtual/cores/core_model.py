@@ -1,4 +1,4 @@
-"""Executed blocks to cycles of one core: llvm-mca's schedule of each block, never less than the core's ports allow, times its count.
+"""Converts executed blocks to a core's cycles: llvm-mca's schedule of each block, at least the ports' bound, times its count.
 
 Every block is taken as the body of a loop in its steady state: exact where a kernel spends its time, slightly optimistic elsewhere.
 Caches are not modelled here: every access hits the first level.

@@ -1,4 +1,4 @@
-"""How a core is timed: the line `timing` in its file, `MCPU.toml`."""
+"""Reads how a core is timed, from `timing` in its `MCPU.toml`."""
 
 from __future__ import annotations
 

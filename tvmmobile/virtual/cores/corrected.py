@@ -1,4 +1,4 @@
-"""A block's cycles by our own tables of the cores in place of llvm-mca's; every modelled time depends on it.
+"""Computes a block's cycles from our own core tables in place of llvm-mca's; every modelled time depends on it.
 
 A core's file names its schedule and says why llvm-mca's does not do (`core_timing.py`). The ports' bounds hold for all, so that no block
 becomes cheaper than what it must execute. Other cores are left as `core_model` has them.

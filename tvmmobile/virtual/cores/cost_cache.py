@@ -46,7 +46,7 @@ class CostCache:
         return _open(path, os.getpid())
 
     def texts(self, words: set[int]) -> dict[int, str]:
-        """Return the texts of those `words` that are known."""
+        """Return the known texts of `words`."""
         missing = [word for word in words if word not in self._texts]
         for row in self._select("SELECT word, text FROM texts WHERE word IN", missing):
             self._texts[row[0]] = row[1]
@@ -59,7 +59,7 @@ class CostCache:
         return texts
 
     def costs(self, codes: set[Code]) -> dict[Code, Cost]:
-        """Return the costs of those `codes` that are known."""
+        """Return the known costs of `codes`."""
         missing = {_packed(code): code for code in codes if code not in self._costs}
         for row in self._select("SELECT code, cycles, unknown FROM costs WHERE code IN", list(missing)):
             self._costs[missing[row[0]]] = (row[1], bool(row[2]))

@@ -1,4 +1,4 @@
-"""Explains a hot block's cost: the part of the core that it keeps busy, or what its instructions wait for."""
+"""Explains a hot block's cost: the part of the core that it keeps busy, or the cause of its waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule of a core that issues in order, two instructions a cycle at most: cycles of a block that runs over and over.
+"""Schedules a repeated block on a core that issues in order, at most two instructions a cycle.
 
 The rules of one core, such as `cortex_a53.py`, turn each instruction into a `IssueStep`; this engine knows no instructions. There are no
 cache misses and no branch mispredictions.
@@ -115,7 +115,7 @@ class _Issue:
             self.used = ISSUE_WIDTH  # the following instructions are fetched again
 
     def state(self) -> Hashable:
-        """Return everything that later issues depend on, relative to the current cycle."""
+        """Return the state that later issues depend on, relative to the current cycle."""
         now = self.cycle
         for cycle in [cycle for cycle in self.adder if cycle < now]:
             del self.adder[cycle]

@@ -1,4 +1,4 @@
-"""Vector instructions as the Cortex-A53 and the Cortex-A55 both execute them: latencies, dividers, what issues for two cycles.
+"""Vector instructions of the Cortex-A53 and Cortex-A55: latencies, dividers, and instructions that issue for two cycles.
 
 Arm publishes a guide of the Cortex-A55 alone. Wherever somebody measured a Cortex-A53 as well, the figures are the same, save those of
 floating-point multiplications with an addition, which `cortex_a53.py` has; so the Cortex-A55's figures stand for both.

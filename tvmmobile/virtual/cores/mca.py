@@ -1,4 +1,4 @@
-"""llvm-mc and llvm-mca: machine words to text, and straight-line code to cycles per execution."""
+"""Runs llvm-mc and llvm-mca: machine words to text, straight-line code to cycles per execution."""
 
 from __future__ import annotations
 

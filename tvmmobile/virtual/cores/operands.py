@@ -1,4 +1,4 @@
-"""The operands that an instruction reads and writes, from its text; the same for every core."""
+"""Finds the operands that an instruction reads and writes from its text, for every core."""
 
 from __future__ import annotations
 

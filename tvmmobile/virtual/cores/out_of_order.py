@@ -1,4 +1,4 @@
-"""A block's cycles by its core's own latencies: an out-of-order core's schedule of the block run over and over.
+"""Schedules a repeated block on an out-of-order core, by the core's own latencies.
 
 The model: instructions are dispatched in order into a window; each starts when its operands are ready and its pipelines are free, in any
 order, and they leave the window in order. Nothing misses a cache and no branch is mispredicted. Each core's tables have its
@@ -111,8 +111,8 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
     instruction = instruction_of(text)
     timing = tables.timing(instruction)
     writes = tuple((register, timing.latency) for register in instruction.writes)
-    apart = bool(timing.update and instruction.base)
-    if instruction.base and not apart:
+    updates_apart = bool(timing.update and instruction.base)
+    if instruction.base and not updates_apart:
         writes = ((instruction.base, tables.base_latency), *writes)
     by_address = tables.early_stores and instruction.kind == "store" and not (instruction.atomic or instruction.interleaved)
     data = len(instruction.data) if by_address else 0
@@ -123,7 +123,7 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
         timing=timing,
         accumulator=handed_over if instruction.accumulates else "",
         handed_over=handed_over,
-        updated=instruction.base if apart else "",
+        updated=instruction.base if updates_apart else "",
         awaited=instruction.reads[:data],
     )
 
@@ -229,7 +229,7 @@ def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Load `out_of_order.c`, compiled for this machine: in Python, it took most of the time of modelling a kernel."""
+    """Load `out_of_order.c`, compiled for this machine: in Python it took most of the time of modelling a kernel."""
 
     def build(output: Path) -> None:
         compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 
 def build_plugin(phases: bool = False) -> Path:
-    """Return the plugin's shared library, compiled if it is not there yet; the one that cuts segments into `phases` if asked to.
+    """Return the plugin's shared library, compiled if missing; with `phases`, the one that cuts segments into phases.
 
     Raises:
         UserError: there is no C compiler, or it fails.

@@ -124,7 +124,7 @@ def test_a_gate_of_real_numbers(tmp_path: Path) -> None:
     ready = in_integers(path)
     assert [node.dtype for node in ready.network.nodes if isinstance(node.layer, Conv2d)] == ["int8"]
     assert not any(isinstance(node.layer, Gating) for node in ready.network.nodes)
-    assert [one.layer for one in ready.network.float32_layers] == ["pool_6x6_8"]
+    assert [layer.layer for layer in ready.network.float32_layers] == ["pool_6x6_8"]
     assert ready.integers is not None
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert (np.abs(ready.integers.outputs(image) - theirs) > 0.051).mean() == 0

@@ -53,11 +53,11 @@ def test_peepholes_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "values", "told"),
+    ("form", "values", "fault"),
     [("coupled", {}, "coupled gates"), ("", {"cellClip": 1.0}, "bounds"), ("", {"fusedActivationFunction": 1}, "activation 1")],
 )
-def test_other_forms_are_refused(form: str, values: dict[str, Any], told: str) -> None:
-    assert f"UNIDIRECTIONAL_SEQUENCE_LSTM with {told}" in refused(network(0, form, **values)[0])
+def test_other_forms_are_refused(form: str, values: dict[str, Any], fault: str) -> None:
+    assert f"UNIDIRECTIONAL_SEQUENCE_LSTM with {fault}" in refused(network(0, form, **values)[0])
 
 
 def test_it_is_one_kernel(tmp_path: Path) -> None:

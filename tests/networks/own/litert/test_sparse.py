@@ -112,7 +112,7 @@ def _set(holder: Any, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "fault"),
     [
         (lambda tree, _rows, _columns: _set(tree, "traversalOrder", [0, 2]), "dimensions that are not in order"),
         (lambda tree, _rows, _columns: _set(tree, "traversalOrder", [0, 0]), "dimensions that are not in order"),
@@ -136,16 +136,16 @@ def _set(holder: Any, name: str, value: Any) -> None:
         (lambda _tree, _rows, columns: _set(columns, "format", 0), "dimension 1 of 12 places described as format 0, 0 places"),
     ],
 )
-def test_a_tree_that_does_not_fit(damage: Any, said: str) -> None:
+def test_a_tree_that_does_not_fit(damage: Any, fault: str) -> None:
     file, _ = sparse_file(pruned(0), (0, 1), {}, (False, True))
     tensor = next(one for one in file.graph.tensors if one.sparsity is not None)
     damage(tensor.sparsity, *tensor.sparsity.dimMetadata)
-    with pytest.raises(UserError, match=rf"net.tflite: the sparse constant '{tensor.name}' has {said}.*\n.*Convert it again"):
+    with pytest.raises(UserError, match=rf"net.tflite: the sparse constant '{tensor.name}' has {fault}.*\n.*Convert it again"):
         read_litert(FILE, file.ends(file.graph.inputs, file.graph.outputs))
 
 
 @pytest.mark.parametrize(
-    ("size", "blocked", "said"),
+    ("size", "blocked", "message"),
     [
         (5, [1], "blocks of 5 along dimension 1, which has 12 places"),
         (0, [1], "blocks of 0 along dimension 1"),
@@ -153,11 +153,11 @@ def test_a_tree_that_does_not_fit(damage: Any, said: str) -> None:
         (4, [-1], "blocks along dimensions that are not in order"),
     ],
 )
-def test_blocks_that_do_not_fit(size: int, blocked: list[int], said: str) -> None:
+def test_blocks_that_do_not_fit(size: int, blocked: list[int], message: str) -> None:
     file, _ = sparse_file(pruned(0), (0, 1, 2), {1: 4}, (False, True, False))
     tensor = next(one for one in file.graph.tensors if one.sparsity is not None)
     tensor.sparsity.dimMetadata[2].denseSize, tensor.sparsity.blockMap = size, blocked
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_litert(FILE, file.ends(file.graph.inputs, file.graph.outputs))
 
 

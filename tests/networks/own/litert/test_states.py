@@ -113,11 +113,11 @@ def test_a_library_keeps_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (streaming(1.0), "the variable frames does not begin with zeros"),
         (streaming(more="computed"), "computes how its variables begin, by NEG"),
     ],
 )
-def test_other_variables_are_refused(content: bytes, said: str) -> None:
-    assert said in refused(content)
+def test_other_variables_are_refused(content: bytes, message: str) -> None:
+    assert message in refused(content)

@@ -36,16 +36,16 @@ def test_shapes_computed_from_the_input(tmp_path: Any) -> None:
     assert [node.op_type for node in model.graph.node] == ["Reshape"] and shape_of(model) == [1, 3, 64]
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_the_taken_branch_remains(tmp_path: Any, taken: bool) -> None:
+@pytest.mark.parametrize("condition", [True, False])
+def test_the_taken_branch_remains(tmp_path: Any, condition: bool) -> None:
     out = [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)]
     half = numpy_helper.from_array(np.float32(0.5), "half")
     branches = {
         "then_branch": helper.make_graph([helper.make_node("Mul", ["x", "half"], ["inner"])], "then", [], out, [half]),
         "else_branch": helper.make_graph([helper.make_node("Relu", ["x"], ["inner"])], "else", [], out),
     }
-    model = folded(tmp_path, [helper.make_node("If", ["condition"], ["y"], **branches)], condition=np.array(taken))
-    assert [node.op_type for node in model.graph.node] == ["Mul" if taken else "Relu"]
+    model = folded(tmp_path, [helper.make_node("If", ["condition"], ["y"], **branches)], condition=np.array(condition))
+    assert [node.op_type for node in model.graph.node] == ["Mul" if condition else "Relu"]
     assert list(model.graph.node[0].output) == ["y"] and shape_of(model) == [1, 3, 8, 8]
 
 

@@ -180,7 +180,7 @@ def test_a_library_that_takes_integers(tmp_path: Path, keep: tuple[str, ...]) ->
 def test_layers_that_are_kept_or_not_quantised_stay_in_float32(tmp_path: Path) -> None:
     path = write_quantised_onnx(residual_network(), tmp_path)
     ready = in_integers(path, keep=("dw_12x12_24*", "dense*"))
-    assert [one.why for one in ready.network.float32_layers] == ["--keep dw_12x12_24*", "--keep dense*"]
+    assert [layer.why for layer in ready.network.float32_layers] == ["--keep dw_12x12_24*", "--keep dense*"]
     whole = in_integers(path)
     assert ready.integers is not None and whole.integers is not None
     expected = whole.integers.outputs(noise(7))
@@ -257,7 +257,7 @@ def test_a_network_without_a_layer_in_integers_is_in_float32(name: str, why: str
     path = Path(__file__).parents[1] / "cases" / f"qdq_{name}.onnx"
     ready, imported = in_integers(path), load(path)
     image = noise(1, imported.spec.input_shape)
-    assert ready.integers is None and {one.why for one in ready.network.float32_layers} == {why}
+    assert ready.integers is None and {layer.why for layer in ready.network.float32_layers} == {why}
     assert steps_off(run(ready.network, image), imported.compute([image])[0], step).max() < 1.01
 
 
@@ -268,7 +268,7 @@ def test_the_least_integer_as_a_weight(tmp_path: Path, board: str, dtype: str, w
     weights[::2, 0], weights[1::2, 3] = -128, 127
     path = write_model(tmp_path / "net.onnx", quantised_convolution(w=weights), (1, 8, 8, 8))
     ready, image = in_integers(path, board), 3 * noise(1, (1, 8, 8, 8))
-    assert convolutions(ready) == [dtype] and [one.why for one in ready.network.float32_layers] == why
+    assert convolutions(ready) == [dtype] and [layer.why for layer in ready.network.float32_layers] == why
     assert steps_off(run(ready.network, image), load(path).compute([image])[0], 0.05).max() < 1.01
 
 

@@ -143,7 +143,7 @@ def _with_indices(indices: Any, dtype: Any = np.int64) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("sparse", "said"),
+    ("sparse", "fault"),
     [
         (_with_indices([1, 2, 20]), "an index outside its shape"),
         (_with_indices([-1, 2, 3]), "an index outside its shape"),
@@ -160,15 +160,15 @@ def _with_indices(indices: Any, dtype: Any = np.int64) -> Any:
         (_with_indices([1, 2, 3], np.int32), "indices that are no 64-bit integers"),
     ],
 )
-def test_indices_that_do_not_fit(tmp_path: Path, sparse: Any, said: str) -> None:
+def test_indices_that_do_not_fit(tmp_path: Path, sparse: Any, fault: str) -> None:
     with pytest.raises(UserError) as raised:
         load(with_sparse_weights(tmp_path / "net.onnx", sparse))
-    assert "net.onnx: the sparse constant 'w' has" in str(raised.value) and said in str(raised.value)
+    assert "net.onnx: the sparse constant 'w' has" in str(raised.value) and fault in str(raised.value)
     assert raised.value.remedy.startswith("Export it again")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda sparse: sparse.values.ClearField("raw_data"), "is not a valid ONNX model"),
         (lambda sparse: sparse.indices.ClearField("raw_data"), "is not a valid ONNX model"),
@@ -183,12 +183,12 @@ def test_indices_that_do_not_fit(tmp_path: Path, sparse: Any, said: str) -> None
         ),
     ],
 )
-def test_sparse_constants_that_are_damaged(tmp_path: Path, change: Any, said: str) -> None:
+def test_sparse_constants_that_are_damaged(tmp_path: Path, change: Any, message: str) -> None:
     sparse = _with_indices([1, 2, 3])
     change(sparse)
     with pytest.raises(UserError) as raised:
         load(with_sparse_weights(tmp_path / "net.onnx", sparse))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_zeros_in_a_branch_that_may_be_copied_are_fewer(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def places(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
 
 
 def kinds_one_by_one(boxes: torch.Tensor, scores: torch.Tensor) -> Tensors:
-    kept = [select(boxes, each, 0.2)[:3] for each in scores]
+    kept = [select(boxes, score, 0.2)[:3] for score in scores]
     rows = [
         torch.cat([boxes[keep], each[keep, None], torch.full((keep.shape[0], 1), float(kind))], 1)
         for kind, (keep, each) in enumerate(zip(kept, scores, strict=True))
@@ -134,7 +134,7 @@ class Net(nn.Module):
         numbers, scores = self.product(x).split([4 * BOXES, KINDS * BOXES], 1)
         middle, size = numbers.reshape(BOXES, 4).split(2, 1)
         boxes, scores = torch.cat([middle - size.abs(), middle + size.abs()], 1), scores.reshape(KINDS, BOXES)
-        return {f"{each.__name__}_{name}": made for each in self.followers for name, made in each(boxes, scores).items()}
+        return {f"{follower.__name__}_{name}": made for follower in self.followers for name, made in follower(boxes, scores).items()}
 
 
 def test_followers_agree(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Detector(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first = self.first(x).relu()
         maps = [head(one) for head, one in zip(self.heads, (first, self.second(first).relu()), strict=True)]
-        places, strides = (one.transpose(0, 1) for one in _anchors(maps, self.strides))
+        places, strides = (anchor.transpose(0, 1) for anchor in _anchors(maps, self.strides))
         left, right = torch.cat([one.flatten(2) for one in maps], 2).chunk(2, 1)
         return torch.cat((places - left, places + right), 1) * strides * self.factor.sum().item()
 

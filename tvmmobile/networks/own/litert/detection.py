@@ -81,7 +81,7 @@ def detections(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: Callable[[int], Array]) -> None:
-    """Set what LiteRT leaves in boxes, classes and scores beside those that it selects to zeros.
+    """Zero what LiteRT leaves in the boxes, classes and scores that it did not select.
 
     Args:
         found: values of outputs, by tensor.
@@ -92,10 +92,10 @@ def without_leftovers(network: LiteRtNetwork, found: dict[int, Array], tensor: C
             continue
         options = DetectionOptions.of(operator.options)
         places, columns = np.arange(options.most * options.labels), 1 if options.regular else options.labels
-        there = (places // columns < tensor(operator.outputs[3])[0]) & (places % columns < options.classes)
+        present = (places // columns < tensor(operator.outputs[3])[0]) & (places % columns < options.classes)
         for number in operator.outputs[:3]:
             if number in found:
-                found[number] = np.where(there.reshape(1, -1, *[1] * (found[number].ndim - 2)), found[number], np.float32(0))
+                found[number] = np.where(present.reshape(1, -1, *[1] * (found[number].ndim - 2)), found[number], np.float32(0))
 
 
 def _decoded(into: Translation, encoded: int, anchors: int, options: DetectionOptions) -> str:
@@ -113,27 +113,27 @@ def _by_box(into: Translation, options: DetectionOptions, boxes: str, scores: st
     """Return boxes in order of their best class, each with its best classes."""
     labels = min(options.labels, options.classes)
     best = into.emit("Transpose", [into.emit("ReduceMax", [scores], axes=[2], keepdims=1)], perm=[0, 2, 1])
-    selected, there = _selected(into, options, boxes, best, options.most, options.most)
+    selected, present = _selected(into, options, boxes, best, options.most, options.most)
     places = _column(into, selected, 2)
-    found = _chosen(into, into.emit("Gather", [boxes, places], axis=1), there, 1)  # [1, most, 4]
+    found = _chosen(into, into.emit("Gather", [boxes, places], axis=1), present, 1)  # [1, most, 4]
     values, kinds = _top(into, into.emit("Gather", [scores, places], axis=1), labels)  # [1, most, labels]
     repeated = into.emit("Expand", [into.emit("Unsqueeze", [found, into.integers(2)]), into.integers(1, options.most, labels, 4)])
-    kinds, values = (_chosen(into, one, there, 1) for one in (into.cast(kinds, np.float32), values))
+    kinds, values = (_chosen(into, one, present, 1) for one in (into.cast(kinds, np.float32), values))
     if more := options.labels - labels:
         repeated = into.emit("Pad", [repeated, into.integers(0, 0, 0, 0, 0, 0, more, 0)])
         kinds, values = (into.emit("Pad", [one, into.integers(0, 0, 0, 0, 0, more)]) for one in (kinds, values))
-    return repeated, kinds, values, _total(into, there)
+    return repeated, kinds, values, _total(into, present)
 
 
 def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: str) -> tuple[str, str, str, str]:
-    """Return the best boxes of all classes, selected in each by itself."""
+    """Return the best boxes of all classes, selected separately in each."""
     each = min(options.of_a_class, options.most)
     transposed, rows = into.emit("Transpose", [scores], perm=[0, 2, 1]), each * options.classes
-    selected, there = _selected(into, options, boxes, transposed, each, rows)
+    selected, present = _selected(into, options, boxes, transposed, each, rows)
     lowest = into.real(-np.inf)
-    values = into.emit("Where", [there, into.emit("GatherND", [transposed, selected]), lowest])
-    behind = into.constant(np.full(max(0, options.most - rows), -np.inf, np.float32))
-    best, which = _top(into, into.emit("Concat", [values, behind], axis=0), options.most)
+    values = into.emit("Where", [present, into.emit("GatherND", [transposed, selected]), lowest])
+    padding = into.constant(np.full(max(0, options.most - rows), -np.inf, np.float32))
+    best, which = _top(into, into.emit("Concat", [values, padding], axis=0), options.most)
     found = into.emit("Greater", [best, lowest])
     rows_of = into.emit("Gather", [selected, into.emit("Min", [which, into.integers(rows - 1)])], axis=0)
     chosen = _chosen(into, into.emit("Gather", [boxes, _column(into, rows_of, 2)], axis=1), found, 1)
@@ -146,7 +146,7 @@ def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: 
 
 
 def _selected(into: Translation, options: DetectionOptions, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
-    """Return indices `[rows, 3]` of what non-maximum suppression selects, and which of them are there; the others are zeros.
+    """Return indices `[rows, 3]` that non-maximum suppression selects, and which rows are present; the others are zeros.
 
     LiteRT takes boxes with a score equal to the threshold as well: one a bit lower stands for it, which is not so small that processors
     may take it for 0.
@@ -158,8 +158,8 @@ def _selected(into: Translation, options: DetectionOptions, boxes: str, scores: 
     shifted = into.emit("Add", [found, into.integers(1)])  # so that 0 is none
     filled = into.emit("Concat", [shifted, into.constant(np.zeros((rows, 3), np.int64))], axis=0)
     whole = into.emit("Reshape", [_from(into, filled, 0, 0, rows), into.integers(rows, 3)])
-    there = into.emit("Greater", [_column(into, whole, 0), into.integers(0)])
-    return into.emit("Max", [into.emit("Sub", [whole, into.integers(1)]), into.integers(0)]), there
+    present = into.emit("Greater", [_column(into, whole, 0), into.integers(0)])
+    return into.emit("Max", [into.emit("Sub", [whole, into.integers(1)]), into.integers(0)]), present
 
 
 def _from(into: Translation, name: str, axis: int, start: int, end: int) -> str:
@@ -171,17 +171,17 @@ def _column(into: Translation, name: str, number: int) -> str:
 
 
 def _top(into: Translation, name: str, count: int) -> tuple[str, str]:
-    """Return the greatest numbers along the last axis, and their places."""
+    """Return the largest numbers along the last axis, and their places."""
     names = [f"{name}/top", f"{name}/places"]
     into.nodes.append(helper.make_node("TopK", [name, into.integers(count)], names, axis=-1))
     return names[0], names[1]
 
 
-def _chosen(into: Translation, name: str, there: str, axis: int) -> str:
-    """Return a tensor with zeros in rows that are not there, along an axis; the axes behind it have a mask of one place."""
-    mask = into.emit("Reshape", [there, into.integers(1, -1, 1)]) if axis else there
+def _chosen(into: Translation, name: str, present: str, axis: int) -> str:
+    """Return a tensor with zeros in absent rows along an axis; the mask has extent 1 along the axes after it."""
+    mask = into.emit("Reshape", [present, into.integers(1, -1, 1)]) if axis else present
     return into.emit("Where", [mask, name, into.real(0)])
 
 
-def _total(into: Translation, there: str) -> str:
-    return into.emit("ReduceSum", [into.cast(there, np.float32)], keepdims=1)
+def _total(into: Translation, present: str) -> str:
+    return into.emit("ReduceSum", [into.cast(present, np.float32)], keepdims=1)

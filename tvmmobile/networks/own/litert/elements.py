@@ -1,4 +1,4 @@
-"""Translates LiteRT's operators that are one of ONNX's, or a formula of several."""
+"""Translates LiteRT's operators that equal one of ONNX's or a formula of several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Formula = Callable[..., str]
 def row(
     onnx: str | Formula, *numbers: float, front: bool | None = None, is_exact: bool = False, sources: int | None = None, **options: str
 ) -> Translator:
-    """Return the translator of an operator with one result, and with an activation behind it if it has one.
+    """Return the translator of an operator with one result and perhaps an activation after it.
 
     Args:
         onnx: ONNX's operator, or what appends several.
@@ -34,17 +34,17 @@ def row(
         in_front = _in_front(into, operator) if front is None else front
         names = [into.read(number, in_front) for number in read]
         if callable(onnx):
-            made = onnx(into, operator, *names)
+            result = onnx(into, operator, *names)
         else:
             attributes = {name: getattr(given, option) for name, option in options.items()}
-            made = into.emit(onnx, [*names, *map(into.real, numbers)], **attributes)
-        into.write(operator.outputs[0], into.activated(made, operator), in_front, read[0] if is_exact else None)
+            result = into.emit(onnx, [*names, *map(into.real, numbers)], **attributes)
+        into.write(operator.outputs[0], into.activated(result, operator), in_front, read[0] if is_exact else None)
 
     return translate
 
 
 def _in_front(into: Translation, operator: LiteRtOperator) -> bool:
-    """Return whether element-wise operators read their operands with channels in front: one tensor stays as it is."""
+    """Return whether element-wise operators read their operands with channels first: a single tensor is unchanged."""
     if len(operator.inputs) == 1:
         return into.as_it_is(operator.inputs[0])[1]
     tensors = [into.tensor(number) for number in operator.inputs]
@@ -59,7 +59,7 @@ def squared_difference(into: Translation, _operator: LiteRtOperator, *both: str)
 
 
 def floor_division(into: Translation, operator: LiteRtOperator, first: str, second: str) -> str:
-    """Append `FLOOR_DIV`, or `FLOOR_MOD`: what is left, with the divisor's sign."""
+    """Append `FLOOR_DIV`, or `FLOOR_MOD`: the remainder, with the divisor's sign."""
     divides = operator.kind == "FLOOR_DIV"
     if into.tensor(operator.outputs[0]).dtype.kind == "f":  # type: ignore[union-attr]
         whole = into.emit("Floor", [into.emit("Div", [first, second])])
@@ -102,7 +102,7 @@ def local_response_norm(into: Translation, operator: LiteRtOperator, data: str) 
 
 
 def products(into: Translation, operator: LiteRtOperator, *matrices: str) -> str:
-    """Append `BATCH_MATMUL`: of the last two dimensions, turned if `AdjX` or `AdjY` says so."""
+    """Append `BATCH_MATMUL` of the last two dimensions, transposed by `AdjX` or `AdjY`."""
     names, transposed = list(matrices), (operator.options.adjX, operator.options.adjY)
     for place, number in enumerate(operator.inputs):
         rank = len(into.tensor(number).shape)
@@ -120,12 +120,12 @@ def gather(into: Translation, operator: LiteRtOperator, data: str, places: str) 
 
 def conversion(into: Translation, operator: LiteRtOperator, data: str) -> str:
     """Append `CAST`, which takes the real parts of complex numbers, `REAL` or `IMAG`."""
-    read, made = into.tensor(operator.inputs[0]), into.tensor(operator.outputs[0])
-    if made.dtype == np.complex64:
+    read, result = into.tensor(operator.inputs[0]), into.tensor(operator.outputs[0])
+    if result.dtype == np.complex64:
         raise UserError("the network has CAST to complex numbers, which is not supported.", SIMPLER)
     if read.dtype == np.complex64:
         data = into.emit("Gather", [data, into.constant(np.array(int(operator.kind == "IMAG")))], axis=-1)
-    return into.cast(data, made.dtype)
+    return into.cast(data, result.dtype)
 
 
 def real_transform(into: Translation, operator: LiteRtOperator, data: str) -> str:
@@ -133,8 +133,8 @@ def real_transform(into: Translation, operator: LiteRtOperator, data: str) -> st
     height, width = into.value(operator.inputs[1]).tolist()
     shape = into.tensor(operator.inputs[0]).shape
     real, rank = into.emit("Reshape", [data, into.integers(*shape, 1)]), len(shape)
-    made = into.emit("DFT", [real, into.constant(np.array(width))], axis=rank - 1, onesided=1)
-    return made if shape[-2] == height == 1 else into.emit("DFT", [made, into.constant(np.array(height))], axis=rank - 2)
+    transform = into.emit("DFT", [real, into.constant(np.array(width))], axis=rank - 1, onesided=1)
+    return transform if shape[-2] == height == 1 else into.emit("DFT", [transform, into.constant(np.array(height))], axis=rank - 2)
 
 
 def shape(into: Translation, operator: LiteRtOperator) -> str:
@@ -144,8 +144,8 @@ def shape(into: Translation, operator: LiteRtOperator) -> str:
 
 def zeros(into: Translation, operator: LiteRtOperator) -> str:
     """Return the constant of `ZEROS_LIKE`."""
-    made = into.tensor(operator.outputs[0])
-    return into.constant(np.zeros(made.shape, made.dtype))
+    result = into.tensor(operator.outputs[0])
+    return into.constant(np.zeros(result.shape, result.dtype))
 
 
 def select(into: Translation, operator: LiteRtOperator, chosen: str, *others: str) -> str:
@@ -174,5 +174,5 @@ def one_hot(into: Translation, operator: LiteRtOperator, places: str) -> str:
 def place_of_extreme(into: Translation, operator: LiteRtOperator, data: str) -> str:
     """Append `ARG_MAX` or `ARG_MIN`."""
     (axis,), dtype = into.axes(operator.inputs[1], len(into.tensor(operator.inputs[0]).shape)), into.tensor(operator.outputs[0]).dtype
-    made = into.emit("ArgMax" if operator.kind == "ARG_MAX" else "ArgMin", [data], axis=axis, keepdims=0)
-    return made if dtype == np.int64 else into.cast(made, dtype)
+    places = into.emit("ArgMax" if operator.kind == "ARG_MAX" else "ArgMin", [data], axis=axis, keepdims=0)
+    return places if dtype == np.int64 else into.cast(places, dtype)

@@ -1,4 +1,4 @@
-"""Finds extents that a LiteRT file leaves open: it says 1 for them, and has no shapes for what is computed from them."""
+"""Finds extents that a LiteRT file leaves open: it has 1 in their place, and no shapes of dependent tensors."""
 
 from __future__ import annotations
 

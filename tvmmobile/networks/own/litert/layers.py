@@ -30,8 +30,8 @@ def convolution(into: Translation, operator: LiteRtOperator) -> None:
     inputs = [into.read(data, True), kernel, *_given(into, bias)]
     if options.padding == _SAME:
         pads = [one + other for one, other in zip(pads, same_pads((height, width), shape[1:3], strides, dilations), strict=True)]
-    made = into.emit("Conv", inputs, strides=strides, dilations=dilations, group=groups, pads=pads, kernel_shape=shape[1:3])
-    into.write(operator.outputs[0], into.activated(made, operator), True)
+    result = into.emit("Conv", inputs, strides=strides, dilations=dilations, group=groups, pads=pads, kernel_shape=shape[1:3])
+    into.write(operator.outputs[0], into.activated(result, operator), True)
 
 
 def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
@@ -42,8 +42,8 @@ def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
     extents = zip(into.tensor(data).shape[1:3], shape[1:3], strides, into.value(wanted).tolist()[1:3], strict=True)
     surplus = [(small - 1) * stride + size - extent for small, size, stride, extent in extents]
     pads, missing = halved([max(0, many) for many in surplus]), [max(0, -many) for many in surplus]
-    made = into.emit("ConvTranspose", inputs, strides=strides, pads=pads, output_padding=missing, kernel_shape=shape[1:3])
-    into.write(operator.outputs[0], into.activated(made, operator), True)
+    result = into.emit("ConvTranspose", inputs, strides=strides, pads=pads, output_padding=missing, kernel_shape=shape[1:3])
+    into.write(operator.outputs[0], into.activated(result, operator), True)
 
 
 def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
@@ -55,10 +55,10 @@ def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
     source = into.in_order(data)
     if len(into.tensor(data).shape) != 2:
         source = into.emit("Reshape", [source, into.integers(-1, shape[1])])
-    made = into.emit("Gemm", [source, into.weight(weight, (0, 1)), *_given(into, bias)], transB=1)
+    result = into.emit("Gemm", [source, into.weight(weight, (0, 1)), *_given(into, bias)], transB=1)
     if len(out) != 2:
-        made = into.emit("Reshape", [made, into.integers(*out)])
-    into.write(operator.outputs[0], into.activated(made, operator), False)
+        result = into.emit("Reshape", [result, into.integers(*out)])
+    into.write(operator.outputs[0], into.activated(result, operator), False)
 
 
 def _given(into: Translation, bias: list[int]) -> list[str]:
@@ -71,8 +71,8 @@ def pool(into: Translation, operator: LiteRtOperator) -> None:
     (data,), options = operator.inputs, operator.options
     kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
     pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == _SAME else [0, 0, 0, 0]
-    made = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
-    into.write(operator.outputs[0], into.activated(made, operator), True, data if onnx == "MaxPool" else None)
+    result = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
+    into.write(operator.outputs[0], into.activated(result, operator), True, data if onnx == "MaxPool" else None)
 
 
 def reduction(into: Translation, operator: LiteRtOperator) -> None:
@@ -87,7 +87,7 @@ def reduction(into: Translation, operator: LiteRtOperator) -> None:
     if onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
         mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))
         count = math.prod(into.tensor(data).shape[axis] for axis in axes)
-        made = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean
+        result = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean
     else:
-        made = into.emit(onnx, [name], axes=places, keepdims=int(keep))
-    into.write(operator.outputs[0], made, front and keep, data if onnx in ("ReduceMax", "ReduceMin") else None)
+        result = into.emit(onnx, [name], axes=places, keepdims=int(keep))
+    into.write(operator.outputs[0], result, front and keep, data if onnx in ("ReduceMax", "ReduceMin") else None)

@@ -37,13 +37,13 @@ def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]:
-    """Return ONNX's `pads`, and whether they are of an image with its channels in front."""
+    """Return ONNX's `pads`, and whether they are for an image with its channels first."""
     pairs, front = into.value(widths).tolist(), len(into.tensor(data).shape) == 4
     return [int(pairs[axis][side]) for side in (0, 1) for axis in (TO_FRONT if front else range(len(pairs)))], front
 
 
 def reshape(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has the shape of what they make, unless it leaves extents open."""
+    """Append `RESHAPE`, `SQUEEZE` and `EXPAND_DIMS`; the file has their results' shapes, unless it leaves extents open."""
     data, out, options = operator.inputs[0], into.tensor(operator.outputs[0]).shape, operator.options
     shape = into.tensor(data).shape
     if into.is_open and math.prod(shape) != math.prod(out):
@@ -63,9 +63,9 @@ def concatenation(into: Translation, operator: LiteRtOperator) -> None:
     out = into.tensor(operator.outputs[0])
     front, axis = len(out.shape) == 4, operator.options.axis % len(out.shape)
     names = [into.read(number, front) for number in operator.inputs]
-    made = into.activated(into.emit("Concat", names, axis=TO_LAST[axis] if front else axis), operator)
+    result = into.activated(into.emit("Concat", names, axis=TO_LAST[axis] if front else axis), operator)
     same = all(same_grid(into.tensor(number), out) for number in operator.inputs)
-    into.write(operator.outputs[0], made, front, operator.inputs[0] if same else None)
+    into.write(operator.outputs[0], result, front, operator.inputs[0] if same else None)
 
 
 def pack(into: Translation, operator: LiteRtOperator) -> None:
@@ -76,7 +76,7 @@ def pack(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def unpack(into: Translation, operator: LiteRtOperator) -> None:
-    """Translate `UNPACK`: each place of a dimension, without it."""
+    """Translate `UNPACK`: the slices along a dimension, without it."""
     (data,) = operator.inputs
     for place, number in enumerate(operator.outputs):
         part = into.emit("Gather", [into.read(data, False), into.constant(np.array(place))], axis=operator.options.axis)
@@ -126,10 +126,10 @@ def _cut(into: Translation, operator: LiteRtOperator, begins: Sequence[int], end
     data, out, rank = operator.inputs[0], into.tensor(operator.outputs[0]).shape, len(begins)
     front = rank == 4 and len(out) == 4
     numbers = [into.integers(*map(int, values)) for values in (begins, ends, TO_LAST if front else range(rank), steps)]
-    made = into.emit("Slice", [into.read(data, front), *numbers])
+    result = into.emit("Slice", [into.read(data, front), *numbers])
     if len(out) != rank:
-        made = into.emit("Reshape", [made, into.integers(*out)])
-    into.write(operator.outputs[0], made, front, data)
+        result = into.emit("Reshape", [result, into.integers(*out)])
+    into.write(operator.outputs[0], result, front, data)
 
 
 def resize(into: Translation, operator: LiteRtOperator) -> None:
@@ -146,13 +146,13 @@ def resize(into: Translation, operator: LiteRtOperator) -> None:
         into.write(operator.outputs[0], gathered, True, data)
         return
     inputs = [into.read(data, True), "", "", into.integers(batch, channels, height, width)]
-    made = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
-    into.write(operator.outputs[0], made, True, data if mode == "nearest" else None)
+    result = into.emit("Resize", inputs, mode=mode, coordinate_transformation_mode=rule, nearest_mode=nearest)
+    into.write(operator.outputs[0], result, True, data if mode == "nearest" else None)
 
 
 def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners: bool, centres: bool) -> str:
-    """Return the pixels that LiteRT's float32 arithmetic takes, gathered, where ONNX Runtime's takes others; "" where they are the same."""
-    made, differs = into.read(data, True), False
+    """Return the pixels that LiteRT's float32 arithmetic gathers if ONNX Runtime's gathers others; "" if they agree."""
+    result, differs = into.read(data, True), False
     method = ResizeMethod("nearest", "align_corners" if corners else "half_pixel" if centres else "asymmetric", "round_prefer_ceil")
     method = method if corners or centres else replace(method, nearest="floor")
     chosen = []
@@ -167,8 +167,8 @@ def _nearest_pixels(into: Translation, data: int, size: tuple[int, int], corners
     if not differs:
         return ""
     for axis, pixels in enumerate(chosen, 2):
-        made = into.emit("Gather", [made, into.integers(*map(int, pixels))], axis=axis)
-    return made
+        result = into.emit("Gather", [result, into.integers(*map(int, pixels))], axis=axis)
+    return result
 
 
 def top_k(into: Translation, operator: LiteRtOperator) -> None:
@@ -185,5 +185,5 @@ def repeated(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `TILE`, and `BROADCAST_TO` and `FILL` to the shape that the file has."""
     data, shape = operator.inputs if operator.kind != "FILL" else reversed(operator.inputs)
     operation, numbers = ("Tile", into.value(shape)) if operator.kind == "TILE" else ("Expand", into.tensor(operator.outputs[0]).shape)
-    made = into.emit(operation, [into.read(data, False), into.integers(*map(int, numbers))])
-    into.write(operator.outputs[0], made, False, data)
+    result = into.emit(operation, [into.read(data, False), into.integers(*map(int, numbers))])
+    into.write(operator.outputs[0], result, False, data)

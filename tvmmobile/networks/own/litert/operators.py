@@ -150,7 +150,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
 
 
 def _with_whole_constants(network: LiteRtNetwork) -> LiteRtNetwork:
-    """Return the network with a constant in place of each operator that makes one: of float16, of scaled integers, without zeros."""
+    """Replace each operator that makes a constant (from float16, scaled integers, or sparse data) by that constant."""
     tensors, operators = list(network.tensors), []
     for operator in network.operators:
         value, source = None, tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
@@ -183,7 +183,7 @@ def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[in
 
 
 def _enter(into: Translation, number: int, name: str) -> None:
-    """Append an input; integers of a grid become real numbers, which the grid rounds to themselves."""
+    """Append an input; integers on a grid become real numbers, which the grid's rounding preserves."""
     tensor, grid = into.tensor(number), into.tensor(number).grid
     into.described[name] = helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(tensor.dtype or FLOAT32.numpy), tensor.shape)
     if grid is None:

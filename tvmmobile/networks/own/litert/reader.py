@@ -115,9 +115,9 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
         if model.SignatureDefsLength() > 1:
             raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
         sparse = SparseConstants(file, len(content))
-        network = _Reading(file, content, model, sparse).network(0)
+        network = _GraphReader(file, content, model, sparse).network(0)
         once = [operator.options.initSubgraphIndex for operator in network.operators if operator.kind == "CALL_ONCE"]
-        return replace(network, first=tuple(_Reading(file, content, model, sparse).network(number) for number in dict.fromkeys(once)))
+        return replace(network, first=tuple(_GraphReader(file, content, model, sparse).network(number) for number in dict.fromkeys(once)))
     except UserError:
         raise
     except Exception as error:  # offsets that lead outside raise errors of many kinds
@@ -125,7 +125,7 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
 
 
 @dataclass
-class _Reading:
+class _GraphReader:
     """A network that is being read, with the graphs that its operators call in their place.
 
     Attributes:
@@ -165,7 +165,7 @@ class _Reading:
                 check_unpacked(str(self.file), len(self.content), self.repeated_bytes)
         for number in range(graph.OperatorsLength()):
             operator = _operator(self.model, graph.Operators(number))
-            if not all(-1 <= one < count for one in operator.inputs) or not all(0 <= one < count for one in operator.outputs):
+            if not all(-1 <= input_ < count for input_ in operator.inputs) or not all(0 <= output < count for output in operator.outputs):
                 raise ValueError("no such tensor")
             inputs, outputs = (tuple(places[one] for one in numbers) for numbers in (operator.inputs, operator.outputs))
             if operator.kind in _CALLS and operator.options is not None:

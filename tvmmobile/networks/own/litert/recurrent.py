@@ -1,4 +1,4 @@
-"""LiteRT's LSTM over a sequence as ONNX's: of each call by itself, its states begin with zeros."""
+"""Translates LiteRT's LSTM over a sequence to ONNX's; its states begin with zeros in each call."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def sequence_lstm(into: Translation, operator: LiteRtOperator) -> None:
     constants = [into.constant(array) for array in (weights, states, biases)]
     missing = [""] * 3 if holes else []
     outputs = into.emit("LSTM", [data, *constants, *missing, *holes], hidden_size=states.shape[2])
-    made = into.emit("Squeeze", [outputs, into.integers(1)])
-    into.write(operator.outputs[0], made if options.timeMajor else into.emit("Transpose", [made], perm=[1, 0, 2]), False)
+    hidden = into.emit("Squeeze", [outputs, into.integers(1)])
+    into.write(operator.outputs[0], hidden if options.timeMajor else into.emit("Transpose", [hidden], perm=[1, 0, 2]), False)

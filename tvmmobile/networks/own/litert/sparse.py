@@ -1,4 +1,4 @@
-"""Constants of LiteRT files that are stored without their zeros, as pruned weights are."""
+"""Reads constants that LiteRT files store without zeros, such as pruned weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DENSE, _SPARSE = 0, 1
 
 @dataclass
 class SparseConstants:
-    """The sparse constants of a file, which are counted: a small file could say that it has any number of zeros.
+    """Reads a file's sparse constants and counts their elements: a small file could claim any number of zeros.
 
     Attributes:
         file: the file that they are in.
@@ -126,7 +126,7 @@ class _Tree:
         return [(dimension, extents[dimension], steps[dimension], level) for dimension, level in zip(order, metadata, strict=True)]
 
     def _below(self, dimension: int, extent: int, metadata: Any, nodes: int) -> tuple[Array, Array]:
-        """Return what a sparse level has below that many nodes, see `_Level`."""
+        """Return a sparse level's entries below that many nodes, see `_Level`."""
         along = f"along dimension {dimension}"
         if metadata.arraySegments is None or metadata.arrayIndices is None:
             self._refuse(f"no segments or no indices {along}")

@@ -1,4 +1,4 @@
-"""Variables of LiteRT files, in which streaming networks keep their state between calls, as inputs and outputs."""
+"""Turns variables of LiteRT files, in which streaming networks keep their state between calls, into inputs and outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATEFUL = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 
 
 def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
-    """Return the network with an input for each variable that it reads and an output for each of these that it assigns.
+    """Return the network with an input for each variable that it reads, and an output for each of those that it assigns.
 
     What runs before it may only set variables to zeros: the caller begins with these, and passes an output on to the next call.
 

@@ -1,4 +1,4 @@
-"""Common ground of the translators of LiteRT's operators: nodes and constants of ONNX, and the order of a tensor's dimensions in them.
+"""Shared by the translators of LiteRT's operators: ONNX nodes and constants, and the order of their tensors' dimensions.
 
 Images have their channels last in LiteRT and in front in ONNX. Images between operators have their channels in front, and are transposed
 only where an operator needs the order in memory (`RESHAPE`). Tensors of integers become `QuantizeLinear` and `DequantizeLinear` around the
@@ -73,7 +73,7 @@ class Translation(Nodes):
         return [int(axis) % rank for axis in np.ravel(self.value(number))]
 
     def weight(self, number: int, order: Sequence[int]) -> str:
-        """Return a constant's real numbers with its dimensions in another order; those that are missing in front of it have one place."""
+        """Return a constant's real numbers with its dimensions in another order; missing leading ones have extent 1."""
         array, grid, rank = self.value(number), self.tensor(number).grid, len(order)
         if grid is not None and grid.scales.size > 1:
             grid = replace(grid, axis=order.index((grid.axis - array.ndim) % rank))
@@ -114,7 +114,7 @@ class Translation(Nodes):
         return self._once((name, front), lambda: self.emit("Transpose", [name], perm=TO_FRONT if front else TO_LAST))
 
     def as_it_is(self, number: int) -> tuple[str, bool]:
-        """Return the name of a tensor's real numbers and whether channels are in front, whichever it is."""
+        """Return the name of a tensor's real numbers, and whether channels come first."""
         return self.names[number] if number in self.names else (self.read(number, False), False)
 
     def in_order(self, number: int) -> str:

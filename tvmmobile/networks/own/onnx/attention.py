@@ -1,4 +1,4 @@
-"""ONNX's own `Attention` as products and a softmax, in the form that the graph passes know; TVM knows Microsoft's alone."""
+"""Converts ONNX's own `Attention` to products and a softmax that the graph passes know; TVM knows only Microsoft's."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     shapes = [shape_of(part) for part in inputs[:3]]
     if flat:  # batch, rows, and heads side by side
         shapes = [[batch, count, rows, depth // count] for (batch, rows, depth), count in zip(shapes, counts, strict=True)]
-        apart = [op.reshape(part, [batch, rows, heads, depth]) for part, (batch, heads, rows, depth) in zip(inputs, shapes, strict=False)]
-        query, key, value = (op.permute_dims(part, [0, 2, 1, 3]) for part in apart)
+        by_head = [op.reshape(part, [batch, rows, heads, depth]) for part, (batch, heads, rows, depth) in zip(inputs, shapes, strict=False)]
+        query, key, value = (op.permute_dims(part, [0, 2, 1, 3]) for part in by_head)
     before = 0 if past_key is None else shape_of(past_key)[2]
     if before:
         key, value = op.concat([past_key, key], 2), op.concat([past_value, value], 2)
@@ -63,7 +63,7 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def _hidden(rows: int, columns: int, before: int, attrs: dict[str, Any]) -> Any:
-    """Return columns that a row does not see: later ones of causal attention, and those outside a window, of boolean `[rows, columns]`."""
+    """Return booleans `[rows, columns]`: whether a row ignores a column, a later one in causal attention or one outside a window."""
     ahead = np.arange(columns) - before - np.arange(rows)[:, None]
     left, right = (int(attrs.get(f"{side}_window_size", -1)) for side in ("left", "right"))
     right = 0 if attrs.get("is_causal", 0) else right
@@ -71,7 +71,7 @@ def _hidden(rows: int, columns: int, before: int, attrs: dict[str, Any]) -> Any:
 
 
 def _added(mask: Any, columns: int) -> Any:
-    """Return the summand that masks products; columns behind the mask's last are hidden."""
+    """Return the summand that masks products; columns beyond the mask are hidden."""
     op, (*front, width) = relax.op, shape_of(mask)
     if str(mask.ty.dtype) == "bool":
         mask = op.where(mask, relax.const(0.0, "float32"), relax.const(_NOTHING, "float32"))

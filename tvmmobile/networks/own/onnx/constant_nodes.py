@@ -1,4 +1,4 @@
-"""Makes initializers of an ONNX graph's `Constant` nodes, where Paddle's exporter keeps weights, and counts parameters in both places."""
+"""Turns an ONNX graph's `Constant` nodes, in which Paddle's exporter keeps weights, into initializers; counts parameters in both."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _SIZES = {"Resize", "Upsample"}
 
 def with_initializers(model: Any) -> Any:
     """Return a model with an initializer for each `Constant` node; a copy, if it has any."""
-    made = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(node)) is not None}
-    made = {name: tensor for name, tensor in made.items() if all(name != output.name for output in model.graph.output)}
-    if not made:
+    tensors = {node.output[0]: tensor for node in model.graph.node if (tensor := _tensor_of(node)) is not None}
+    tensors = {name: tensor for name, tensor in tensors.items() if all(name != output.name for output in model.graph.output)}
+    if not tensors:
         return model
     changed = copy.deepcopy(model)
     graph = changed.graph
     del graph.node[:]
-    graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in made))
-    graph.initializer.extend(made.values())
+    graph.node.extend(node for node in model.graph.node if not (node.op_type == "Constant" and node.output[0] in tensors))
+    graph.initializer.extend(tensors.values())
     return changed
 
 
 def count_parameters(model: Any) -> int:
-    """Return how many numbers are in weights, biases and the γ and β of batch norms that were not folded into weights during export.
+    """Count the numbers in weights, biases, and the γ and β of batch norms that the export did not fold into weights.
 
     Those in branches, loops and functions count once. Single numbers in `Constant` nodes are parts of formulas.
     """

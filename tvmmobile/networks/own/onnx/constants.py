@@ -47,7 +47,7 @@ _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
 
 def fold_constants(model: Any) -> Any:
-    """Return the model with known values as initializers, what control flow runs in its place, and inferred shapes.
+    """Return the model with known values as initializers, control flow replaced by what it runs, and inferred shapes.
 
     Args:
         model: a `ModelProto` with static input shapes and without functions of its own.
@@ -71,8 +71,8 @@ def fold_constants(model: Any) -> Any:
         changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
         del folded.graph.node[:]
         folded.graph.node.extend(nodes)
-        there = {tensor.name for tensor in folded.graph.initializer}
-        _add(folded.graph, {name: value for name, value in values.items() if name not in there})
+        names = {tensor.name for tensor in folded.graph.initializer}
+        _add(folded.graph, {name: value for name, value in values.items() if name not in names})
     return folded
 
 
@@ -83,9 +83,9 @@ def without_functions(model: Any, known: Set[str]) -> Any:
         Exception: of any kind, from ONNX's inliner and shape inference.
     """
     functions = {
-        (one.domain, one.name)
-        for one in defs.get_all_schemas()
-        if (one.has_function or one.has_context_dependent_function) and one.name not in known | RANDOM
+        (schema.domain, schema.name)
+        for schema in defs.get_all_schemas()
+        if (schema.has_function or schema.has_context_dependent_function) and schema.name not in known | RANDOM
     }
 
     if not any((node.domain, node.op_type) in functions for graph in graphs_of(model.graph) for node in graph.node):
@@ -119,8 +119,8 @@ def with_shapes(model: Any) -> Any:
 
 
 def _inferred(model: Any) -> Any:
-    """Return the model with what ONNX infers. Its inference ends the process for a `Slice` of a tensor with a negative extent, as padding
-    may make it, so models with one are tried in another process first.
+    """Return the model with ONNX's inferred shapes. The inference ends the process for a `Slice` of a tensor that padding gave a negative
+    extent, so models with one are tried in another process first.
     """
 
     def infer() -> Any:

@@ -30,7 +30,7 @@ _FIRST, _PARTS = "tvmmobile_first", "tvmmobile_parts"
 
 @dataclass
 class ControlFlow:
-    """Makes straight lines of the control flow of one network, within a budget for all of it.
+    """Unrolls the control flow of one network within a total budget.
 
     Attributes:
         opset: version of the standard operators.
@@ -54,12 +54,12 @@ class ControlFlow:
         straighten = {"If": self._branch, "Loop": self._iteration, "Scan": self._scan}.get(node.op_type)
         if straighten is None or node.domain not in STANDARD:
             return None
-        made = straighten(node, {one.name: one for one in node.attribute}, values, shapes)
-        if made is not None:
-            self.nodes += len(made)
-            self.size_bytes += sum(one.ByteSize() for one in made if one.op_type != "Constant")
+        nodes = straighten(node, {attribute.name: attribute for attribute in node.attribute}, values, shapes)
+        if nodes is not None:
+            self.nodes += len(nodes)
+            self.size_bytes += sum(one.ByteSize() for one in nodes if one.op_type != "Constant")
             self._check(self.nodes, self.size_bytes)
-        return made
+        return nodes
 
     @staticmethod
     def _check(nodes: int, size_bytes: int) -> None:
@@ -74,8 +74,8 @@ class ControlFlow:
         branch = attributes["then_branch" if condition.reshape(-1)[0] else "else_branch"].g
         prefix = f"{node.output[0]}#"
         constants, branch = _without_constants(branch, prefix)
-        made, results = _copied(branch, prefix, {}, node.output)
-        return [*constants, *made, *_named(results, node.output)]
+        nodes, results = _copied(branch, prefix, {}, node.output)
+        return [*constants, *nodes, *_named(results, node.output)]
 
     def _iteration(self, node: Any, attributes: Any, values: Mapping[str, Array], _shapes: Any) -> list[Any] | None:
         count, condition, *states = node.input
@@ -94,13 +94,13 @@ class ControlFlow:
         given = [f"{prefix}iteration", f"{prefix}condition"]
         constants += [_constant(given[0], np.int64(first)), _constant(given[1], np.bool_(True))]
         inside = dict(zip((value.name for value in body.input), [*given, *states], strict=True))
-        made, results = _copied(body, prefix, inside)
+        nodes, results = _copied(body, prefix, inside)
         appended = [f"{prefix}part{place}" for place in range(lists)]
         for name, result in zip(appended, results[1 + len(states) :], strict=True):
-            made += self._unsqueezed(result, 0, name)
+            nodes += self._unsqueezed(result, 0, name)
         rest = {"body": body, _FIRST: first + 1, **({_PARTS: [*parts, *appended]} if lists else {})}
         left = helper.make_node("Loop", [count, *results[: 1 + len(states)]], node.output, node.name, **rest)
-        return [*constants, *made, left]
+        return [*constants, *nodes, left]
 
     def _scan(self, node: Any, attributes: Any, values: Mapping[str, Array], shapes: Mapping[str, Sequence[int]]) -> list[Any] | None:
         if self.opset < _SCAN_WITHOUT_BATCH:
@@ -119,27 +119,27 @@ class ControlFlow:
         steps = int(known[0][axes[0]])
         constants, body = _without_constants(attributes["body"].g, f"{node.output[0]}#")
         self._check(steps * (len(body.node) + count + lists), steps * body.ByteSize())
-        made: list[Any] = []
+        emitted: list[Any] = []
         parts: list[list[str]] = [[] for _ in range(lists)]
         for step in range(steps):
             prefix = f"{node.output[0]}#{step}:"
             inside = [*states, *(f"{prefix}{value.name}" for value in body.input[len(states) :])]
             for source, name, axis, back in zip(read, inside[len(states) :], axes, backwards, strict=True):
-                made.append(_constant(f"{name}#place", np.int64(steps - 1 - step if back else step)))
-                made.append(helper.make_node("Gather", [source, f"{name}#place"], [name], axis=axis))
+                emitted.append(_constant(f"{name}#place", np.int64(steps - 1 - step if back else step)))
+                emitted.append(helper.make_node("Gather", [source, f"{name}#place"], [name], axis=axis))
             nodes, results = _copied(body, prefix, dict(zip((value.name for value in body.input), inside, strict=True)))
-            made, states = [*made, *nodes], results[: len(states)]
+            emitted, states = [*emitted, *nodes], results[: len(states)]
             for place, (result, axis) in enumerate(zip(results[len(states) :], numbers("scan_output_axes", lists), strict=True)):
                 parts[place].append(f"{prefix}part{place}")
-                made += self._unsqueezed(result, axis, parts[place][-1])
-        made += _named(states, node.output)
+                emitted += self._unsqueezed(result, axis, parts[place][-1])
+        emitted += _named(states, node.output)
         axes, backwards = numbers("scan_output_axes", lists), numbers("scan_output_directions", lists)
         for found, name, axis, back in zip(parts, node.output[len(states) :], axes, backwards, strict=True):
-            made.append(helper.make_node("Concat", found[::-1] if back else found, [name], axis=axis))
-        return [*constants, *made]
+            emitted.append(helper.make_node("Concat", found[::-1] if back else found, [name], axis=axis))
+        return [*constants, *emitted]
 
     def _unsqueezed(self, source: str, axis: int, name: str) -> list[Any]:
-        """Return the nodes for a tensor with another dimension of one place."""
+        """Return the nodes that add a dimension of extent 1."""
         if self.opset < _AXES_AS_INPUT:
             return [helper.make_node("Unsqueeze", [source], [name], axes=[axis])]
         axes = f"{name}#axes"
@@ -151,7 +151,7 @@ def _constant(name: str, value: Any) -> Any:
 
 
 def _named(names: Sequence[str], outside: Sequence[str]) -> Iterator[Any]:
-    """Yield nodes that pass tensors on under other names; those that nothing reads have none."""
+    """Yield nodes that rename tensors, except those that nothing reads."""
     yield from (
         helper.make_node("Identity", [name], [other]) for name, other in zip(names, outside, strict=False) if other not in ("", name)
     )
@@ -169,13 +169,13 @@ def _without_constants(graph: Any, prefix: str) -> tuple[list[Any], Any]:
     changed = copy.deepcopy(graph)
     del changed.node[:], changed.initializer[:]
     changed.node.extend(node for node in graph.node if not is_constant(node))
-    made = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
-    made += copy.deepcopy(nodes)
-    names = {node.output[0]: f"{prefix}{node.output[0]}" for node in made}
-    rename([*made, *changed.node], names)
+    constants = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
+    constants += copy.deepcopy(nodes)
+    names = {node.output[0]: f"{prefix}{node.output[0]}" for node in constants}
+    rename([*constants, *changed.node], names)
     for value in changed.output:
         value.name = names.get(value.name, value.name)
-    return made, changed
+    return constants, changed
 
 
 def _copied(graph: Any, prefix: str, names: Mapping[str, str], wanted: Sequence[str] = ()) -> tuple[list[Any], list[str]]:
@@ -189,6 +189,6 @@ def _copied(graph: Any, prefix: str, names: Mapping[str, str], wanted: Sequence[
     computed = {name: f"{prefix}{name}" for node in graph.node for name in node.output if name}
     called = {value.name: name for value, name in zip(graph.output, wanted, strict=False) if name and value.name in computed}
     names = {**computed, **names, **called}
-    made = [copy.deepcopy(node) for node in graph.node]
-    rename(made, names)
-    return made, [names.get(value.name, value.name) for value in graph.output]
+    nodes = [copy.deepcopy(node) for node in graph.node]
+    rename(nodes, names)
+    return nodes, [names.get(value.name, value.name) for value in graph.output]

@@ -1,4 +1,4 @@
-"""Regions of images and selection of boxes in ONNX files. What is selected has a fixed number of rows here, see `onnx/missing_rows.py`."""
+"""Converts ONNX's regions of images and selections of boxes, which have fixed numbers of rows here (`onnx/missing_rows.py`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HALF_PIXEL = 16
 
 
 def select_boxes(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `NonMaxSuppression`: rows for as many boxes as could be selected, -1 in those behind."""
+    """Convert `NonMaxSuppression`: a row for each box that could be selected, -1 in unused ones."""
     boxes, scores, *given = inputs
     most, overlap, score = (_number(value) for value in [*given, *[None] * (3 - len(given))])
     corners: selection.Corners = "centre" if attrs.get("center_point_box", 0) else "any"
@@ -25,7 +25,7 @@ def select_boxes(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> A
 
 
 def places_of_true(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `NonZero`: a column for every element, -1 in those behind."""
+    """Convert `NonZero`: a column for every element, -1 in unused ones."""
     return selection.places_of_true(relax.BlockBuilder.current(), inputs[0])
 
 
@@ -36,7 +36,7 @@ def _number(value: Any) -> Any:
 
 
 def roi_align(inputs: list[Any], attrs: dict[str, Any], opset: int) -> None:
-    """Have a `RoiAlign` read moved regions: TVM's converter, which it is left to, moves them by half a pixel before it scales them.
+    """Convert `RoiAlign` with TVM's converter on moved regions: it moves regions by half a pixel before it scales them.
 
     Raises:
         ValueError: it takes the maximum, which frameworks compute in different ways.

@@ -1,4 +1,4 @@
-"""Rewrites ONNX operators that quantise activations at run time, and products of integers, in ordinary operators on float32.
+"""Rewrites ONNX operators that quantise activations at run time, and integer products, as ordinary float32 operators.
 
 Integers become real numbers of the same value: sums of their products are exact up to 2^24, and rounded to 24 bits beyond, as ONNX Runtime
 rounds them where they become real numbers. Scales and zero points are computed as it does.
@@ -38,7 +38,7 @@ def _quantised(into: RealNodes, data: str) -> tuple[str, str, str]:
 
 
 def _rounded(into: RealNodes, data: str) -> tuple[str, str]:
-    """Append the same; return the names of integers less their zero point, and of the scale."""
+    """Append the same; return the names of the integers less their zero point and of the scale."""
     integers, scale, zero = _quantised(into, data)
     return into.emit("Sub", [integers, zero]), scale
 
@@ -155,14 +155,14 @@ def _matrix(into: RealNodes, numbers: tuple[str, ...], place: int) -> tuple[str,
 
 
 def _state(into: RealNodes, given: str, data: str, place: int, inputs: int, units: int) -> str:
-    """Return the initial state of a direction; it is zeros, a row for each of the batch, where none is given."""
+    """Return a direction's initial state: by default zeros, a row for each of the batch."""
     first = into.constant(np.array(place if given else 0, np.int64))
     row = into.emit("Gather", [given or data, first], axis=0)
     return row if given else into.emit("MatMul", [row, into.real(np.zeros((inputs, units)))])
 
 
 def _step(into: RealNodes, weight: str, scale: str) -> Any:
-    """Return the body of a `Scan`: state and memory, and a row of products of the input, to both and the state again."""
+    """Return the body of a `Scan` from state, memory and a row of input products to state, memory and the state again."""
     inner, parts = into.within(), [f"gate{number}" for number in range(_GATES)]
     centred, step = _rounded(inner, "hidden")
     _scaled(inner, inner.emit("MatMul", [centred, weight]), (step, scale), "row", "gates")
@@ -174,8 +174,8 @@ def _step(into: RealNodes, weight: str, scale: str) -> Any:
     names = {name: into.constant(array) for name, array in inner.constants.items()}
     rename(inner.nodes, names)
     ends = ("hidden", "memory", "row"), ("hidden/next", "memory/next", "hidden/copy")
-    given, made = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in one] for one in ends)
-    return helper.make_graph(inner.nodes, "step", given, made)
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in end] for end in ends)
+    return helper.make_graph(inner.nodes, "step", inputs, outputs)
 
 
 #: From an operator to what appends others in its place, or does not.

@@ -1,4 +1,4 @@
-"""Operators of ONNX files that TVM's importer lacks, reads with another meaning, or writes as operators that no pass knows."""
+"""Converts ONNX operators that TVM's importer lacks, misreads, or writes as operators that no pass knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def pairwise(operator: str, inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert an operator of any number of tensors to calls of one for two tensors, a pair at a time."""
+    """Convert an operator on any number of tensors to calls of a binary one."""
     are_tensors = all(isinstance(value.ty, relax.TensorType) for value in inputs)
     return reduce(getattr(relax.op, operator), list(inputs)) if are_tensors else None
 
@@ -86,7 +86,7 @@ def one_hot(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def top_k(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """Convert `TopK` of versions whose number is an input; TVM's converter looks for version 10's among the attributes.
+    """Convert `TopK` with its number as an input; TVM's converter looks for version 10's among the attributes.
 
     Raises:
         ValueError: the number is computed.
@@ -107,7 +107,7 @@ def eye_like(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `Pow` whose exponent has another type than its base, or whose base are integers; the result has the base's type."""
+    """Convert `Pow` with different types of base and exponent, or with an integer base; the result has the base's type."""
     base, exponent = inputs
     kind, op = str(base.ty.dtype), relax.op
     whole = not kind.startswith("float")
@@ -122,7 +122,7 @@ def power(inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def modulo(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `Mod` of real numbers with the sign of the divisor, by way of C's `fmod`; TVM's is not a number for an infinite divisor."""
+    """Convert real `Mod` with the divisor's sign, via C's `fmod`; TVM's returns NaN for an infinite divisor."""
     (number, divisor), op = inputs, relax.op
     if attrs.get("fmod", 0) or not str(number.ty.dtype).startswith("float"):
         return None

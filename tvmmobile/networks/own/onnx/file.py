@@ -20,9 +20,9 @@ from tvm.tirx import IntImm
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, refusing, with_layouts
 from tvmmobile.networks.own.files import (
+    FileTensor,
     OwnFile,
     RequestedShape,
-    Tensor,
     check_readable,
     height_and_width,
     read_whole,
@@ -35,7 +35,7 @@ from tvmmobile.networks.own.onnx.fourier import has_rough_transform
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
 from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
-from tvmmobile.networks.own.onnx.missing_rows import Filled, filled_up, with_greatest_extents
+from tvmmobile.networks.own.onnx.missing_rows import FilledOutput, filled_up, with_greatest_extents
 from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
@@ -53,7 +53,7 @@ _LONGEST_NAME = 255
 
 
 def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
-    """Return the network in an ONNX file, which has one input side, with the weights that are in files beside it.
+    """Return the network in an ONNX file, for one input side, with weights from files beside it.
 
     Raises:
         UserError: it is damaged or of another kind, newer than the `onnx` here, has another side, or cannot be compiled.
@@ -114,7 +114,7 @@ def imported_onnx(
 
 
 def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], programs: Sequence[tuple[str, Start]]) -> HostReference:
-    """Return the programs that compute a network's output on the host, from the file's operators (`given`) or those after `_checked`."""
+    """Return the programs that compute a network's output on the host from the file's operators (`given`) or those of `_checked`."""
     runtime = ("ONNX Runtime", partial(start_onnx_runtime, given, inputs))
     evaluator = ("onnx.reference", partial(start_reference_evaluator, simple, inputs))
     return HostReference(str(file), [*programs, *([evaluator, runtime] if has_rough_transform(simple.graph) else [runtime, evaluator])])
@@ -158,7 +158,7 @@ def _location(file: OwnFile, tensor: Any) -> str:
 
 
 def _read_beside(file: OwnFile, model: Any) -> list[Any]:
-    """Read the weights that are in files beside it; return those tensors."""
+    """Read the weights in files beside it; return their tensors."""
     tensors = list(external_tensors(model))
     for tensor in tensors:
         location = _location(file, tensor)
@@ -174,7 +174,7 @@ def _read_beside(file: OwnFile, model: Any) -> list[Any]:
     return tensors
 
 
-def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[Filled, ...]]:
+def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[FilledOutput, ...]]:
     """Return the model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's
     checker has accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
     """
@@ -222,7 +222,7 @@ def _number(value: Any, extents: Sequence[int | None], named: dict[str, int]) ->
 
 
 def _fix_values(file: OwnFile, graph: Any) -> None:
-    """Make constants of the inputs that always have one value.
+    """Turn inputs that always have one value into constants.
 
     Raises:
         UserError: there is no such input, its shape is not known, or its type has no such number.
@@ -259,7 +259,7 @@ def _check_dimensions(file: OwnFile, graph: Any) -> None:
         refuse_dynamic(file, tensor, "input", _FIX if images else f"Give its shape, such as --shape {tensor.name}={example}.")
 
 
-def _with_known_shapes(found: Sequence[Tensor], module: Any) -> list[Tensor]:
+def _with_known_shapes(found: Sequence[FileTensor], module: Any) -> list[FileTensor]:
     """Return outputs with the shapes of the imported network, which knows more of them than ONNX's inference."""
     returned = module["main"].ret_ty
     known = [getattr(part.shape, "values", ()) for part in getattr(returned, "fields", [returned])]
@@ -269,16 +269,16 @@ def _with_known_shapes(found: Sequence[Tensor], module: Any) -> list[Tensor]:
     ]
 
 
-def _tensors(graph: Any, values: Sequence[Any]) -> list[Tensor]:
+def _tensors(graph: Any, values: Sequence[Any]) -> list[FileTensor]:
     """Return inputs or outputs, with the operators of the graph that read or compute them."""
     operators = {name: node.op_type for node in reversed(graph.node) for name in (*node.input, *node.output)}
     return [replace(_tensor(value), operator=operators.get(value.name, "")) for value in values]
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: Any) -> FileTensor:
     kind = value.type.tensor_type
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
     if not kind.HasField("shape"):
-        return Tensor(value.name, None, dtype)
+        return FileTensor(value.name, None, dtype)
     shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) for dim in kind.shape.dim)
-    return Tensor(value.name, shape, dtype)
+    return FileTensor(value.name, shape, dtype)

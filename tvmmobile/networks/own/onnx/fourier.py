@@ -63,10 +63,10 @@ def spectral_convolution(inputs: Sequence[Any], attrs: dict[str, Any], _opset: i
         return None
     if not np.allclose(_factors(count, count, True).T * window, weights.reshape(2, -1, count), 0, _ALIKE):
         return None
-    hop, before, behind = (int(number) for number in (*attrs.get("strides", (1,)), *attrs.get("pads", (0, 0))))
-    data = relax.BlockBuilder.current().emit(op.nn.pad(op.reshape(signal, [batch, samples]), [0, 0, before, behind]))
+    hop, before, after = (int(number) for number in (*attrs.get("strides", (1,)), *attrs.get("pads", (0, 0))))
+    data = relax.BlockBuilder.current().emit(op.nn.pad(op.reshape(signal, [batch, samples]), [0, 0, before, after]))
     found = op.permute_dims(_in_two_stages(data, window, hop, lengths, True), [0, 3, 2, 1])
-    return op.reshape(found, [batch, count + 2, 1 + (samples + before + behind - count) // hop])
+    return op.reshape(found, [batch, count + 2, 1 + (samples + before + after - count) // hop])
 
 
 def _lengths(count: int, used: int) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Makes a float32 network of an ONNX model whose tensors are float16, bfloat16 or float64.
+"""Converts ONNX models with float16, bfloat16 or float64 tensors to float32.
 
 Precision is an option of the compiler here: `--dtype` says what kernels compute in, whatever the file was converted to. Constants in 16
 bits keep their values, and conversions between types of real numbers are left out, so results are more precise than the file's own.
@@ -24,7 +24,7 @@ _TYPES = {"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softm
 
 
 def in_float32(model: Any, kinds: frozenset[int]) -> Any:
-    """Return a model with float32 in place of these types, in inputs, outputs and constants as well; itself, if it has none of them.
+    """Return a model with float32 in place of these types, also in inputs, outputs and constants; itself if it has none.
 
     Raises:
         Exception: of any kind, from ONNX's shape inference.
@@ -66,11 +66,15 @@ def _convert(graph: Any, kinds: frozenset[int]) -> None:
 
 
 def _without_conversions(graph: Any, typed: Any) -> None:
-    """Have conversions of float32 to float32 pass on what they read."""
+    """Remove conversions from float32 to float32."""
     values = (*typed.input, *typed.value_info)
     real = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT32}
     real |= {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT32}
     for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in real and any(one.name == "to" and one.i == FLOAT32 for one in node.attribute):
+        if (
+            node.op_type == "Cast"
+            and node.input[0] in real
+            and any(attribute.name == "to" and attribute.i == FLOAT32 for attribute in node.attribute)
+        ):
             node.op_type = "Identity"
             del node.attribute[:]

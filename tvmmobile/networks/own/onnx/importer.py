@@ -31,12 +31,12 @@ _PACKED = {"INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"}
 
 
 def known_operators() -> set[str]:
-    """Names of ONNX's operators that can be imported."""
+    """Return the names of ONNX's supported operators."""
     return set(_get_convert_map().keys() | CONVERTERS.keys())
 
 
 def unknown_operators(model: Any) -> list[str]:
-    """Return operators that the importer does not have."""
+    """Return operators that the importer lacks."""
     known = known_operators()
     return [
         f"{node.domain}.{node.op_type}" if node.domain not in STANDARD else node.op_type
@@ -95,7 +95,7 @@ def import_onnx(model: Any, opset: int) -> Any:
 
 
 def _bounded_cast(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert a `Cast` to integers of 8 or 16 bits of what bounds keep in range; `None` for others, which TVM's converter makes wrap."""
+    """Convert a `Cast` of bounded values to 8 or 16-bit integers; `None` for others, which wrap in TVM's converter."""
     kind = helper.tensor_dtype_to_np_dtype(attrs["to"])
     if kind.kind not in "iu" or kind.itemsize > 2:
         return None
@@ -128,12 +128,12 @@ def _bound(value: Any, default: float) -> float | None:
 
 
 def _space_to_depth(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `SpaceToDepth` with each channel's pixels together (`CRD`), a mode that TVM overlooks."""
+    """Convert `SpaceToDepth` with each channel's pixels together (`CRD`), a mode that TVM ignores."""
     if attrs.get("mode", b"DCR") == b"DCR":
         return None
     size, (batch, channels, height, width) = int(attrs["blocksize"]), shape_of(inputs[0])
-    apart = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
-    together = relax.op.permute_dims(apart, [0, 1, 3, 5, 2, 4])
+    pixels = relax.op.reshape(inputs[0], [batch, channels, height // size, size, width // size, size])
+    together = relax.op.permute_dims(pixels, [0, 1, 3, 5, 2, 4])
     return relax.op.reshape(together, [batch, channels * size**2, height // size, width // size])
 
 

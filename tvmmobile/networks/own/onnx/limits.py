@@ -1,4 +1,4 @@
-"""Checks what an ONNX model says of element types, extents, windows and functions, before native code acts on it.
+"""Checks an ONNX model's element types, extents, windows and functions before native code reads them.
 
 ONNX's checker leaves all of these to whoever runs the model.
 """
@@ -27,7 +27,7 @@ _MOST_NESTED = 100
 
 def check_onnx(file: OwnFile, model: Any) -> None:
     """Raise `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
-    functions = {(one.domain, one.name): one for one in model.functions}
+    functions = {(function.domain, function.name): function for function in model.functions}
     check_operators(str(file), _operators(file, model.graph.node, functions, {}, 0))
     parts = [graph for part in (model.graph, *model.functions) for graph in (part, *_graphs(file, part.node))]
     check_constants(str(file), sum(_check_graph(file, graph) for graph in parts))

@@ -1,4 +1,4 @@
-"""Gives tensors of an ONNX network with missing rows (`own/missing_rows.py`) their greatest number.
+"""Gives tensors with missing rows (`own/missing_rows.py`) in an ONNX network their greatest extent.
 
 ONNX's shape inference finds where the results of an operator have such rows: along the axis that changes with one row less of its operands.
 """
@@ -19,7 +19,7 @@ from tvmmobile.networks.own.onnx.constants import fold_constants, values_of
 from tvmmobile.networks.own.onnx.control_flow import ControlFlow
 from tvmmobile.networks.own.onnx.rows import RULES
 from tvmmobile.networks.own.onnx.tensors import STANDARD, attribute, graphs_of, rename
-from tvmmobile.networks.own.onnx.varying_nodes import Rows, VaryingNodes, differing
+from tvmmobile.networks.own.onnx.varying_nodes import VaryingNodes, VaryingRows, differing
 from tvmmobile.networks.signature import COUNT
 
 #: Operators whose results have as many rows as values say.
@@ -27,8 +27,8 @@ SOURCES = {"Compress", "NonMaxSuppression", "NonZero"}
 
 
 @dataclass(frozen=True)
-class Filled:
-    """An output of the file that is filled up: its place among the file's, its axis, the extent that it gets, and what is behind."""
+class FilledOutput:
+    """A file's output that is filled up: its place, its axis, the extent that it gets, and the fill value."""
 
     place: int
     axis: int
@@ -46,8 +46,8 @@ def has_varying(graph: Any) -> bool:
     )
 
 
-def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
-    """Return a model with static shapes, and which of its outputs are filled up: each of these is followed by its count.
+def with_greatest_extents(model: Any) -> tuple[Any, tuple[FilledOutput, ...]]:
+    """Return a model with static shapes, and its filled-up outputs, each of which is followed by its count.
 
     Args:
         model: a `ModelProto` whose constants are folded, with static input shapes.
@@ -64,8 +64,8 @@ def with_greatest_extents(model: Any) -> tuple[Any, tuple[Filled, ...]]:
     return fold_constants(rewriting.rewritten()), filled
 
 
-def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array, ...]:
-    """Return what the file's own network computes as the library returns it."""
+def filled_up(outputs: Sequence[Array], filled: Sequence[FilledOutput]) -> tuple[Array, ...]:
+    """Return the file's own outputs in the form in which the library returns them."""
     found: list[Array] = []
     by_place = {one.place: one for one in filled}
     for place, output in enumerate(outputs):
@@ -74,8 +74,8 @@ def filled_up(outputs: Sequence[Array], filled: Sequence[Filled]) -> tuple[Array
             found.append(output)
             continue
         rows = output.shape[one.axis]
-        behind = [(0, one.extent - rows if axis == one.axis else 0) for axis in range(output.ndim)]
-        found += [np.pad(output, behind, constant_values=one.filler), np.array([rows], np.int64)]
+        pads = [(0, one.extent - rows if axis == one.axis else 0) for axis in range(output.ndim)]
+        found += [np.pad(output, pads, constant_values=one.filler), np.array([rows], np.int64)]
     return tuple(found)
 
 
@@ -93,7 +93,7 @@ class _ExtentBounding(VaryingNodes):
                 self._convert(node)
 
     def _known(self, node: Any) -> bool:
-        """Compute a node whose inputs are known, or that only reads a shape."""
+        """Compute a node with known inputs, or one that only reads a shape."""
         joins = node.op_type == "Concat" and any(name in self.rows for name in node.input)
         if joins or any(output.name in node.output for output in self.model.graph.output):
             return False
@@ -108,7 +108,7 @@ class _ExtentBounding(VaryingNodes):
         for count in counts:
             for name, value, less in zip(node.output, found, values_of(self.model, node, values, shapes) or [], strict=False):
                 if value.shape != less.shape:
-                    self.rows[name] = Rows(differing(value.shape, less.shape)[0], count)
+                    self.rows[name] = VaryingRows(differing(value.shape, less.shape)[0], count)
                 if not np.array_equal(value, less):
                     self.fewer[name] = less, count
         return True
@@ -137,7 +137,7 @@ class _ExtentBounding(VaryingNodes):
         self._convert(helper.make_node("Gather", [data, self.places_of(mask)], node.output, node.name, axis=axis or 0))
 
     def _all_in_order(self, node: Any) -> None:
-        """Convert a `TopK` of a computed number: it sorts all, and counts so many as present."""
+        """Convert a `TopK` with a computed number: it sorts all rows, and that many count as present."""
         data, number = node.input
         if data not in self.shapes or number in self.rows:
             raise self.refused(node)
@@ -151,9 +151,9 @@ class _ExtentBounding(VaryingNodes):
             count = self.least(count, self.rows[data].count)
         else:
             raise self.refused(node)
-        self.rows.update(dict.fromkeys(node.output, Rows(axis, count)))
+        self.rows.update(dict.fromkeys(node.output, VaryingRows(axis, count)))
 
-    def fill_outputs(self) -> tuple[Filled, ...]:
+    def fill_outputs(self) -> tuple[FilledOutput, ...]:
         """Fill outputs up, and append their counts to the graph's outputs."""
         outputs, filled = [], []
         for place, output in enumerate(self.model.graph.output):
@@ -169,19 +169,19 @@ class _ExtentBounding(VaryingNodes):
             self.emit("Identity", [self.without_absent(own, filler)], name)
             self.emit("Identity", [rows.count], f"{name}{COUNT}")
             outputs.append(f"{name}{COUNT}")
-            filled.append(Filled(place, rows.axis, self.shapes[own][rows.axis], filler))
+            filled.append(FilledOutput(place, rows.axis, self.shapes[own][rows.axis], filler))
         self._outputs = outputs
         return tuple(filled)
 
     def rewritten(self) -> Any:
         """Return the model of the new nodes."""
-        made = copy.deepcopy(self.model)
-        graph = made.graph
+        model = copy.deepcopy(self.model)
+        graph = model.graph
         del graph.node[:], graph.value_info[:], graph.output[:]
         graph.node.extend(self.nodes)
-        there = {tensor.name for tensor in graph.initializer}
+        initializers = {tensor.name for tensor in graph.initializer}
         read = {name for node in self.nodes for name in node.input}
-        values = {name: value for name, value in self.values.items() if name in read and name not in there}
+        values = {name: value for name, value in self.values.items() if name in read and name not in initializers}
         graph.initializer.extend(numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in values.items())
         graph.output.extend(helper.make_tensor_value_info(name, self.types[name], self.shapes[name]) for name in self._outputs)
-        return made
+        return model

@@ -27,7 +27,7 @@ def instance_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> 
 
 
 def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `LayerNormalization`: TVM's converter takes the rank of the factors for the number of axes.
+    """Convert `LayerNormalization`: TVM's converter mistakes the factors' rank for the number of axes.
 
     Returns:
         The norm; in a tuple with means and inverse deviations if these are outputs.
@@ -52,7 +52,7 @@ def layer_norm(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 
 def _broadcast(value: Any, extents: list[int]) -> Any:
-    """Return a tensor with these extents; a constant stays one, as the graph passes want it."""
+    """Return a tensor with these extents; a constant stays one, as the graph passes need."""
     if shape_of(value) == extents:
         return value
     if (numbers := numbers_of(value)) is not None:

@@ -1,4 +1,4 @@
-"""Gives an ONNX model outputs that a library can return: booleans as bytes, and numbers without dimensions with one."""
+"""Gives an ONNX model outputs that a library can return: booleans become bytes, and scalars get a dimension."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tvmmobile.networks.own.onnx.tensors import rename
 
 
 def with_plain_outputs(model: Any) -> Any:
-    """Return the model whose boolean outputs are uint8, 0 or 1, and whose outputs without dimensions have one; itself if it has neither."""
+    """Return the model with boolean outputs as uint8, 0 or 1, and scalar outputs with one dimension; itself if it has neither."""
     computed, numbers = {name for node in model.graph.node for name in node.output}, _numbers(model)
 
     def forms(output: Any) -> tuple[bool, bool]:
         """Return whether it is computed as booleans, and whether as a number without dimensions."""
-        there = output.name in computed
-        return there and output.type.tensor_type.elem_type == TensorProto.BOOL, there and output.name in numbers
+        is_computed = output.name in computed
+        return is_computed and output.type.tensor_type.elem_type == TensorProto.BOOL, is_computed and output.name in numbers
 
     if not any(any(forms(output)) for output in model.graph.output):
         return model

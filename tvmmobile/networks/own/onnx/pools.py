@@ -1,5 +1,5 @@
-"""Windows of ONNX files with explicit `pads` (the zeros before each dimension of an image, then those behind it) where TVM's importer
-counts other windows than ONNX Runtime.
+"""Gives ONNX windows explicit `pads` (the zeros before each dimension of an image, then those after it) where TVM's importer would count
+other windows than ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ def _windows(data: Any, attrs: dict[str, Any]) -> tuple[list[int], tuple[list[in
 
 
 def _rounded_up(image: list[int], kernel: list[int], strides: list[int], dilations: list[int], pads: list[int]) -> list[int]:
-    """Return the pads with which a window that reaches over them is a whole one; none starts behind the image."""
-    behind = []
+    """Return the pads that complete windows reaching over the edge; no window starts after the image."""
+    trailing = []
     for extent, size, step, dilation, before, after in zip(
         image, kernel, strides, dilations, pads[: len(image)], pads[len(image) :], strict=True
     ):
         reach = dilation * (size - 1) + 1
         count = -(-(extent + before + after - reach) // step) + 1
         count -= (count - 1) * step >= extent + before
-        behind.append(max(after, (count - 1) * step + reach - extent - before))
-    return [*pads[: len(image)], *behind]
+        trailing.append(max(after, (count - 1) * step + reach - extent - before))
+    return [*pads[: len(image)], *trailing]
 
 
 def same_pads(

@@ -1,6 +1,6 @@
-"""The input pixels that ONNX's `Resize` and `Upsample` take along one axis, as ONNX Runtime computes them: in float32 and in its order of
-operations, since rounding decides which of two pixels is nearest. ONNX Runtime keeps an axis whose factor is 1 as it is, whatever the rules
-say, and rounds as before opset 11 in the nearest mode of older operators.
+"""Computes the input pixels of ONNX's `Resize` and `Upsample` along one axis as ONNX Runtime does: in float32 and in its order of
+operations, since rounding decides which of two pixels is nearest. ONNX Runtime leaves an axis with factor 1 unchanged, whatever the rules
+say, and in the nearest mode of older operators rounds as before opset 11.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ PLACES = tuple(_PLACES)
 
 
 def _halves_up(x: Array) -> Array:
-    """Round, halves away from zero; in double precision, where the sum is exact."""
+    """Round halves away from zero, in double precision, in which the sum is exact."""
     rounded: Array = np.trunc(x.astype(np.float64) + np.copysign(0.5, x))
     return rounded
 
@@ -115,7 +115,7 @@ NEAREST = tuple(_NEAREST)
 
 
 def outside(method: ResizeMethod, axis: ResizedAxis) -> Array | None:
-    """Return the output pixels that lie outside the input and have a value of their own; `None` where there are none."""
+    """Return the output pixels outside the input, which have a value of their own; `None` if there are none."""
     if method.places != CROP:
         return None
     found = positions(method.places, axis)
@@ -144,7 +144,7 @@ def taps_along(method: ResizeMethod, axis: ResizedAxis) -> Taps:
 
 
 def _cubic(share: _Floats, a: np.float32) -> list[_Floats]:
-    """Return the weights of two pixels before a position and of two behind it, by R. Keys, Cubic convolution interpolation (1981)."""
+    """Return the weights of two pixels before and two after a position, by R. Keys, Cubic convolution interpolation (1981)."""
     two, three, four, five, eight = map(np.float32, (2, 3, 4, 5, 8))
 
     def near(x: _Floats) -> _Floats:

@@ -1,4 +1,4 @@
-"""Quantised ONNX networks in ordinary operators, which TVM's importer has for every opset.
+"""Rewrites quantised ONNX networks in ordinary operators, which TVM's importer supports in every opset.
 
 Each tensor of integers becomes the real numbers that they stand for. Whatever rounds to integers, by itself (`QuantizeLinear`) or with an
 operator (`QLinearConv`), becomes the operator in float32 and
@@ -55,22 +55,22 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
         UserError: an operator on integers that is not known.
     """
     changed = copy.deepcopy(model)
-    made = RealNodes(model.graph, opset_of(model))
+    nodes = RealNodes(model.graph, opset_of(model))
     del changed.graph.node[:], changed.graph.value_info[:]
     for node in model.graph.node:
-        _add(made, node)
+        _add(nodes, node)
     for value in model.graph.output:
-        made.leave(value)
-    changed.graph.node.extend(made.nodes)
-    used = {name for node in made.nodes for name in node.input}
+        nodes.leave(value)
+    changed.graph.node.extend(nodes.nodes)
+    used = {name for node in nodes.nodes for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del changed.graph.initializer[:]
-    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in made.constants.items())])
-    return changed, made.weights
+    changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in nodes.constants.items())])
+    return changed, nodes.weights
 
 
 def _add(into: RealNodes, node: Any) -> None:
-    """Append a node of the file, or those that take its place."""
+    """Append a node of the file or its replacement."""
     copied = copy.deepcopy(node)
     copied.input[:] = [into.same.get(name, name) for name in node.input]
     into.subject = f"{next(filter(None, node.output), '')}/"
@@ -109,7 +109,7 @@ def _dequantize(into: RealNodes, node: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Form:
+class _IntegerForm:
     """An operator between integers.
 
     Attributes:
@@ -144,8 +144,8 @@ def _in_reals(into: RealNodes, node: Any) -> bool:
         into.weights.parameters += into.known[bias].size
         known.append(into.constant((into.known[bias] * steps.astype(np.float64)).astype(np.float32)))
     kept = [one for one in node.attribute if one.name != "channels_last" and (form.operator, one.name) != ("Gemm", "alpha")]
-    made = into.emit(form.operator, known, output if grid is None else "", kept)
-    return grid is None or into.rounded(made, output, grid)
+    result = into.emit(form.operator, known, output if grid is None else "", kept)
+    return grid is None or into.rounded(result, output, grid)
 
 
 def _moved(into: RealNodes, node: Any) -> bool:
@@ -180,7 +180,7 @@ def _added(into: RealNodes, node: Any) -> bool:
 
 
 def _resized(into: RealNodes, node: Any) -> bool:
-    """Rewrite a `Resize` of integers: between neighbours ONNX Runtime computes real numbers and truncates them."""
+    """Rewrite a `Resize` of integers: ONNX Runtime interpolates in real numbers and truncates them."""
     mode = attribute(node, "mode", b"nearest")
     data, output, grid = node.input[0], node.output[0], into.grids.get(node.input[0])
     if mode == b"nearest":
@@ -190,8 +190,8 @@ def _resized(into: RealNodes, node: Any) -> bool:
         return True
     if grid is None or mode != b"linear":
         return _moved(into, node)
-    made = into.emit("Resize", [into.placed(data), *node.input[1:]], "", node.attribute)
-    whole = into.emit("Mul", [into.emit("Sign", [made]), into.emit("Floor", [into.emit("Abs", [made])])])
+    resized = into.emit("Resize", [into.placed(data), *node.input[1:]], "", node.attribute)
+    whole = into.emit("Mul", [into.emit("Sign", [resized]), into.emit("Floor", [into.emit("Abs", [resized])])])
     centred = into.emit("Sub", [whole, into.real(grid.shown)])
     return into.rounded(into.emit("Mul", [centred, into.real(grid.scale)]), output, grid)
 
@@ -213,14 +213,14 @@ def _padded(into: RealNodes, node: Any) -> bool:
 #: Rewriters of operators on integers that do more than move them.
 _ON_INTEGERS: Mapping[str, Callable[[RealNodes, Any], bool]] = {"Add": _added, "Cast": _converted, "Pad": _padded, "Resize": _resized}
 #: Operators between integers.
-_FORMS: Mapping[str, _Form] = {
-    "QGemm": _Form("Gemm", result=7, bias=6),
-    "QLinearAdd": _Form("Add"),
-    "QLinearConcat": _Form("Concat", (), 0),
-    "QLinearConv": _Form("Conv", bias=8),
-    "QLinearMatMul": _Form("MatMul", axis=-1),
-    "QLinearMul": _Form("Mul"),
-    **{f"QLinear{name}": _Form(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
+_FORMS: Mapping[str, _IntegerForm] = {
+    "QGemm": _IntegerForm("Gemm", result=7, bias=6),
+    "QLinearAdd": _IntegerForm("Add"),
+    "QLinearConcat": _IntegerForm("Concat", (), 0),
+    "QLinearConv": _IntegerForm("Conv", bias=8),
+    "QLinearMatMul": _IntegerForm("MatMul", axis=-1),
+    "QLinearMul": _IntegerForm("Mul"),
+    **{f"QLinear{name}": _IntegerForm(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
 #: From an operator to what appends others in its place, or does not.
 _REWRITES: Mapping[str, Callable[[RealNodes, Any], bool]] = {

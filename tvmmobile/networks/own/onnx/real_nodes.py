@@ -1,4 +1,4 @@
-"""New nodes of an ONNX network whose integers become the real numbers that they stand for, see `onnx/quantised.py`."""
+"""New nodes of an ONNX network whose integers become the real numbers they represent, see `onnx/quantised.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INPUTS = {2: "uint8", 3: "int8"}
 
 @dataclass(frozen=True)
 class IntegerGrid:
-    """The scale and zero point of a tensor, its bounds, and whether its integers of 8 bits have no sign in the file."""
+    """A tensor's scale, zero point and bounds, and whether its 8-bit integers are unsigned in the file."""
 
     scale: np.float32
     zero: int
@@ -79,7 +79,7 @@ class RealNodes(Nodes):
         self.cast(shown, dtype, name)
 
     def whole(self, tensor: str, zero: str = "") -> str | None:
-        """Return the name of the integers of a tensor on a grid, less their zero point, in float32; `None` if that is another one."""
+        """Return the name of a tensor's integers less their zero point, in float32; `None` if its grid is another one."""
         grid = self.grids.get(tensor)
         if grid is None or (zero and not self._reads_zero(grid, zero)):
             return None
@@ -101,7 +101,7 @@ class RealNodes(Nodes):
         return True
 
     def grid(self, scale: str, zero: str, kind: str = "uint8") -> IntegerGrid | None:
-        """Return the grid of a scale and a zero point; `None` if these are not one constant each.
+        """Return the grid of a scale and a zero point; `None` unless each is one constant.
 
         Args:
             kind: type of integers without a zero point.

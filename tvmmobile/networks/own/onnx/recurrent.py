@@ -1,4 +1,4 @@
-"""ONNX's `LSTM`, `GRU` and `RNN`: a matrix product for the inputs of all steps, and a recurrent layer behind it."""
+"""Converts ONNX's `LSTM`, `GRU` and `RNN` to a matrix product for all steps' inputs, followed by a recurrent layer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _cell(kind: str, attrs: dict[str, Any], place: int, direction: str, weight: 
 
 
 def _weight(value: Any) -> Any:
-    """Return an array of what a constant holds; a computed expression as it is; `None` for what is omitted or empty."""
+    """Return a constant's array; a computed expression unchanged; `None` for an omitted or empty input."""
     return None if value is None or 0 in shape_of(value) else value if numbers_of(value) is None else numbers_of(value)
 
 
@@ -96,7 +96,7 @@ def _expression(value: Any) -> Any:
 
 
 def _row(value: Any, number: int, axis: int = 0) -> Any:
-    """Return one place of an axis, without that axis."""
+    """Return a slice at one place, without its axis."""
     return _applied("take", value, np.array(number), axis)
 
 

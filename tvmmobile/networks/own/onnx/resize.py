@@ -159,10 +159,10 @@ def _resized(operator: str, data: Any, method: ResizeMethod, axes: Mapping[int, 
     }
     rounding = {"rounding_method": _text(attrs, "nearest_mode", "round_prefer_floor")} if method.mode == "linear" else {}
     rule = Rule(method.places, "" if method.mode == "linear" else "floor" if method.nearest == SIMPLE else method.nearest, more | rounding)
-    made = resized(data, shape, taps, kind, rule)
+    result = resized(data, shape, taps, kind, rule)
     for number, axis in axes.items():
         beyond = outside(method, axis)
         if beyond is not None:
             places = beyond.reshape([-1 if place == number else 1 for place in range(len(shape))])
-            made = relax.op.where(relax.const(places), relax.const(more["extrapolation_value"], kind), made)
-    return made
+            result = relax.op.where(relax.const(places), relax.const(more["extrapolation_value"], kind), result)
+    return result

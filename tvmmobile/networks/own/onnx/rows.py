@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper
 
 from tvmmobile.networks.own.onnx.tensors import attribute
-from tvmmobile.networks.own.onnx.varying_nodes import Rows, VaryingNodes, differing
+from tvmmobile.networks.own.onnx.varying_nodes import VaryingNodes, VaryingRows, differing
 
 #: The version from which the bounds of a slice are inputs.
 _BOUNDS_AS_INPUT = 10
@@ -22,8 +22,8 @@ _BOUNDS_AS_INPUT = 10
 Rule = Callable[[VaryingNodes, Any], bool]
 
 
-def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Rows] | None:
-    """Find results with missing rows: along the axis that changes with one row less of these operands; `None` if that is not known."""
+def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, VaryingRows] | None:
+    """Find results with missing rows, by the axis that shrinks with one row less of these operands; `None` if that is unknown."""
     counts, values, shapes = into.with_one_less(names)
     if len(counts) > 1:
         return None
@@ -37,11 +37,11 @@ def _follow(into: VaryingNodes, node: Any, names: Sequence[str]) -> dict[str, Ro
         if len(axes) > 1:
             return None
         if axes:
-            found[name] = Rows(axes[0], *counts)
+            found[name] = VaryingRows(axes[0], *counts)
     return found
 
 
-def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, Rows] | None) -> bool:
+def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, VaryingRows] | None) -> bool:
     if found is None:
         return False
     into.append(node)
@@ -50,17 +50,17 @@ def _passed_on(into: VaryingNodes, node: Any, found: Mapping[str, Rows] | None) 
 
 
 def _by_row(into: VaryingNodes, node: Any, names: Sequence[str] | None = None) -> bool:
-    """Append a node that computes each row by itself, or reads the rows of these operands alone."""
+    """Append a node that computes rows separately, or reads the rows of only these operands."""
     return _passed_on(into, node, _follow(into, node, node.input if names is None else names))
 
 
 def _by_element(into: VaryingNodes, node: Any) -> bool:
-    """Append a node that reads no number of rows but those of its operands."""
+    """Append a node that reads no values derived from numbers of rows."""
     return not any(name in into.fewer and name not in into.rows for name in node.input) and _by_row(into, node)
 
 
 def _together(into: VaryingNodes, node: Any, number: float | None) -> bool:
-    """Append a node that may take the rows of its first operand together, where a number in place of the missing ones changes nothing."""
+    """Append a node that may combine its first operand's rows, where a fill value for the missing ones changes nothing."""
     data = node.input[0]
     found = _follow(into, node, [data]) if data in into.rows else None
     if found == {}:
@@ -116,11 +116,11 @@ def _slice(into: VaryingNodes, node: Any) -> bool:
     if start or step != 1 or end < 0:
         return False
     count = rows.count if end >= into.shapes[data][rows.axis] else into.least(rows.count, into.constant([end]))
-    return _passed_on(into, node, {node.output[0]: Rows(rows.axis, count)})
+    return _passed_on(into, node, {node.output[0]: VaryingRows(rows.axis, count)})
 
 
 def _bounds(into: VaryingNodes, node: Any, rank: int) -> dict[int, tuple[float, float, float]] | None:
-    """Start, end and step of a slice, by axis; `None` where they are computed."""
+    """Return a slice's start, end and step by axis; `None` if computed."""
     if into.opset < _BOUNDS_AS_INPUT:
         given: list[Any] = [attribute(node, name) for name in ("starts", "ends", "axes")]
     else:
@@ -148,19 +148,19 @@ def _reshape(into: VaryingNodes, node: Any) -> bool:
         return _by_row(into, node, ())  # that many are there in any case
     if not _by_row(into, node) or data not in into.rows:
         return data not in into.rows
-    (rows, shape), made = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
-    if made is None:
+    (rows, shape), result = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
+    if result is None:
         return False
-    joined, rest = divmod(into.shapes[node.output[0]][made.axis], shape[rows.axis])
+    joined, rest = divmod(into.shapes[node.output[0]][result.axis], shape[rows.axis])
     if node.op_type == "Expand" or rest:
         return (joined, rest) == (1, 0)
     if joined > 1:
-        into.rows[node.output[0]] = Rows(made.axis, into.times(rows.count, joined))
-    return math.prod(into.shapes[node.output[0]][: made.axis]) == math.prod(shape[: rows.axis])
+        into.rows[node.output[0]] = VaryingRows(result.axis, into.times(rows.count, joined))
+    return math.prod(into.shapes[node.output[0]][: result.axis]) == math.prod(shape[: rows.axis])
 
 
 def _pad(into: VaryingNodes, node: Any) -> bool:
-    """Append a `Pad` that fills rows up to a number that does not vary: the missing ones get its constant."""
+    """Append a `Pad` that fills rows up to a fixed number: the missing ones get its constant."""
     data, amounts, *given = node.input
     rows, less = into.rows.get(data), into.fewer.get(amounts)
     if rows is None or less is None or len(given) > 1 or attribute(node, "mode", b"constant") != b"constant":
@@ -185,7 +185,7 @@ def _concat(into: VaryingNodes, node: Any) -> bool:
     places = into.joined_places(extents)
     joined = into.emit("Concat", node.input, axis=axis)
     chosen = helper.make_node("Gather", [joined, places], node.output, node.name, axis=axis)
-    return _passed_on(into, chosen, {node.output[0]: Rows(axis, into.rows[places].count)})
+    return _passed_on(into, chosen, {node.output[0]: VaryingRows(axis, into.rows[places].count)})
 
 
 def _split(into: VaryingNodes, node: Any) -> bool:
@@ -220,11 +220,11 @@ def _top_k(into: VaryingNodes, node: Any) -> bool:
     if node.input[1] in into.fewer and count != shape[rows.axis]:
         return False
     node.input[0] = into.without_absent(data, -math.inf if attribute(node, "largest", 1) else math.inf)
-    return _passed_on(into, node, dict.fromkeys(node.output, Rows(rows.axis, into.least(rows.count, into.constant([count])))))
+    return _passed_on(into, node, dict.fromkeys(node.output, VaryingRows(rows.axis, into.least(rows.count, into.constant([count])))))
 
 
 def _product(into: VaryingNodes, node: Any) -> bool:
-    """Append `MatMul` and `Gemm` of rows with a matrix, which compute each row by itself."""
+    """Append `MatMul` and `Gemm` of rows with a matrix, which compute rows separately."""
     data, *others = node.input
     if any(math.prod(into.shapes.get(name, ())[:-1]) != 1 for name in others[1:]):
         return False  # a bias for each row has as many as there may be

@@ -20,7 +20,7 @@ _FATAL = 4
 
 @contextmanager
 def _returning_logits(model: Any) -> Iterator[dict[str, str]]:
-    """Let a model also return what outputs are sigmoids of; gives the names of that by those of the outputs."""
+    """Let a model also return the inputs of sigmoids that are outputs; return their names by the outputs' names."""
     graph = model.graph
     reals = {value.name for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     given = {value.name for value in (*graph.input, *graph.initializer)}

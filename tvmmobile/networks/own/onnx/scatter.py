@@ -12,7 +12,7 @@ from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 
 
 def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
-    """Convert `ScatterND`, keeping the order of dimensions, in which the indices count: TVM would permute the data's without them."""
+    """Convert `ScatterND`, keeping the order of dimensions that the indices refer to: TVM would permute only the data's."""
     data, indices, updates = inputs
     if attrs.get("reduction", b"none") != b"none":
         return None
@@ -22,7 +22,7 @@ def scatter_nd(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any
 
 
 def from_the_front(indices: Any, extents: Any) -> Any:
-    """Return indices of which the negative ones counted from the end of these extents."""
+    """Return indices with negative ones counted from the end of these extents."""
     op, kind, numbers = relax.op, str(indices.ty.dtype), numbers_of(indices)
     if numbers is not None:
         return constant(np.where(numbers < 0, numbers + numbers_of(extents), numbers).astype(kind))

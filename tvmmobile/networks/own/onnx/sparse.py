@@ -1,4 +1,4 @@
-"""Constants that an ONNX file stores without their zeros, as those of pruned networks: values, and the indices of these."""
+"""Reads constants that ONNX files store without zeros, as for pruned networks: values and their indices."""
 
 from __future__ import annotations
 

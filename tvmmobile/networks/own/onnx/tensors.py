@@ -43,7 +43,7 @@ def graphs_within(nodes: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:
 
 
 def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
-    """Rename tensors of nodes, and what graphs within these read and return of them."""
+    """Rename tensors in nodes and in the graphs within them."""
     inner = [graph for graph, _ in graphs_within(nodes)]
     for node in (*nodes, *(node for graph in inner for node in graph.node)):
         for tensors in (node.input, node.output):
@@ -53,7 +53,7 @@ def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
-    """Yield the constants of a graph or function, and of its nodes' attributes; a sparse one is its values and their places."""
+    """Yield the constants of a graph or function and its nodes' attributes; a sparse one yields values and places."""
     yield from getattr(graph, "initializer", ())
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors)
@@ -104,10 +104,10 @@ class Nodes:
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
         self.subject = ""
-        self._made = 0
+        self._names = 0
 
     def emit(self, operator: str, inputs: Sequence[str], output: str = "", given: Sequence[Any] = (), **attributes: Any) -> str:
-        """Append a node of a standard operator with these attributes, of which some are `given` as ONNX has them; return its output."""
+        """Append a standard operator's node with these attributes, some `given` in ONNX's form; return its output."""
         output = output or self._new_name(operator)
         node = helper.make_node(operator, list(inputs), [output], **attributes)
         node.attribute.extend(given)
@@ -137,5 +137,5 @@ class Nodes:
         return self.constant(np.array(numbers, np.int64))
 
     def _new_name(self, kind: str) -> str:
-        self._made += 1
-        return f"{self.subject}{kind}/{self._made}"
+        self._names += 1
+        return f"{self.subject}{kind}/{self._names}"

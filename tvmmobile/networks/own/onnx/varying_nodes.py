@@ -1,4 +1,4 @@
-"""New nodes of an ONNX network with missing rows, and what is known of their tensors, see `onnx/missing_rows.py`."""
+"""New nodes of an ONNX network with missing rows, and facts about their tensors, see `onnx/missing_rows.py`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _MOST_ROWS = 1 << 22
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The axis of a tensor along which only some places are there: the first ones, as many as the int64 tensor `count` `[1]` says."""
+class VaryingRows:
+    """The axis of a tensor along which only the first places are present, as many as the int64 tensor `count` `[1]` says."""
 
     axis: int
     count: str
@@ -48,7 +48,7 @@ class VaryingNodes(Nodes):
         self.fewer: dict[str, tuple[Array, str]] = {}
         self.shapes: dict[str, list[int]] = {}
         self.types: dict[str, int] = {}
-        self.rows: dict[str, Rows] = {}
+        self.rows: dict[str, VaryingRows] = {}
         self.multiples: dict[str, tuple[str, int]] = {}
         self._joined: dict[tuple[tuple[str, int], ...], str] = {}
         graph = model.graph
@@ -62,15 +62,15 @@ class VaryingNodes(Nodes):
                 self.shapes[value.name] = shape
 
     def with_one_less(self, names: Sequence[str]) -> tuple[set[str], dict[str, Array], dict[str, list[int]]]:
-        """Return what counts the rows of these tensors, and all known values and shapes as if these tensors had one row less."""
+        """Return the count of these tensors' rows, and all known values and shapes as if the tensors had one row less."""
         fewer = {name: self.fewer[name] for name in names if name in self.fewer}
         rows = {name: self.rows[name] for name in names if name in self.rows}
-        counts = {count for _, count in fewer.values()} | {one.count for one in rows.values()}
+        counts = {count for _, count in fewer.values()} | {row.count for row in rows.values()}
         shapes = {name: [extent - (place == one.axis) for place, extent in enumerate(self.shapes[name])] for name, one in rows.items()}
         return counts, self.values | {name: value for name, (value, _) in fewer.items()}, self.shapes | shapes
 
     def refused(self, node: Any) -> UserError:
-        """Return the error on a node that cannot work on rows of which some are not there."""
+        """Return the error for a node that cannot handle missing rows."""
         return unsupported_rows(named_node(node, self.opset))
 
     def append(self, node: Any) -> None:
@@ -107,11 +107,11 @@ class VaryingNodes(Nodes):
         name = self._new_name("places")
         self.source(helper.make_node("NonZero", [mask], [name]))
         found = self.emit("Reshape", [name, self.constant([-1])])
-        self.rows[found] = Rows(0, self.rows[name].count)
+        self.rows[found] = VaryingRows(0, self.rows[name].count)
         return found
 
     def joined_places(self, extents: tuple[tuple[str, int], ...]) -> str:
-        """Append a search for the rows of joined tensors that are there, by the count of each (none if it has all) and its extent."""
+        """Append a search for the present rows of joined tensors, by each one's count (none if it has all) and extent."""
         if extents not in self._joined:
             parts = [self.present(0, extent, 1, count) if count else self.constant(np.ones(extent), np.bool_) for count, extent in extents]
             self._joined[extents] = self.places_of(self.emit("Concat", parts, axis=0))
@@ -145,13 +145,13 @@ class VaryingNodes(Nodes):
         count = self.emit("ReduceSum", [ones], keepdims=1)
         self.shapes[output], self.types[output] = shape, self.types[padded]
         self.emit("Where", [absent, zero, padded], output)  # those behind may be read as well
-        self.rows[output] = Rows(axis, count)
+        self.rows[output] = VaryingRows(axis, count)
 
     def _prepare_suppression(self, node: Any) -> int:
         """Bound the rows of a `NonMaxSuppression`, which cannot select missing boxes."""
         boxes, scores, *given = node.input
-        found = {self.rows.get(boxes, Rows(1, "")), self.rows.get(scores, Rows(2, ""))}
-        if found != {Rows(1, ""), Rows(2, "")}:
+        found = {self.rows.get(boxes, VaryingRows(1, "")), self.rows.get(scores, VaryingRows(2, ""))}
+        if found != {VaryingRows(1, ""), VaryingRows(2, "")}:
             if len({one.count for one in found} - {""}) != 1 or {one.axis for one in found} != {1, 2} or scores not in self.rows:
                 raise self.refused(node)
             node.input[1] = self.without_absent(scores, -math.inf)
@@ -167,7 +167,7 @@ class VaryingNodes(Nodes):
         return most_selected(self.shapes[boxes], self.shapes[scores], None if most is None else int(most.reshape(-1)[0]))
 
     def _prepare_places(self, node: Any) -> int:
-        """Return the most places that a `NonZero` finds."""
+        """Return the most places a `NonZero` can find."""
         (data,) = node.input
         if data not in self.shapes:
             raise self.refused(node)
@@ -176,7 +176,7 @@ class VaryingNodes(Nodes):
         return math.prod(self.shapes[data])
 
     def present(self, axis: int, extent: int, rank: int, count: str) -> str:
-        """Return a tensor of booleans with extents of 1 but along an axis: which rows are there."""
+        """Return booleans that say which rows are present, with extents of 1 along the other axes."""
         numbers = np.arange(extent).reshape([extent if place == axis else 1 for place in range(rank)])
         return self.emit("Less", [self.constant(numbers), count])
 
@@ -186,8 +186,8 @@ class VaryingNodes(Nodes):
         kind = helper.tensor_dtype_to_np_dtype(self.types[name])
         if kind.kind in "iu" and math.isinf(number):
             number = np.iinfo(kind).min if number < 0 else np.iinfo(kind).max
-        there = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
-        return self.emit("Where", [there, name, self.constant(number, kind)])
+        present = self.present(rows.axis, shape[rows.axis], len(shape), rows.count)
+        return self.emit("Where", [present, name, self.constant(number, kind)])
 
     def times(self, count: str, number: int) -> str:
         """Return a multiple of a count."""
@@ -196,7 +196,7 @@ class VaryingNodes(Nodes):
         return found
 
     def least(self, one: str, other: str) -> str:
-        """Return the smaller one of two counts."""
+        """Return the smaller of two counts."""
         return self.emit("Where", [self.emit("Less", [one, other]), one, other])
 
 

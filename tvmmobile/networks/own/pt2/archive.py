@@ -62,7 +62,7 @@ _EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
 
 
 def checked_archive(file: OwnFile, content: bytes, wanted: RequestedShape, fix: str) -> bytes:
-    """Look through a `.pt2`; return what PyTorch may load: the same, with numbers for dynamic dimensions.
+    """Check a `.pt2`; return a copy that PyTorch may load, with numbers for dynamic dimensions.
 
     Args:
         wanted: requested dimensions.
@@ -122,7 +122,7 @@ def _refuse_torchvision(file: OwnFile, program: Any) -> None:
 
 
 def _plain_program(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Callable[[Any], dict[str, Fraction]]) -> Any:
-    """Return the program with one graph on the processor, and `numbers` for dynamic dimensions and what it takes from constants."""
+    """Return the program as one graph on the processor, with `numbers` for dynamic dimensions and values taken from constants."""
     program = without_blocks(on_processor(file, program))
     specs = [value for name, value in entries(program) if name in ("in_spec", "out_spec") and isinstance(value, str)]
     if not all(map(_plain, specs)):
@@ -140,12 +140,12 @@ def _numbers(content: bytes, program: Any, configs: Mapping[str, Any]) -> dict[s
 
 
 def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
-    made = io.BytesIO()
-    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(made) as writer:
+    stream = io.BytesIO()
+    with PT2ArchiveReader(io.BytesIO(content)) as archive, PT2ArchiveWriter(stream) as writer:
         for name in archive.get_file_names():
             if not name.startswith(".data/") and name != "byteorder":  # the writer's own
                 writer.write_bytes(name, changed[name] if name in changed else archive.read_bytes(name))
-    return made.getvalue()
+    return stream.getvalue()
 
 
 def _check_program(file: OwnFile, program: Any, fix: str) -> None:
@@ -160,7 +160,7 @@ def _check_program(file: OwnFile, program: Any, fix: str) -> None:
 
 
 def _plain(spec: str) -> bool:
-    """Return whether a tree of containers has only those in `_CONTAINERS`, with strings or numbers as keys."""
+    """Return whether a tree has only containers from `_CONTAINERS`, with strings or numbers as keys."""
     try:
         found = list(entries(json.loads(spec)))
         keys = [json.loads(value) for name, value in found if name == "context" and value is not None]
@@ -171,8 +171,8 @@ def _plain(spec: str) -> bool:
 
 
 def _plain_tensors(file: OwnFile, content: bytes) -> bytes | None:
-    """Return tensors as PyTorch's safe reader, which executes nothing, can read them here: those on a GPU are moved to the processor.
-    `None` if it cannot: PyTorch would fall back to an unsafe one.
+    """Return tensors in a form that PyTorch's safe reader, which executes nothing, can read here: GPU tensors move to the processor.
+    `None` if there is none: PyTorch would fall back to an unsafe reader.
     """
     try:
         check_zip(str(file), io.BytesIO(content))

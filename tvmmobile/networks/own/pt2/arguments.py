@@ -92,7 +92,7 @@ def check_weights(file: OwnFile, config: Any) -> None:
 
 @functools.cache
 def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
-    """Names and types of an operator's arguments, and whether each is needed; `None` for anything but a PyTorch operator's overload."""
+    """Return an operator's arguments: names, types, whether each is needed; `None` unless it is a PyTorch operator's overload."""
     if not target.startswith(_ATEN):
         return None
     register_operators()
@@ -106,7 +106,7 @@ def signature(target: str) -> tuple[tuple[str, str, bool], ...] | None:
     schema = next((one for one in found if (one.overload_name or "default") == overload), None)
     if schema is None:
         return None
-    return tuple((one.name, str(one.real_type), not one.has_default_value()) for one in schema.arguments)
+    return tuple((argument.name, str(argument.real_type), not argument.has_default_value()) for argument in schema.arguments)
 
 
 def _check_node(file: OwnFile, node: Any, arguments: tuple[tuple[str, str, bool], ...], fix: str) -> None:
@@ -141,7 +141,7 @@ def _fits(given: Any, kind: str) -> bool:
 
 
 def on_processor(file: OwnFile, value: Any) -> Any:
-    """Move every tensor of a program or description of weights to the processor's memory; itself, if all are there.
+    """Move all tensors of a program or description of weights to the processor's memory; itself if all are there.
 
     Raises:
         UserError: a tensor is on a device that has no such memory, as `meta`.

@@ -34,7 +34,7 @@ def without_blocks(program: Any) -> Any:
 
 
 def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return a node, or those of its block, whose names begin with `prefix`, and what these compute."""
+    """Return a node, or its block's nodes with names that begin with `prefix`, and their results."""
     if node["target"] != _AUTOCAST:
         return [node], {}
     _, _, enabled, _, block, *given = (one["arg"] for one in node["inputs"])
@@ -45,12 +45,12 @@ def _inlined(node: Any, prefix: str) -> tuple[list[Any], dict[str, Any]]:
     names = {name: prefix + name for name in inside["tensor_values"]}
     for place, tensor in itertools.chain(_pairs(inside["inputs"], given), _pairs(inside["outputs"], node["outputs"])):
         names[place] = tensor
-    made = {name for one in nodes for name in tensors_in(one["outputs"])}
-    computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in made}
+    results = {name for one in nodes for name in tensors_in(one["outputs"])}
+    computed = {names[name]: value for name, value in inside["tensor_values"].items() if name in results}
     renamed = mapped(nodes, lambda part: {"name": names[part["name"]]} if set(part) == {"name"} else None)
     return [{**one, "name": prefix + str(one.get("name") or number)} for number, one in enumerate(renamed)], computed
 
 
 def _pairs(inside: Any, outside: Any) -> list[tuple[str, str]]:
-    """Names of the same tensors inside and outside of a block."""
+    """Pair the names of tensors inside and outside of a block."""
     return [(str(one["as_tensor"]["name"]), str(other["as_tensor"]["name"])) for one, other in zip(inside, outside, strict=True)]

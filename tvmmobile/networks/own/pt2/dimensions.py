@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, height_and_width, refuse_dynamic
+from tvmmobile.networks.own.files import FileTensor, OwnFile, RequestedShape, height_and_width, refuse_dynamic
 from tvmmobile.system.errors import UserError
 
 _FIX = "Give --batch for the first dimension, --resolution for an image's height and width, or --shape for a whole input."
@@ -85,7 +85,7 @@ def is_dynamic(program: Any) -> bool:
 
 
 def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
-    """Return the values of a serialised program's symbols, where `wanted` and a batch of 1 say what they are.
+    """Return the values of a serialised program's symbols that `wanted` and a batch of 1 determine.
 
     Args:
         numbers: values of symbols that do not depend on extents.
@@ -103,7 +103,7 @@ def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: 
 def with_fixed_dimensions(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> Any:
     """Return a serialised program whose extents are numbers, for values of all symbols; raise errors as `known_symbols` does."""
     try:
-        fixed = _Fixing(values, program["graph_module"]["graph"]).fixed(program)
+        fixed = _DimensionFixer(values, program["graph_module"]["graph"]).fixed(program)
     except UnknownExtentError as error:
         raise unknown_extent(file, program, error) from error
     graph = fixed["graph_module"]["graph"]
@@ -122,13 +122,13 @@ def unknown_extent(file: OwnFile, program: Any, error: UnknownExtentError) -> Us
     return UserError(f"{file}: a dimension inside the network is dynamic ({str(error)[:80]}), and must be a number.", _FIX)
 
 
-def input_tensors(program: Any) -> Iterator[Tensor]:
+def input_tensors(program: Any) -> Iterator[FileTensor]:
     """Yield a serialised program's inputs with their shapes; types are left to PyTorch."""
     graph, signature = (program["graph_module"][part] for part in ("graph", "signature"))
     for spec in signature["input_specs"]:
         for tensor in (value["name"] for name, value in entries(spec.get("user_input")) if name == "as_tensor"):
             sizes = graph["tensor_values"][tensor]["sizes"]
-            yield Tensor(tensor, tuple(size["as_int"] if "as_int" in size else _text(size) for size in sizes), "float32")
+            yield FileTensor(tensor, tuple(size["as_int"] if "as_int" in size else _text(size) for size in sizes), "float32")
 
 
 def entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -144,7 +144,7 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
-    """Return nested objects with what `change` returns in place of each dictionary, where that is not `None`; itself if it changes none."""
+    """Return nested objects with each dictionary replaced by the result of `change`, unless that is `None`; itself if none changes."""
     if isinstance(value, list):
         parts = [mapped(part, change) for part in value]
         return value if all(map(operator.is_, parts, value)) else parts
@@ -157,7 +157,7 @@ def mapped(value: Any, change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 def tensors_in(value: Any) -> list[str]:
-    """Names of the tensors in serialised arguments or results, in order."""
+    """Name the tensors in serialised arguments or results, in order."""
     found: list[Any] = []
     for kind, part in entries(value):
         found += [part] if kind == "as_tensor" else part if kind == "as_tensors" else []
@@ -170,7 +170,7 @@ def _shown(text: str) -> str:
 
 
 def _known(extent: int | str, values: Mapping[str, Fraction]) -> int | str:
-    """Return an extent as a number, or its text, shortened, where it is unknown."""
+    """Return an extent as a number, or its shortened text if it is unknown."""
     try:
         return extent if isinstance(extent, int) else int(evaluated(extent, values))
     except UnknownExtentError:
@@ -205,7 +205,7 @@ def _symbols(file: OwnFile, program: Any, wanted: RequestedShape) -> dict[str, F
 
 
 def _solve(text: str, extent: Fraction, values: dict[str, Fraction]) -> str:
-    """Have an expression of one symbol, linear as `torch.export.Dim` makes them, be a number; return what it is where it cannot."""
+    """Solve a linear expression of one symbol, as `torch.export.Dim` makes them, for a number; return "" or the mismatch in words."""
     names = set(re.findall(r"Symbol\('(\w+)'", text))
     try:
         if len(names) == 1 and not names <= values.keys():
@@ -259,7 +259,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _holds(file: OwnFile, guard: str, shapes: Mapping[str, Any]) -> bool:
-    """Return whether a condition that the exporter relied on is met; false for one that is not about extents alone.
+    """Return whether a condition that the exporter relied on is met; false unless it is only about extents.
 
     Raises:
         UserError: it is not met.
@@ -274,7 +274,7 @@ def _holds(file: OwnFile, guard: str, shapes: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class _Fixing:
+class _DimensionFixer:
     """A serialised program while its expressions become numbers.
 
     Attributes:
@@ -311,12 +311,12 @@ class _Fixing:
         given = next((part[name] for name in ("as_int", "as_float", "as_bool") if name in part), None)
         if given is not None:
             return given  # type: ignore[no-any-return]
-        said = self.graph[kind.removeprefix("as_") + "_values"].get(part.get("as_name"))
-        if said is None:
+        recorded = self.graph[kind.removeprefix("as_") + "_values"].get(part.get("as_name"))
+        if recorded is None:
             raise UnknownExtentError(str(part))
-        text = _text(said)
+        text = _text(recorded)
         if not text:
-            return next(iter(said.values()))  # type: ignore[no-any-return]
+            return next(iter(recorded.values()))  # type: ignore[no-any-return]
         if kind == "as_sym_int":
             return self._whole(text)
         value = evaluated(text, self.values)

@@ -1,4 +1,4 @@
-"""Makes a float32 network of an exported program whose weights or inputs are float16, bfloat16 or float64.
+"""Converts exported programs with float16, bfloat16 or float64 weights or inputs to float32.
 
 As with ONNX files (`onnx/halves.py`), `--dtype` says what kernels compute in.
 """
@@ -43,5 +43,5 @@ def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 def _real(value: Any, others: tuple[Any, ...]) -> Any:
-    """Return an argument, float32 in place of the other types."""
+    """Return an argument with float32 for the other types."""
     return torch.float32 if isinstance(value, torch.dtype) and value in others else value

@@ -1,4 +1,4 @@
-"""Gives tensors of a `.pt2` with missing rows (`own/missing_rows.py`) their greatest number.
+"""Gives tensors with missing rows (`own/missing_rows.py`) in a `.pt2` their greatest extent.
 
 `torch.export` writes such an extent as an expression of a symbol that no input has, such as `Min(Integer(100), Symbol('u0'))`. Here each
 such symbol becomes its greatest value, and the expression, computed from the numbers of selected rows, counts those that are there.
@@ -54,7 +54,7 @@ _LONG, _BOOL, _INTEGERS = 5, 12, (1, 2, 3, 4, 5)
 
 
 def with_greatest_extents(file: OwnFile, program: Any, values: Mapping[str, Fraction]) -> tuple[Any, Mapping[str, Fraction]]:
-    """Return a serialised program in which no rows are left to values, and the greatest values of symbols beside those given.
+    """Return a serialised program whose numbers of rows are fixed, and the greatest values of symbols besides those given.
 
     Raises:
         UserError: an operator cannot work on rows of which some are not there, or an extent depends on more.
@@ -84,7 +84,7 @@ def output_names(spec: Any, count: int) -> list[str]:
 
 
 def _argument(node: Any, place: int, name: str, default: Any = None) -> Any:
-    """Return an argument's value, by its place among all or by its name."""
+    """Return an argument's value by its position or name."""
     given = node["inputs"]
     found = given[place] if place < len(given) and given[place].get("kind") != 2 else None
     found = found or next((one for one in given if one["name"] == name), None)
@@ -131,18 +131,18 @@ class _GraphBounding:
         self._counted: dict[str, str] = {}
 
     def read(self, node: Any) -> None:
-        """Append a node, or what stands for it."""
+        """Append a node or its replacement."""
         if node["target"] in _SOURCES or (node["target"] == _INDEX and _masks(self.graph, node)):
             self._source(node)
             return
-        made = tensors_in(node["outputs"])
+        written = tensors_in(node["outputs"])
         read = [name for name in _read(node) if self._axis(node, name) is not None]
         sized = any(map(self._varies, self._numbers(node)))
         if _packet(node).endswith("_"):
             self._found.clear()  # a mask may be changed
-        if not made or not (read or sized) or self._by_row(node, read, made, sized):
+        if not written or not (read or sized) or self._by_row(node, read, written, sized):
             self.nodes.append(node)
-        elif not self._shared_count(node, read, made):
+        elif not self._shared_count(node, read, written):
             raise self._refused(node)
 
     def _refused(self, node: Any) -> UserError:
@@ -158,7 +158,7 @@ class _GraphBounding:
         return [int(evaluated(text, self.values)) for text in self._sizes(name)]
 
     def _axis(self, node: Any, name: str) -> int | None:
-        """Return the axis of a tensor that has fewer rows than its shape says."""
+        """Return the axis along which a tensor has fewer rows than its shape says."""
         axes = [axis for axis, text in enumerate(self._sizes(name)) if self._varies(text)]
         if len(axes) > 1:
             raise self._refused(node)
@@ -171,15 +171,15 @@ class _GraphBounding:
 
     def _numbers(self, node: Any) -> Iterator[str]:
         """Yield the expressions of a node's arguments."""
-        known = {name: said for kind in ("int", "float", "bool") for name, said in self.graph[f"sym_{kind}_values"].items()}
+        known = {name: number for kind in ("int", "float", "bool") for name, number in self.graph[f"sym_{kind}_values"].items()}
         for name, value in entries(node["inputs"]):
             if name == "as_name":
                 yield from (str(text) for kind, text in entries(known.get(value)) if kind == "expr_str")
 
-    def _by_row(self, node: Any, read: Sequence[str], made: Sequence[str], sized: bool) -> bool:
-        """Return whether rows of the results depend on the same rows of operands, however many there are; `sized` if extents are given."""
+    def _by_row(self, node: Any, read: Sequence[str], written: Sequence[str], sized: bool) -> bool:
+        """Return whether each result row depends only on the operands' same row; `sized` if extents are given."""
         packet, overload = _packet(node), node["target"].rpartition(".")[2]
-        rows, results = ({self._rows(node, name) for name in names} for names in (read, made))
+        rows, results = ({self._rows(node, name) for name in names} for names in (read, written))
         if not read or packet.startswith("new_"):
             computed = any(given["name"] == "fill_value" and "as_sym_int" in given["arg"] for given in node["inputs"])
             return packet in _MAKERS and not computed
@@ -188,22 +188,22 @@ class _GraphBounding:
             return False
         if packet in _GATHERS and (places := {self._rows(node, name) for name in tensors_in(node["inputs"][-1]["arg"])} - {""}):
             return results == places
-        first = (self._axis(node, read[0]), self._axis(node, made[0]))
+        first = (self._axis(node, read[0]), self._axis(node, written[0]))
         if packet in _VIEWS and None not in first:
-            before = [math.prod(self._extents(name)[:axis]) for name, axis in zip((read[0], made[0]), first, strict=True)]
+            before = [math.prod(self._extents(name)[:axis]) for name, axis in zip((read[0], written[0]), first, strict=True)]
             return before[0] == before[1]
         if packet == "slice" and results != rows and first[0] == first[1]:
             start, end, step = (_argument(node, place, name, 0) for place, name in ((2, "start"), (3, "end"), (4, "step")))
             return start == 0 and isinstance(end, int) and end > 0 and step in (0, 1)
         return len(rows) == 1 and results == rows
 
-    def _shared_count(self, node: Any, read: Sequence[str], made: Sequence[str]) -> bool:
-        """Append an operator that takes rows together, behind what fills those that are not there."""
+    def _shared_count(self, node: Any, read: Sequence[str], written: Sequence[str]) -> bool:
+        """Append an operator that combines rows, after filling the missing ones."""
         packet = _packet(node)
-        if packet == "cat" and len(made) == 1:
-            self._joined(node, made[0])
+        if packet == "cat" and len(written) == 1:
+            self._joined(node, written[0])
             return True
-        if packet not in _TOGETHER or len(read) != 1 or any(self._rows(node, name) for name in made):
+        if packet not in _TOGETHER or len(read) != 1 or any(self._rows(node, name) for name in written):
             return False
         number = _TOGETHER[packet]
         if "pad" in packet:
@@ -214,34 +214,34 @@ class _GraphBounding:
         self.nodes.append({**node, "inputs": _replaced(node["inputs"], read[0], filled)})
         return True
 
-    def _joined(self, node: Any, made: str) -> None:
-        """Append a concatenation of rows, of which those that are there are moved to the front."""
-        parts, axis = _read(node), self._axis(node, made)
-        if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(made)) != axis:
+    def _joined(self, node: Any, written: str) -> None:
+        """Append a concatenation of rows that moves the present ones to the front."""
+        parts, axis = _read(node), self._axis(node, written)
+        if axis is None or int(_argument(node, 1, "dim", 0)) % len(self._sizes(written)) != axis:
             raise self._refused(node)
         extents = [self._extents(name) for name in parts]
-        whole = [*extents[0][:axis], sum(each[axis] for each in extents), *extents[0][axis + 1 :]]
-        kind = self.tensors[made]["dtype"]
+        whole = [*extents[0][:axis], sum(extent[axis] for extent in extents), *extents[0][axis + 1 :]]
+        kind = self.tensors[written]["dtype"]
         [joined] = self._emit("cat", [_list(parts), axis], [whole], kind)
-        there = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
-        [mask] = self._emit("cat", [_list(there)], [[whole[axis]]], _BOOL)
-        self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [made])
+        masks = [self._present(self._rows(node, name), extent[axis : axis + 1], 0) for name, extent in zip(parts, extents, strict=True)]
+        [mask] = self._emit("cat", [_list(masks)], [[whole[axis]]], _BOOL)
+        self._emit("index_select", [joined, axis, self._places(node, mask)[0]], [whole], kind, [written])
 
     def _source(self, node: Any) -> None:
-        """Append an operator that finds places as one that returns as many as there can be, and their number."""
-        made = tensors_in(node["outputs"])
-        names = re.findall(_SYMBOL, " ".join(self._sizes(made[0])))
+        """Append an operator that finds places in a form that returns as many as possible, and their number."""
+        written = tensors_in(node["outputs"])
+        names = re.findall(_SYMBOL, " ".join(self._sizes(written[0])))
         symbol = next((name for name in names if name in self.counts or name not in self.values), None)
         if symbol is None:
             raise self._refused(node)
         if node["target"] == _NMS:
             boxes, scores, overlap = (_argument(node, place, name) for place, name in enumerate(("dets", "scores", "iou_threshold")))
             [most, _] = self._extents(boxes["name"])
-            most = min(most, self._most_read(symbol, made[0], most))
+            most = min(most, self._most_read(symbol, written[0], most))
             least = {"as_float": "-Infinity"} if self._rows(node, scores["name"]) else {"as_none": True}
             read = self._filled(node, scores["name"], -math.inf)
             given = [boxes["name"], read, {"as_float": overlap}, least, most]
-            _, count = self._emit(SUPPRESSION, given, [[most], [1]], _LONG, made)
+            _, count = self._emit(SUPPRESSION, given, [[most], [1]], _LONG, written)
         elif node["target"] == _INDEX:
             [mask, *others], [data, indices] = _masks(self.graph, node), node["inputs"]
             [most, *more] = self._extents(mask)
@@ -250,11 +250,11 @@ class _GraphBounding:
             found, count = self._places(node, mask)
             self.nodes.append({**node, "inputs": [data, _replaced(indices, mask, found)]})
         else:
-            most, count = self._indices(node, made)
+            most, count = self._indices(node, written)
         self.counts[symbol], self.values[symbol] = count, Fraction(most)
 
-    def _indices(self, node: Any, made: Sequence[str]) -> tuple[int, str]:
-        """Append a search for the indices of what is true, a vector or column for each axis; return how many there may be and are."""
+    def _indices(self, node: Any, written: Sequence[str]) -> tuple[int, str]:
+        """Append a search for the indices of true elements, a vector or column per axis; return how many there may be and are."""
         [mask] = _read(node)
         extents = self._extents(mask)
         most = step = math.prod(extents)
@@ -268,9 +268,9 @@ class _GraphBounding:
             [down] = self._emit("div.Tensor_mode", [found, step, ("rounding_mode", {"as_string": "floor"})], [[most]], _LONG)
             columns += self._emit("remainder.Scalar", [down, extent], [[most]], _LONG)
         if node["target"] == f"{_ATEN}nonzero.default":
-            self._emit("stack", [_list(columns), 1], [[most, len(extents)]], _LONG, made)
+            self._emit("stack", [_list(columns), 1], [[most, len(extents)]], _LONG, written)
         else:
-            for column, name in zip(columns, made, strict=True):
+            for column, name in zip(columns, written, strict=True):
                 self._emit("clone", [column], [[most]], _LONG, [name])
         return most, count
 
@@ -296,21 +296,21 @@ class _GraphBounding:
         if axis is None:
             return name
         extents, kind = self._extents(name), self.tensors[name]["dtype"]
-        there = self._present(self._sizes(name)[axis], extents, axis)
+        present = self._present(self._sizes(name)[axis], extents, axis)
         if kind == _BOOL:
-            return self._emit("logical_and", [there, name], [extents], kind)[0]
+            return self._emit("logical_and", [present, name], [extents], kind)[0]
         value: Any = {"as_float": f"{'-' * (number < 0)}Infinity" if math.isinf(number) else float(number)}
         if kind in _INTEGERS:
             limits = torch.iinfo(_SERIALIZE_TO_TORCH_DTYPE[kind])
             value = int(min(max(number, limits.min), limits.max))
-        return self._emit("where.ScalarOther", [there, name, value], [extents], kind)[0]
+        return self._emit("where.ScalarOther", [present, name, value], [extents], kind)[0]
 
     def _present(self, rows: str, extents: Sequence[int], axis: int) -> str:
-        """Append booleans with extents of 1 but along an axis: which rows are there."""
+        """Append booleans that say which rows along an axis are present."""
         [numbers] = self._emit("arange", [extents[axis]], [[extents[axis]]], _LONG)
-        [there] = self._emit("lt.Tensor", [numbers, self._count(rows or str(extents[axis]))], [[extents[axis]]], _BOOL)
+        [present] = self._emit("lt.Tensor", [numbers, self._count(rows or str(extents[axis]))], [[extents[axis]]], _BOOL)
         shape = [extent if place == axis else 1 for place, extent in enumerate(extents)]
-        return self._emit("reshape", [there, {"as_ints": shape}], [shape], _BOOL)[0]
+        return self._emit("reshape", [present, {"as_ints": shape}], [shape], _BOOL)[0]
 
     def _count(self, text: str) -> str:
         """Append a number of rows, as a tensor `[1]`."""
@@ -343,13 +343,13 @@ class _GraphBounding:
             name, value = argument if isinstance(argument, tuple) else (known[place][0], argument)
             value = {"as_tensor": {"name": value}} if isinstance(value, str) else {"as_int": value} if isinstance(value, int) else value
             inputs.append({"name": name, "arg": value, "kind": 2 if isinstance(argument, tuple) else 1})
-        made = [*names, *(f"varying_{len(self.nodes)}_{place}" for place in range(len(names), len(sizes)))]
-        for name, extents in zip(made, sizes, strict=True):
+        written = [*names, *(f"varying_{len(self.nodes)}_{place}" for place in range(len(names), len(sizes)))]
+        for name, extents in zip(written, sizes, strict=True):
             self.tensors.setdefault(name, _tensor(extents, kind))
-        outputs = [{"as_tensor": {"name": name}} for name in made]
-        name = made[0] if len(made) == 1 else f"varying_{len(self.nodes)}"
+        outputs = [{"as_tensor": {"name": name}} for name in written]
+        name = written[0] if len(written) == 1 else f"varying_{len(self.nodes)}"
         self.nodes.append({"target": target, "inputs": inputs, "outputs": outputs, "metadata": {}, "name": name})
-        return made
+        return written
 
     def rewritten(self, program: Any) -> Any:
         """Return the program of the new nodes, its outputs filled up and followed by their counts."""

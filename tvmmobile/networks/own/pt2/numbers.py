@@ -59,8 +59,8 @@ def constant_numbers(program: Any, configs: Mapping[str, Any], read: Callable[[s
     stored = ((name, _content(place, configs, read)) for name, place in _stored(program) if name in wanted)
     known = {name: tensor for name, tensor in stored if tensor is not None}
     for node in reversed(steps):
-        results, made = tensors_in(node["outputs"]), _run(node, known)
-        known.update(zip(results, made, strict=True) if len(results) == len(made) else ())
+        results, computed = tensors_in(node["outputs"]), _run(node, known)
+        known.update(zip(results, computed, strict=True) if len(results) == len(computed) else ())
     found: dict[str, Fraction] = {}
     for node in graph["nodes"]:
         tensor = known.get(node["inputs"][0]["arg"]["as_tensor"]["name"]) if node["target"] in ITEMS else None
@@ -73,13 +73,13 @@ def _symbol(graph: Any, node: Any) -> str:
     """Return the symbol of the number that an operator returns; "" if there is none."""
     (output,) = node["outputs"]
     ((kind, value),) = output.items()
-    said = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
-    names = set(_SYMBOL.findall(str((said.get("as_expr") or {}).get("expr_str", ""))))
+    recorded = graph.get(f"{kind.removeprefix('as_')}_values", {}).get(value.get("as_name")) or {}
+    names = set(_SYMBOL.findall(str((recorded.get("as_expr") or {}).get("expr_str", ""))))
     return names.pop() if len(names) == 1 else ""
 
 
 def _stored(program: Any) -> Iterator[tuple[str, str]]:
-    """Names of constant tensors in the graph, and in the archive."""
+    """Yield constant tensors' names in the graph and the archive."""
     for spec in program["graph_module"]["signature"]["input_specs"]:
         for kind, named in (("buffer", "buffer_name"), ("parameter", "parameter_name"), ("tensor_constant", "tensor_constant_name")):
             if kind in spec:
@@ -87,7 +87,7 @@ def _stored(program: Any) -> Iterator[tuple[str, str]]:
 
 
 def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Return the results of an operator on known tensors; none where an operand is not known, large, or of a kind that it does not take."""
+    """Return the results of an operator on known tensors; none if an operand is unknown, large, or of an unsupported kind."""
     operands = tensors_in(node["inputs"])
     if not known.keys() >= set(operands) or math.prod(known[operand].numel() for operand in operands) > _MOST_TOGETHER:
         return []
@@ -95,10 +95,10 @@ def _run(node: Any, known: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     positional = [_argument(given["arg"], known) for given in node["inputs"] if given.get("kind") != 2]
     named = {str(given["name"]): _argument(given["arg"], known) for given in node["inputs"] if given.get("kind") == 2}
     try:
-        made = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
+        result = getattr(getattr(torch.ops.aten, packet), overload)(*positional, **named)
     except _REFUSALS:  # it says why later
         return []
-    return list(made) if isinstance(made, list | tuple) else [made]
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 def _argument(given: Any, known: Mapping[str, torch.Tensor]) -> Any:

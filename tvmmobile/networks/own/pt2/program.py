@@ -24,7 +24,7 @@ from tvmmobile.networks.frontend import (
     torch_program,
     with_layouts,
 )
-from tvmmobile.networks.own.files import OwnFile, RequestedShape, Tensor, read_whole, spec_of
+from tvmmobile.networks.own.files import FileTensor, OwnFile, RequestedShape, read_whole, spec_of
 from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
@@ -47,7 +47,7 @@ def load_exported_program(file: OwnFile, wanted: RequestedShape) -> Imported:
 
 
 def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, compute: Compute) -> tuple[torch.export.ExportedProgram, Compute]:
-    """Return an exported program, whose results get their greatest extents if these depend on values, and what runs it."""
+    """Return an exported program, with the greatest extents for results whose extents depend on values, and its runner."""
     shapes = [getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes]
     if all(isinstance(extent, int) for shape in shapes for extent in shape):
         return program, compute
@@ -57,7 +57,7 @@ def with_fixed_rows(file: OwnFile, program: torch.export.ExportedProgram, comput
 
 
 def _program_in(file: OwnFile, content: bytes, wanted: RequestedShape) -> tuple[torch.export.ExportedProgram, Compute]:
-    """Return the program in a `.pt2`, with static shapes, and what runs it; raise `UserError` as `load_exported_program` does."""
+    """Return the program in a `.pt2`, with static shapes, and its runner; raise `UserError` as `load_exported_program` does."""
     content = checked_archive(file, content, wanted, _FIX)
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
         register_operators()
@@ -102,23 +102,23 @@ def imported_program(
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
-    """Return numbers in parameters that are read: quantised programs keep those that integers have replaced."""
+    """Count the numbers in parameters that are read: quantised programs keep those that integers have replaced."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     named = program.graph_signature.inputs_to_parameters.items()
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
 
 
-def _ends(program: torch.export.ExportedProgram) -> tuple[list[Tensor], list[Tensor]]:
+def _ends(program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
     called = output_names(program.call_spec.out_spec, len(signature.user_outputs))
     ends = (signature.user_inputs, map(str, signature.user_inputs)), (signature.user_outputs, called)
-    taken, returned = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
-    return taken, returned
+    inputs, outputs = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
+    return inputs, outputs
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def _tensor(name: str, value: Any) -> FileTensor:
     """Return the name, shape and type of a value of the graph; a value that is not a tensor, such as a number, has no shape."""
     if not isinstance(value, torch.Tensor):
-        return Tensor(name, None, type(value).__name__)
+        return FileTensor(name, None, type(value).__name__)
     shape = tuple(extent if isinstance(extent, int) else str(extent) for extent in value.shape)
-    return Tensor(name, shape, str(value.dtype).removeprefix("torch."))
+    return FileTensor(name, shape, str(value.dtype).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""Rewrites quantised networks of PyTorch's PT2E flow in ordinary operators, as `onnx/quantised.py` does ONNX's."""
+"""Rewrites quantised networks of PyTorch's PT2E flow in ordinary operators, as `onnx/quantised.py` does for ONNX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATORS = frozenset({"quantize_per_tensor.default", "dequantize_per_tensor.def
 
 
 def register_operators() -> None:
-    """Register with PyTorch the operators that it and torchao define when they quantise."""
+    """Register the operators with PyTorch that it and torchao define for quantising."""
     import torch.ao.quantization.fx._decomposed  # noqa: F401
 
 
