@@ -56,12 +56,12 @@ def test_a_job_takes_its_files_to_another_machine(tmp_path: Path) -> None:
     assert [each.name for each in files_of(file)] == ["net.onnx", "weights.bin"]
     ((spec, _),) = own_specs(file, (), None, 0)
     job = VariantJob(Model(spec, own=file), LibraryOptions(), find_device("pi4-virtual").profile, (), tmp_path)
+    assert not any(each.read_bytes() in pickle.dumps(job) for each in files_of(file))
     parcel = pickle.loads(pickle.dumps(pack(variant_tasks, job)))
     path.unlink()
     (tmp_path / "there").mkdir()
     there = unpack(parcel, tmp_path / "there")
     assert there.model.own.path.parent == tmp_path / "there/network" and load_again(there.model.own, there.spec, None, 0).spec == spec
-    assert len(pickle.dumps(job)) < 2000
 
 
 def test_a_comparison_says_that_the_network_is_another_one() -> None:
