@@ -90,7 +90,7 @@ def test_a_program_that_is_exported_already() -> None:
         (lambda: tm.load(small().double(), IMAGE), "0.weight is float64, not float32.", "float"),
         (lambda: tm.load(3), "int is not a network.", "torch.nn.Module"),  # type: ignore[arg-type]
         (lambda: tm.load(small(), IMAGE, alpha=0.5), "`alpha` is for built-in networks", "`alpha`"),
-        (lambda: tm.load(nn.Flatten(), IMAGE), "has no convolution or matrix product", "nothing"),
+        (lambda: tm.load(nn.Flatten(), IMAGE), "has no convolution or matrix product", "Give a network"),
         (lambda: tm.load("mobilenet_v1", alpha=3), "width multiplier 3 is outside|width multiplier 3.0 is outside", "`alpha`"),
         (lambda: tm.load("gone.pt2"), "gone.pt2 cannot be read", "`network`"),
         (lambda: tm.load(small(), IMAGE).cost, "costs are counted for built-in networks", "bench"),

@@ -68,7 +68,7 @@ def test_what_is_not_valid_is_not_compared() -> None:
 
 
 def test_each_network_needs_each_count() -> None:
-    with pytest.raises(UserError, match=r"not a library of each network for each of \[1, 2\] threads"):
+    with pytest.raises(UserError, match=r"some networks have no library for one of \[1, 2\] threads"):
         fastest([timed(1, 80, 8), timed(2, 44)])
 
 

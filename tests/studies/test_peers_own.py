@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from studies.formats import export_models
+from studies.harness import parsed
 from studies.peers import bench_peers
 from studies.peers.models import check_comparable, exported, model_files
 from studies.peers.systems import chosen_systems
@@ -70,7 +71,7 @@ def test_each_format_is_made_when_it_is_asked_for(program: Path, tmp_path: Path,
     converter.parent.mkdir(parents=True)
     converter.write_text("#!/bin/sh\nexit 3\n")
     converter.chmod(0o755)
-    monkeypatch.setattr(export_models, "converters", lambda _: tmp_path / "converters")
+    monkeypatch.setattr(export_models, "converters", lambda: tmp_path / "converters")
     (system,) = chosen_systems(["onnxruntime"])
     (path,) = model_files(system, load_board("pi4"), folder, None)
     assert path.name == "model.onnx" and (path.parent / "logits.npy").is_file() and not list(folder.glob("model.tflite*"))
@@ -106,5 +107,5 @@ def test_what_is_not_compared_is_refused_before_any_work(program: Path, tmp_path
         (program, "int8", r"small\.pt2 has weights of its own, which noise does not calibrate"),
     ):
         with pytest.raises(UserError, match=complaint) as caught:
-            bench_peers.compare(bench_peers._parser().parse_args(["--models", str(network), "--dtype", dtype, "--threads", "1"]))
+            bench_peers.compare(parsed(bench_peers.OPTIONS, None, ["--models", str(network), "--dtype", dtype, "--threads", "1"]))
         assert "\n" not in caught.value.message
