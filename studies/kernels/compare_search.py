@@ -111,22 +111,24 @@ def space_of(task: Task) -> Space:
     return space
 
 
-#: Strategies by the first words of their names in the table.
-_KINDS: dict[str, type[Strategy]] = {"random": RandomSampling, "hill climbing": HillClimbing, "evolution": GuidedEvolution}
-
-
 def make(name: str, task: Task, seed: int, shipped: Database) -> Strategy:
     """Make a strategy from its name in the table."""
     template, space = template_for(task), space_of(task)
     assert template is not None
     rng = random.Random(f"{task.name} {seed}")
-    kind, model = _KINDS[name.partition(",")[0]], CostModel(template.name, template.version)
-    if name in ("evolution, other kernels", "evolution, nearest first"):
-        for other in shipped.tasks():
-            if other != task:  # what other kernels taught, never the kernel itself
-                model.add(shipped.records(other))
-    seeds = nearest_schedules(task, shipped, template) if name.endswith("nearest first") else []
-    return kind(task, space, seeds, rng, model)
+    if name.startswith("random"):
+        return RandomSampling(task, space, nearest_schedules(task, shipped, template) if "nearest" in name else [], rng)
+    if name == "hill climbing":
+        return HillClimbing(task, space, [], rng)
+    model = CostModel(template.name, template.version)
+    if name == "evolution, cold":
+        return GuidedEvolution(task, space, [], rng, model)
+    # What other kernels taught, never the kernel itself.
+    for other in shipped.tasks():
+        if other != task:
+            model.add(shipped.records(other))
+    seeds = nearest_schedules(task, shipped, template) if name == "evolution, nearest first" else []
+    return GuidedEvolution(task, space, seeds, rng, model)
 
 
 _NEW = ("random", "hill climbing", "evolution, cold")

@@ -309,6 +309,7 @@ def write(found: PeerComparison, folder: Path, stem: str) -> None:
     say(f"Written to {folder}: {stem}.md, {stem}.json, {stem}.svg, and the boards' own in {stem}/")
 
 
+_SYSTEM_NAMES = "ncnn,mnn,litert,onnxruntime,iree,ours,ours-c"
 OPTIONS = (
     option("--boards", ["pi4"], "virtual boards; none: run nothing", nargs="*", metavar="NAME"),
     option("--threads", [], f"counts (default: 1 and {SEVERAL}, or all cores where fewer)", nargs="+", type=int, metavar="N"),
@@ -319,7 +320,7 @@ OPTIONS = (
     option("--weights", GENERATED, f"{GENERATED}, or {TRAINED} for some minutes on drawn digits", choices=(GENERATED, TRAINED)),
     option("--name", "benchmarks", "of the files and the folder", metavar="NAME"),
     option("--diagonal", False, "1.0-224, 0.75-192, 0.5-160 and 0.25-128 alone"),
-    option(*("--only", [], "of ncnn,mnn,litert,onnxruntime,iree,ours,ours-c, with int8 also onnxruntime-u8"), nargs="+", metavar="SYSTEM"),
+    option("--only", [], f"of {_SYSTEM_NAMES}, with int8 also onnxruntime-u8", nargs="+", metavar="SYSTEM"),
     option("--known", None, "an earlier .json: other boards, and peers' figures", type=Path, metavar="FILE"),
     option("--logs", SHIPPED_LOGS, "our tuning logs (default: the shipped ones)", metavar="DIR"),
     option("--out", Path("out/peers"), "for the results", metavar="DIR"),

@@ -32,7 +32,6 @@ from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import merge
 from tvmmobile.tuning.logs.verify import cut_file
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.cost_model import CostModel
 from tvmmobile.tuning.search.earlier_models import rankings, replace_logs
 from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
 from tvmmobile.tuning.search.strategy import RandomSampling
@@ -147,9 +146,7 @@ def test_a_longer_search_tries_nothing_twice(tmp_path: Path) -> None:
     for template in templates_for(KERNEL):
         space = template.space(KERNEL)
         assert space is not None
-        seeds = [made[0].schedule, made[1].schedule]
-        model = CostModel(template.name, template.version)
-        strategy = RandomSampling(KERNEL, space, seeds, random.Random(1), model)  # type: ignore[arg-type]
+        strategy = RandomSampling(KERNEL, space, [made[0].schedule, made[1].schedule], random.Random(1))  # type: ignore[list-item]
         strategy.observe(database.records(KERNEL))
         strategy.leave_out(database.trials(KERNEL))
         proposed = strategy.propose(10**6)

@@ -89,7 +89,7 @@ def batches(images: Sequence[LabelledImage], library: Library, profile: DevicePr
 def evaluate_batches(bench: Bench, subject: Subject, parts: Sequence[tuple[LabelledImage, ...]]) -> Iterator[tuple[ImageResult, ...]]:
     """Yield the results of each batch's images as it finishes; raise `Disagreement` or `DeviceUnavailable` on failure."""
     jobs = [BatchJob(subject, bench.agents, part) for part in parts]
-    for _, results in bench.workers.run(evaluate_batch, jobs, bench.agents.endpoint.longest_s(_BATCH_TIMEOUT_S)):
+    for _, results in bench.workers.run(evaluate_batch, jobs, bench.agents.endpoint.stretch * _BATCH_TIMEOUT_S):
         yield succeeded(results, f"running {subject.library.path.name}")
 
 

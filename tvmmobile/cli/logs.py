@@ -179,12 +179,10 @@ def _report(done: RescoredLogs) -> None:
 
     console = output()
     for kernel in done.kernels:
-        name, ranks = (
-            kernel.ranking.task.name,
-            f"{kernel.ranks_changed} of {len(kernel.new)} ranks changed" + (", another one is first" if kernel.best_is_another else ""),
-        )
+        ranks = f"{kernel.ranks_changed} of {len(kernel.new)} ranks changed" + (", another one is first" if kernel.best_is_another else "")
+        best = f"best {_us(kernel.old_best_us)} us by the old model, {_us(kernel.new_best_us)} us now"
         console.print(
-            f"{name}\n    best {_us(kernel.old_best_us)} us by the old model, {_us(kernel.new_best_us)} us now; {ranks}",
+            f"{kernel.ranking.task.name}\n    {best}; {ranks}",
             soft_wrap=True,
         )
     failed = sum(record.latency_us is None for kernel in done.kernels for record in kernel.new)

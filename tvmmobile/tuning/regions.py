@@ -89,14 +89,12 @@ def candidate_regions(
     task_of: Callable[[tuple[Layer, ...]], Task],
     layouts: Callable[[Layer, Layer, int, Machine], tuple[Layout, ...]] = edge_layouts,
 ) -> list[Region]:
-    """Return every region that may become one kernel: each single layer and each chain that a template takes, with each layout at its ends.
+    """Return regions that may become one kernel, in order: single layers and chains that a template takes, with each layout at the ends.
 
     Args:
         accepts: returns whether some template takes a task of several layers, or with channels in blocks.
-        task_of: returns the task of a region's layers, in the network's precision; nodes that have another one are regions with their like.
+        task_of: returns the task of a region's layers, in the network's precision; nodes of another one are in regions of their own.
         layouts: returns the layouts worth trying between two layers.
-
-    Returns the regions in order.
     """
 
     def task_in(region: tuple[Layer, ...], dtype: str) -> Task:

@@ -32,9 +32,7 @@ class SearchOptions(Options):
         typer_settings={"min": 0},
     )
     fresh: bool = option(False, "--fresh", "Ignore all logs; start an empty one under --out.", order=HelpOrder.LOGS)
-    strategy: str = option(
-        next(iter(STRATEGIES)), "--strategy NAME", f"Search strategy: {_NAMES}.", order=HelpOrder.SEARCH, parse=known_strategy
-    )
+    strategy: str = option(STRATEGIES[0], "--strategy NAME", f"Search strategy: {_NAMES}.", order=HelpOrder.SEARCH, parse=known_strategy)
     seed: int = option(0, api_doc="Seed for the search.")
 
 

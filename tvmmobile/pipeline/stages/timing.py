@@ -38,7 +38,7 @@ def bench_libraries(bench: Bench, libraries: Sequence[Library], progress: Progre
     threads = libraries[0].threads
     timing = bench.agents.network_timing(threads, bench.repeat, bench.warmup)
     jobs = [BenchJob(library, bench.agents, timing) for library in libraries]
-    timeout_s = bench.agents.endpoint.longest_s(2 * max(session_timeout_s(library) for library in libraries))
+    timeout_s = bench.agents.endpoint.stretch * 2 * max(session_timeout_s(library) for library in libraries)
     found: dict[Path, VariantResult] = {}
     if bench.watch is not None:
         for job in jobs:

@@ -179,7 +179,7 @@ def _built(
 
 def _timed(job: TimingJob, workers: WorkerPool) -> Latency:
     try:
-        ((_, answer),) = workers.run(time_point, [job], job.agents.endpoint.longest_s(2 * job.timeout_s))
+        ((_, answer),) = workers.run(time_point, [job], job.agents.endpoint.stretch * 2 * job.timeout_s)
     except MeasureError as error:
         device = job.agents.profile.name
         if error.kind in ("link", "host"):

@@ -13,14 +13,10 @@ from tvmmobile.tuning.trials import Trials
 
 
 class Strategy(ABC):
-    """Chooses what to try next for one task: first `seeds`, best guess first, then by `rng`, the source of all randomness.
+    """Chooses what to try next for one task: first `seeds`, best guess first, then by `rng`, the source of all randomness."""
 
-    Attributes:
-        model: predicts which schedules are fast; its owner trains it.
-    """
-
-    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random, model: CostModel) -> None:
-        self.task, self.space, self.rng, self.model = task, space, rng, model
+    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
+        self.task, self.space, self.rng = task, space, rng
         self._members = list(space)
         self._queue = [schedule for schedule in dict.fromkeys(seeds) if schedule in space]
         self.tried: dict[KnobSchedule, float] = {}
@@ -86,10 +82,14 @@ class HillClimbing(Strategy):
 
 
 class GuidedEvolution(Strategy):
-    """Proposes variations of the best schedules and random ones, ranked by the cost model; some stay unranked."""
+    """Proposes variations of the best schedules and random ones, ranked by a cost model that its owner trains; some stay unranked."""
 
     #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
     POOL, PARENTS, BLIND = 256, 8, 0.125
+
+    def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random, model: CostModel) -> None:
+        super().__init__(task, space, seeds, rng)
+        self.model = model
 
     def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
         if not self.model.trained:

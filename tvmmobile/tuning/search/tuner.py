@@ -18,11 +18,10 @@ from tvmmobile.system.errors import DeviceUnavailable
 from tvmmobile.system.workers import WorkerError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
-from tvmmobile.tuning.search import STRATEGIES, strategy
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.similar_core import first_guesses
-from tvmmobile.tuning.search.strategy import Strategy
+from tvmmobile.tuning.search.strategy import GuidedEvolution, HillClimbing, RandomSampling, Strategy
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
 from tvmmobile.tuning.search.twin import best_of_twin
 
@@ -38,7 +37,7 @@ TRIAL_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Time limits in seconds. On a virtual board the first two are longer while this machine is busy (`Endpoint.longest_s`).
+    """Time limits in seconds. On a virtual board the first two are longer while this machine is busy (`Endpoint.stretch`).
 
     Attributes:
         run_s: limit for loading and running a candidate on the device.
@@ -237,7 +236,7 @@ class _Runner:
                 time.sleep(OUTAGE_PAUSE_S)
 
     def _run(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        longest_s = self._bench.agents.endpoint.longest_s(self._deadlines.trial_s)
+        longest_s = self._bench.agents.endpoint.stretch * self._deadlines.trial_s
         for job, result in self._bench.workers.run(run_trial, jobs, longest_s):
             yield job, Outcome(None, error=str(result)) if isinstance(result, WorkerError) else result
 
@@ -305,8 +304,9 @@ def make_strategy(name: str, template: Template, task: Task, seeds: list[KnobSch
     """Return the strategy with a name in `STRATEGIES`."""
     space = template.space(task)
     assert space is not None
-    kind: type[Strategy] = getattr(strategy, STRATEGIES[name])
-    return kind(task, space, seeds, rng, models.of(template))
+    if name == "evolution":
+        return GuidedEvolution(task, space, seeds, rng, models.of(template))
+    return {"climb": HillClimbing, "random": RandomSampling}[name](task, space, seeds, rng)
 
 
 class _Tuning:
