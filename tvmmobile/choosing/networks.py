@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tvmmobile.choosing.pricing import digests_of, package_facts
+from tvmmobile.choosing.pricing import digests_of
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.files import OwnFile, Side, own_file
@@ -16,6 +16,7 @@ from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.load import variants
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, write_text
+from tvmmobile.system.package import package_facts
 
 
 def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> list[Model]:

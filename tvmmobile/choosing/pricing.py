@@ -9,10 +9,9 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
-from tvmmobile import __version__
 from tvmmobile.choosing.sizes import planned_sizes
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.model import Model
@@ -23,10 +22,9 @@ from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.pipeline.variant import import_model
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, sha256_of, write_text
+from tvmmobile.system.package import package_facts
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.search.nearest import estimated_us
-
-_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -129,18 +127,7 @@ def digests_of(file: OwnFile) -> tuple[str, ...] | None:
     return tuple(_sha256(path, path.stat().st_mtime_ns) for path in files_of(file))
 
 
-def package_facts() -> tuple[str, int]:
-    """Return the version of this package and the time of its last change."""
-    return __version__, _newest_source_ns()
-
-
 @lru_cache(maxsize=256)
 def _sha256(path: Path, changed_ns: int) -> str:
     """Return the hash of a file that was changed last at a time."""
     return sha256_of(path)
-
-
-@cache
-def _newest_source_ns() -> int:
-    """Return when this package was last changed."""
-    return max(path.stat().st_mtime_ns for folder in (_PACKAGE, _PACKAGE / "schedules") for path in folder.rglob("*.py"))

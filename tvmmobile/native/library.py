@@ -15,7 +15,8 @@ from tvmmobile.kernels.codegen import instead_of_libc, pass_context
 from tvmmobile.native.instructions import needed_features
 from tvmmobile.native.layout import PAGE, Layout, make_layout, shared_weights
 from tvmmobile.native.memory import ALIGNMENT
-from tvmmobile.native.parts import CutKernel, cut_parts, write_objects
+from tvmmobile.native.objects import write_objects
+from tvmmobile.native.parts import CutKernel, cut_parts
 from tvmmobile.native.program import Program, read_program
 from tvmmobile.native.sets import CompiledSet, LoweredSet, Suitability, prefix_of_set
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,21 +18,17 @@ import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm.tirx.buffer import buffer_data_pointer_type
-from tvm.tirx.build import codegen_build
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from tvmmobile.graph.precision import BFLOAT16
-from tvmmobile.kernels.codegen import make_target, pass_context
+from tvmmobile.kernels.codegen import make_target
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.native.memory import ALIGNMENT, aligned
-from tvmmobile.system.workers import worker_count
 
 #: Smaller buffers stay on the stack, as in TVM's own lowering (`runtime::kMaxStackAlloca`).
 _STACK_BYTES = 1024
 #: Marks a template's accumulators, see `Kernel.accumulators`.
 _REGISTERS = "disable_lower_builtin"
-#: Among how many object files kernels are dealt out.
-_OBJECTS = 16
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,8 @@ class CutKernel:
 
 
 def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, CutKernel], Any]:
-    """Lower TIR functions, in a pass context: each symbol's parts, named with a prefix, and a module of all of them for `write_objects`."""
+    """Lower TIR functions, in a pass context: each symbol's parts, named with a prefix, and a module of all of them for
+    `objects.write_objects`."""
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
     pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
@@ -72,22 +66,6 @@ def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: s
         kernels[symbol] = CutKernel(tuple(cut.parts), cut.shared.bytes, cut.own.bytes)
         parts.update(cut.functions)
     return kernels, tvm.IRModule(parts)
-
-
-def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
-    """Compile what `cut_parts` returned to `kernels*.o` in a folder, several at a time; each function to the same one everywhere."""
-    functions = sorted(module.functions.items(), key=lambda item: str(item[0].name_hint))
-    shares = [share for first in range(_OBJECTS) if (share := functions[first::_OBJECTS])]
-    paths = [folder / f"kernels{number}.o" for number in range(len(shares))]
-    with ThreadPoolExecutor(worker_count(len(shares))) as threads:
-        list(threads.map(_write_object, shares, repeat(target), paths))
-
-
-def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
-    """Write one of the files, in a pass context of its own: TVM's holds for one thread."""
-    with pass_context():
-        _, finish, _ = tvm.tirx.get_tir_pipeline(PIPELINE)
-        codegen_build(finish()(tvm.IRModule(dict(functions))), make_target(target)).write_to_file(str(path), "o")
 
 
 class _Memory:
