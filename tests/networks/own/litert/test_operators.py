@@ -362,3 +362,34 @@ def test_an_input_that_a_file_lists_twice(tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     path.write_bytes(file.ends([data, data], [out]))
     assert [port.shape for port in load(path).spec.takes] == [(2, 3)]
+
+
+def computed(file: LiteRtFile, data: int, *others: int) -> int:
+    """Return a shape that is computed: the batch of a tensor, and other extents. The batch is open, as in files from Keras."""
+    rank = len(file.graph.tensors[data].shape)
+    file.graph.tensors[data].shapeSignature = [-1, *file.graph.tensors[data].shape[1:]]
+    extents, batch, wanted = (file.tensor(shape, "int32") for shape in ((rank,), (), (1 + len(others),)))
+    file.operator("SHAPE", [data], [extents], "ShapeOptions", outType=schema().TensorType.INT32)
+    bounds = [file.int32(number) for number in (0, 1, 1)]
+    file.operator("STRIDED_SLICE", [extents, *bounds], [batch], "StridedSliceOptions", shrinkAxisMask=1)
+    numbers = [file.tensor((), "int32", np.array(number)) for number in others]
+    file.operator("PACK", [batch, *numbers], [wanted], "PackOptions", valuesCount=1 + len(others))
+    return wanted
+
+
+def test_a_computed_shape_of_a_transposed_convolution() -> None:
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, out = file.tensor(IMAGE), file.tensor((1, 12, 8, 2))
+    weight = file.tensor((2, 3, 3, 3), value=random.standard_normal((2, 3, 3, 3)))
+    strides = {"padding": 0, "strideH": 2, "strideW": 2}
+    file.operator("TRANSPOSE_CONV", [computed(file, data, 12, 8, 2), weight, data], [out], "TransposeConvOptions", **strides)
+    agrees(file.ends([data], [out]), [random.standard_normal(IMAGE, np.float32)])
+
+
+def test_computed_repeats_of_a_token() -> None:
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, tokens, out = file.tensor((1, 5, 6)), file.tensor((1, 1, 6)), file.tensor((1, 6, 6))
+    token = file.tensor((1, 1, 6), value=random.standard_normal((1, 1, 6)))
+    file.operator("TILE", [token, computed(file, data, 1, 1)], [tokens], "TileOptions")
+    file.operator("CONCATENATION", [tokens, data], [out], "ConcatenationOptions", axis=1)
+    agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])

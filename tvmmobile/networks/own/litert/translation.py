@@ -45,7 +45,7 @@ class Translation(Nodes):
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
-        #: Tensors of which the file does not say what they are.
+        #: Tensors of which the file does not say what they are, and constants that are computed from shapes.
         self.known: dict[int, LiteRtTensor] = {}
         #: Types and shapes of what nodes read and return, as far as they are known, where the file leaves extents open.
         self.described: dict[str, Any] = {}
@@ -54,6 +54,10 @@ class Translation(Nodes):
     def tensor(self, number: int) -> LiteRtTensor:
         """Return the file's tensor of this number."""
         return self.known.get(number) or self.network.tensors[number]
+
+    def is_constant(self, number: int) -> bool:
+        """Return whether an operand is a constant, perhaps one that is computed from shapes, or omitted."""
+        return number < 0 or self.tensor(number).value is not None
 
     def value(self, number: int) -> Array:
         """Return a constant of the file; raise `UserError` where it is computed."""
