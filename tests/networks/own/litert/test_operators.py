@@ -393,3 +393,16 @@ def test_computed_repeats_of_a_token() -> None:
     file.operator("TILE", [token, computed(file, data, 1, 1)], [tokens], "TileOptions")
     file.operator("CONCATENATION", [tokens, data], [out], "ConcatenationOptions", axis=1)
     agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])
+
+
+def test_frames_that_the_file_counts_to_the_batch() -> None:
+    """As from Keras's `TimeDistributed`: the file has 1 for an open batch, also where it is a product."""
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, frames, wide, out = file.tensor((1, 5, 6)), file.tensor((1, 6)), file.tensor((1, 4)), file.tensor((1, 5, 4))
+    weight = file.tensor((4, 6), value=random.standard_normal((4, 6)))
+    for number in (data, frames, wide, out):
+        file.graph.tensors[number].shapeSignature = [-1, *file.graph.tensors[number].shape[1:]]
+    file.operator("RESHAPE", [data, file.int32(-1, 6)], [frames], "ReshapeOptions")
+    file.operator("FULLY_CONNECTED", [frames, weight, -1], [wide], "FullyConnectedOptions")
+    file.operator("RESHAPE", [wide, file.int32(-1, 5, 4)], [out], "ReshapeOptions")
+    agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])

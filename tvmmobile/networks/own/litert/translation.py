@@ -8,6 +8,7 @@ thousands differs by one step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,7 @@ class Translation(Nodes):
     def __init__(self, network: LiteRtNetwork) -> None:
         super().__init__()
         self.network = network
-        self.is_open = any(tensor.open for tensor in network.tensors)
+        self.is_open = any(tensor.open for tensor in network.tensors) or _leaves_products_open(network)
         #: Names of the real numbers of a tensor, and whether channels are in front; complex ones are pairs along one more dimension.
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
@@ -147,6 +148,12 @@ class Translation(Nodes):
             raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
         found = _ACTIVATIONS[fused]
         return name if found is None else self.emit(found[0], [name, *map(self.real, found[1])])
+
+
+def _leaves_products_open(network: LiteRtNetwork) -> bool:
+    """Return whether some first dimension is a multiple of an open batch, such as a number of frames: the file has 1 there, too."""
+    pairs = [(operator.inputs[0], operator.outputs[0]) for operator in network.operators if operator.kind == "RESHAPE"]
+    return any(math.prod(network.tensors[one].shape) != math.prod(network.tensors[other].shape) for one, other in pairs)
 
 
 #: Appends ONNX's nodes in place of an operator.
