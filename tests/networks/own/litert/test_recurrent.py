@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from litert_files import LiteRtFile, agrees, refused
+from litert_files import LiteRtFile, agrees, by_litert, network_in, refused
 from own_networks import load, network_of
 
 from tvmmobile.graph.layers import Recurrent
+from tvmmobile.networks.own.litert.file import start_litert
 
 
 def network(seed: int, form: str = "", more: int = 0, **values: Any) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
@@ -65,6 +66,13 @@ def test_bounds_that_memories_do_not_reach(bound: float, more: int) -> None:
 )
 def test_other_forms_are_refused(form: str, values: dict[str, Any], fault: str) -> None:
     assert f"UNIDIRECTIONAL_SEQUENCE_LSTM with {fault}" in refused(network(0, form, **values)[0])
+
+
+def test_the_reference_begins_with_zeros_in_each_call() -> None:
+    content, inputs = network(3)
+    _, compute = start_litert(content, network_in(content))
+    first, second = (compute(inputs)[0].copy() for _ in range(2))
+    assert np.array_equal(first, second) and np.array_equal(first, by_litert(content, inputs)[0])
 
 
 def test_it_is_one_kernel(tmp_path: Path) -> None:
