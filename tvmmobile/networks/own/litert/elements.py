@@ -167,7 +167,9 @@ def reverse(into: Translation, operator: LiteRtOperator, data: str) -> str:
 def one_hot(into: Translation, operator: LiteRtOperator, places: str) -> str:
     """Append `ONE_HOT`."""
     depth, on, off = map(into.value, operator.inputs[1:])
-    inputs = [into.cast(places, np.int64), into.integers(int(depth)), into.constant(np.stack([np.ravel(off)[0], np.ravel(on)[0]]))]
+    places, end = into.cast(places, np.int64), into.constant(np.array(int(depth)))
+    places = into.emit("Where", [into.emit("Less", [places, into.constant(np.array(0))]), end, places])  # ONNX's count from the end
+    inputs = [places, into.integers(int(depth)), into.constant(np.stack([np.ravel(off)[0], np.ravel(on)[0]]))]
     return into.emit("OneHot", inputs, axis=int(operator.options.axis))
 
 
