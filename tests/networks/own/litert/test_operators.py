@@ -158,6 +158,42 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
             shrinkAxisMask=0b10,
         ),
     ),
+    "shrunk of few": (
+        (1, 4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 3), f.int32(1, 1)], [o], "StridedSliceOptions", shrinkAxisMask=2
+        ),
+    ),
+    "both shrunk": (
+        (4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 3), f.int32(1, 1)], [o], "StridedSliceOptions", shrinkAxisMask=3
+        ),
+    ),
+    "few": (
+        (1, 2, 4, 3),
+        lambda f, d, o: f.operator("STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 6), f.int32(1, 2)], [o], "StridedSliceOptions"),
+    ),
+    "backwards": (
+        IMAGE,
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, f.int32(0, 0, 0, 0), f.int32(0, 0, 0, 0), f.int32(1, 1, 1, -1)],
+            [o],
+            "StridedSliceOptions",
+            beginMask=15,
+            endMask=15,
+        ),
+    ),
+    "every other backwards": (
+        (1, 2, 4, 2),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, f.int32(0, -2, 3, 1), f.int32(1, 0, -5, 9), f.int32(1, -2, -1, 1)],
+            [o],
+            "StridedSliceOptions",
+        ),
+    ),
     "mirrored": (
         (1, 8, 5, 3),
         lambda f, d, o: f.operator("MIRROR_PAD", [d, f.int32([0, 0], [1, 1], [0, 1], [0, 0])], [o], "MirrorPadOptions", mode=0),
@@ -406,3 +442,26 @@ def test_frames_that_the_file_counts_to_the_batch() -> None:
     file.operator("FULLY_CONNECTED", [frames, weight, -1], [wide], "FullyConnectedOptions")
     file.operator("RESHAPE", [wide, file.int32(-1, 5, 4)], [out], "ReshapeOptions")
     agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_sums_of_integers(dtype: str) -> None:
+    file = LiteRtFile()
+    data, out, rows = file.tensor((2, 5), dtype), file.tensor((2,), dtype), file.tensor((1, 5), dtype)
+    file.operator("SUM", [data, file.int32(1)], [out], "ReducerOptions")
+    file.operator("SUM", [data, file.int32(0)], [rows], "ReducerOptions", keepDims=True)
+    agrees(file.ends([data], [out, rows]), [np.random.default_rng(3).integers(-9, 10, (2, 5)).astype(dtype)])
+
+
+def test_a_product_of_two_activations() -> None:
+    file, random = LiteRtFile(), np.random.default_rng(3)
+    data, other, out = file.tensor((2, 6)), file.tensor((5, 6)), file.tensor((2, 5))
+    file.operator("FULLY_CONNECTED", [data, other, -1], [out], "FullyConnectedOptions")
+    agrees(file.ends([data, other], [out]), [random.standard_normal((rows, 6), np.float32) for rows in (2, 5)])
+
+
+def test_rows_that_are_joined() -> None:
+    file, random = LiteRtFile(), np.random.default_rng(3)
+    data, weight, out = file.tensor((4, 6)), file.tensor((5, 12), value=random.standard_normal((5, 12))), file.tensor((2, 5))
+    file.operator("FULLY_CONNECTED", [data, weight, -1], [out], "FullyConnectedOptions")
+    agrees(file.ends([data], [out]), [random.standard_normal((4, 6), np.float32)])

@@ -60,6 +60,11 @@ class Translation(Nodes):
         """Return whether an operand is a constant, perhaps one that is computed from shapes, or omitted."""
         return number < 0 or self.tensor(number).value is not None
 
+    def is_whole(self, number: int) -> bool:
+        """Return whether a tensor has whole numbers, which do not stand for real ones."""
+        tensor = self.tensor(number)
+        return tensor.grid is None and tensor.dtype is not None and tensor.dtype.kind in "iu"
+
     def value(self, number: int) -> Array:
         """Return a constant of the file; raise `UserError` where it is computed."""
         found = self.tensor(number).value if number >= 0 else None
