@@ -158,6 +158,42 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
             shrinkAxisMask=0b10,
         ),
     ),
+    "shrunk of few": (
+        (1, 4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 3), f.int32(1, 1)], [o], "StridedSliceOptions", shrinkAxisMask=2
+        ),
+    ),
+    "both shrunk": (
+        (4, 3),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 3), f.int32(1, 1)], [o], "StridedSliceOptions", shrinkAxisMask=3
+        ),
+    ),
+    "few": (
+        (1, 2, 4, 3),
+        lambda f, d, o: f.operator("STRIDED_SLICE", [d, f.int32(0, 2), f.int32(1, 6), f.int32(1, 2)], [o], "StridedSliceOptions"),
+    ),
+    "backwards": (
+        IMAGE,
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, f.int32(0, 0, 0, 0), f.int32(0, 0, 0, 0), f.int32(1, 1, 1, -1)],
+            [o],
+            "StridedSliceOptions",
+            beginMask=15,
+            endMask=15,
+        ),
+    ),
+    "every other backwards": (
+        (1, 2, 4, 2),
+        lambda f, d, o: f.operator(
+            "STRIDED_SLICE",
+            [d, f.int32(0, -2, 3, 1), f.int32(1, 0, -5, 9), f.int32(1, -2, -1, 1)],
+            [o],
+            "StridedSliceOptions",
+        ),
+    ),
     "mirrored": (
         (1, 8, 5, 3),
         lambda f, d, o: f.operator("MIRROR_PAD", [d, f.int32([0, 0], [1, 1], [0, 1], [0, 0])], [o], "MirrorPadOptions", mode=0),
@@ -362,3 +398,70 @@ def test_an_input_that_a_file_lists_twice(tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     path.write_bytes(file.ends([data, data], [out]))
     assert [port.shape for port in load(path).spec.takes] == [(2, 3)]
+
+
+def computed(file: LiteRtFile, data: int, *others: int) -> int:
+    """Return a shape that is computed: the batch of a tensor, and other extents. The batch is open, as in files from Keras."""
+    rank = len(file.graph.tensors[data].shape)
+    file.graph.tensors[data].shapeSignature = [-1, *file.graph.tensors[data].shape[1:]]
+    extents, batch, wanted = (file.tensor(shape, "int32") for shape in ((rank,), (), (1 + len(others),)))
+    file.operator("SHAPE", [data], [extents], "ShapeOptions", outType=schema().TensorType.INT32)
+    bounds = [file.int32(number) for number in (0, 1, 1)]
+    file.operator("STRIDED_SLICE", [extents, *bounds], [batch], "StridedSliceOptions", shrinkAxisMask=1)
+    numbers = [file.tensor((), "int32", np.array(number)) for number in others]
+    file.operator("PACK", [batch, *numbers], [wanted], "PackOptions", valuesCount=1 + len(others))
+    return wanted
+
+
+def test_a_computed_shape_of_a_transposed_convolution() -> None:
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, out = file.tensor(IMAGE), file.tensor((1, 12, 8, 2))
+    weight = file.tensor((2, 3, 3, 3), value=random.standard_normal((2, 3, 3, 3)))
+    strides = {"padding": 0, "strideH": 2, "strideW": 2}
+    file.operator("TRANSPOSE_CONV", [computed(file, data, 12, 8, 2), weight, data], [out], "TransposeConvOptions", **strides)
+    agrees(file.ends([data], [out]), [random.standard_normal(IMAGE, np.float32)])
+
+
+def test_computed_repeats_of_a_token() -> None:
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, tokens, out = file.tensor((1, 5, 6)), file.tensor((1, 1, 6)), file.tensor((1, 6, 6))
+    token = file.tensor((1, 1, 6), value=random.standard_normal((1, 1, 6)))
+    file.operator("TILE", [token, computed(file, data, 1, 1)], [tokens], "TileOptions")
+    file.operator("CONCATENATION", [tokens, data], [out], "ConcatenationOptions", axis=1)
+    agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])
+
+
+def test_frames_that_the_file_counts_to_the_batch() -> None:
+    """As from Keras's `TimeDistributed`: the file has 1 for an open batch, also where it is a product."""
+    random, file = np.random.default_rng(5), LiteRtFile()
+    data, frames, wide, out = file.tensor((1, 5, 6)), file.tensor((1, 6)), file.tensor((1, 4)), file.tensor((1, 5, 4))
+    weight = file.tensor((4, 6), value=random.standard_normal((4, 6)))
+    for number in (data, frames, wide, out):
+        file.graph.tensors[number].shapeSignature = [-1, *file.graph.tensors[number].shape[1:]]
+    file.operator("RESHAPE", [data, file.int32(-1, 6)], [frames], "ReshapeOptions")
+    file.operator("FULLY_CONNECTED", [frames, weight, -1], [wide], "FullyConnectedOptions")
+    file.operator("RESHAPE", [wide, file.int32(-1, 5, 4)], [out], "ReshapeOptions")
+    agrees(file.ends([data], [out]), [random.standard_normal((1, 5, 6), np.float32)])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_sums_of_integers(dtype: str) -> None:
+    file = LiteRtFile()
+    data, out, rows = file.tensor((2, 5), dtype), file.tensor((2,), dtype), file.tensor((1, 5), dtype)
+    file.operator("SUM", [data, file.int32(1)], [out], "ReducerOptions")
+    file.operator("SUM", [data, file.int32(0)], [rows], "ReducerOptions", keepDims=True)
+    agrees(file.ends([data], [out, rows]), [np.random.default_rng(3).integers(-9, 10, (2, 5)).astype(dtype)])
+
+
+def test_a_product_of_two_activations() -> None:
+    file, random = LiteRtFile(), np.random.default_rng(3)
+    data, other, out = file.tensor((2, 6)), file.tensor((5, 6)), file.tensor((2, 5))
+    file.operator("FULLY_CONNECTED", [data, other, -1], [out], "FullyConnectedOptions")
+    agrees(file.ends([data, other], [out]), [random.standard_normal((rows, 6), np.float32) for rows in (2, 5)])
+
+
+def test_rows_that_are_joined() -> None:
+    file, random = LiteRtFile(), np.random.default_rng(3)
+    data, weight, out = file.tensor((4, 6)), file.tensor((5, 12), value=random.standard_normal((5, 12))), file.tensor((2, 5))
+    file.operator("FULLY_CONNECTED", [data, weight, -1], [out], "FullyConnectedOptions")
+    agrees(file.ends([data], [out]), [random.standard_normal((4, 6), np.float32)])

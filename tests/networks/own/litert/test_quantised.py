@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from litert_files import FILE, Array, LiteRtFile, by_litert, quantised_network, schema, translated
+from litert_files import FILE, Array, LiteRtFile, agrees, by_litert, quantised_network, refused, schema, translated
 from own_networks import load
 from quantised import run, run_all
 from quantised_files import in_integers
@@ -230,6 +230,17 @@ def test_a_library(tmp_path: Path, dtype: str, full: bool, board: str) -> None:
         assert [error_when_off(library, steps) for steps in (0, 1, 2)] == [0.0, 0.0, 1.0]
     (theirs,) = by_litert(path.read_bytes(), [image])
     assert (np.abs(output - theirs.astype(float)) / (1 if full else np.float32(30 / 255))).max() < 1.01
+
+
+def test_casts_of_quantised_integers() -> None:
+    """As of inputs that kept their grid: the integers are cast, not the numbers that they stand for."""
+    file = LiteRtFile()
+    data, out, back = file.tensor((1, 4), "int8", None, 0.3, 3), file.tensor((1, 4)), file.tensor((1, 4), "int8", None, 0.3, 3)
+    file.operator("CAST", [data], [out], "CastOptions", inDataType=9, outDataType=0)
+    content = file.ends([data], [out])
+    agrees(content, [np.array([[-128, 1, 3, 127]], np.int8)])
+    file.operator("CAST", [out], [back], "CastOptions", inDataType=0, outDataType=9)
+    assert "CAST to quantised integers" in refused(file.ends([data], [back]))
 
 
 def test_constants_behind_the_file() -> None:

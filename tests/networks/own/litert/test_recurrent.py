@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from litert_files import LiteRtFile, agrees, refused
+from litert_files import LiteRtFile, agrees, by_litert, network_in, refused
 from own_networks import load, network_of
 
 from tvmmobile.graph.layers import Recurrent
+from tvmmobile.networks.own.litert.file import start_litert
 
 
-def network(seed: int, form: str = "", **values: Any) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
-    """A file of one LSTM with random extents, and its input."""
+def network(seed: int, form: str = "", more: int = 0, **values: Any) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
+    """A file of one LSTM with random extents and `more` steps, and its input."""
     random, file = np.random.default_rng(seed), LiteRtFile()
     steps, batch, inputs, units = (int(n) for n in random.integers(1, 7, 4))
+    steps += more
     time_major = bool(random.integers(2))
     first, second = (steps, batch) if time_major else (batch, steps)
 
@@ -52,6 +54,12 @@ def test_peepholes_agree() -> None:
     agrees(*network(1, "peepholes"))
 
 
+@pytest.mark.parametrize(("bound", "more"), [(10.0, 0), (10.0, 12), (6.0, 0)])
+def test_bounds_that_memories_do_not_reach(bound: float, more: int) -> None:
+    """TensorFlow's converter sets 10 for each LSTM of Keras."""
+    agrees(*network(1, more=more, cellClip=bound))
+
+
 @pytest.mark.parametrize(
     ("form", "values", "fault"),
     [("coupled", {}, "coupled gates"), ("", {"cellClip": 1.0}, "bounds"), ("", {"fusedActivationFunction": 1}, "activation 1")],
@@ -60,8 +68,15 @@ def test_other_forms_are_refused(form: str, values: dict[str, Any], fault: str) 
     assert f"UNIDIRECTIONAL_SEQUENCE_LSTM with {fault}" in refused(network(0, form, **values)[0])
 
 
+def test_the_reference_begins_with_zeros_in_each_call() -> None:
+    content, inputs = network(3)
+    _, compute = start_litert(content, network_in(content))
+    first, second = (compute(inputs)[0].copy() for _ in range(2))
+    assert np.array_equal(first, second) and np.array_equal(first, by_litert(content, inputs)[0])
+
+
 def test_it_is_one_kernel(tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
-    path.write_bytes(network(2)[0])
+    path.write_bytes(network(2, cellClip=10.0)[0])
     found = [node.layer for node in network_of(load(path)).nodes if isinstance(node.layer, Recurrent)]
     assert [layer.cell for layer in found] == ["lstm"] and not found[0].initial

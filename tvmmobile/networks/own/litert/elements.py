@@ -123,6 +123,11 @@ def conversion(into: Translation, operator: LiteRtOperator, data: str) -> str:
     read, result = into.tensor(operator.inputs[0]), into.tensor(operator.outputs[0])
     if result.dtype == np.complex64:
         raise UserError("the network has CAST to complex numbers, which is not supported.", SIMPLER)
+    if result.grid is not None:
+        raise UserError("the network has CAST to quantised integers, which is not supported.", SIMPLER)
+    if read.grid is not None:  # the integers themselves are cast
+        scale, zero = into.steps(read.grid, np.float32)
+        data = into.emit("Add", [into.emit("Round", [into.emit("Div", [data, scale])]), zero])
     if read.dtype == np.complex64:
         data = into.emit("Gather", [data, into.constant(np.array(int(operator.kind == "IMAG")))], axis=-1)
     return into.cast(data, result.dtype)
@@ -167,7 +172,9 @@ def reverse(into: Translation, operator: LiteRtOperator, data: str) -> str:
 def one_hot(into: Translation, operator: LiteRtOperator, places: str) -> str:
     """Append `ONE_HOT`."""
     depth, on, off = map(into.value, operator.inputs[1:])
-    inputs = [into.cast(places, np.int64), into.integers(int(depth)), into.constant(np.stack([np.ravel(off)[0], np.ravel(on)[0]]))]
+    places, end = into.cast(places, np.int64), into.constant(np.array(int(depth)))
+    places = into.emit("Where", [into.emit("Less", [places, into.constant(np.array(0))]), end, places])  # ONNX's count from the end
+    inputs = [places, into.integers(int(depth)), into.constant(np.stack([np.ravel(off)[0], np.ravel(on)[0]]))]
     return into.emit("OneHot", inputs, axis=int(operator.options.axis))
 
 

@@ -1,4 +1,7 @@
-"""Finds extents that a LiteRT file leaves open: it has 1 in their place, and no shapes of dependent tensors."""
+"""Computes constants from shapes, and extents that a LiteRT file leaves open.
+
+It has 1 in their place, and no shapes of dependent tensors.
+"""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ def start_litert(content: bytes, network: LiteRtNetwork) -> tuple[str, Compute]:
         interpreter.allocate_tensors()
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
+        interpreter.reset_all_variables()  # states of recurrent layers, which libraries begin with zeros in each call
         for number, array in zip(inputs, given, strict=True):
             interpreter.set_tensor(number, array)
         interpreter.invoke()

@@ -47,17 +47,19 @@ def transposed_convolution(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def fully_connected(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `FULLY_CONNECTED`: weights O, I."""
+    """Append `FULLY_CONNECTED`: weights O, I, which may be computed."""
     data, weight, *bias = operator.inputs
-    shape, out = into.value(weight).shape, into.tensor(operator.outputs[0]).shape
+    given, shape, out = into.tensor(data).shape, into.tensor(weight).shape, into.tensor(operator.outputs[0]).shape
     if operator.options is not None and operator.options.weightsFormat:
         raise UserError("the network has shuffled weights of FULLY_CONNECTED, which are not supported.", SIMPLER)
     source = into.in_order(data)
-    if len(into.tensor(data).shape) != 2:
+    if given[1:] != shape[1:]:
         source = into.emit("Reshape", [source, into.integers(-1, shape[1])])
-    result = into.emit("Gemm", [source, into.weight(weight, (0, 1)), *_given(into, bias)], transB=1)
+    matrix = into.weight(weight, (0, 1)) if into.is_constant(weight) else into.read(weight, False)
+    result = into.emit("Gemm", [source, matrix, *_given(into, bias)], transB=1)
     if len(out) != 2:
-        result = into.emit("Reshape", [result, into.integers(*out)])
+        rows = given[:-1] if into.is_open and len(out) == len(given) else out[:-1]
+        result = into.emit("Reshape", [result, into.integers(*rows, shape[0])])
     into.write(operator.outputs[0], into.activated(result, operator), False)
 
 
@@ -84,7 +86,9 @@ def reduction(into: Translation, operator: LiteRtOperator) -> None:
     front = rank == 4 and (keep or axes in ([1, 2], [1, 2, 3]))
     places = sorted(TO_LAST[axis] for axis in axes) if front else axes
     name = into.read(data, front)
-    if onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
+    if onnx == "ReduceSum" and into.is_whole(data):
+        result = into.emit(onnx, [name, into.integers(*places)], keepdims=int(keep))
+    elif onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
         mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))
         count = math.prod(into.tensor(data).shape[axis] for axis in axes)
         result = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean

@@ -105,29 +105,36 @@ def slice_of(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def strided_slice(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `STRIDED_SLICE` forwards, with masks for the whole of a dimension and for dimensions that are left out."""
+    """Append `STRIDED_SLICE` of the first dimensions, with masks for the whole of a dimension and for dimensions that are left out."""
     data, options = operator.inputs[0], operator.options
-    begins, ends, steps = (into.value(number).tolist() for number in operator.inputs[1:4])
+    begins, ends, steps = (list(into.value(number).tolist()) for number in operator.inputs[1:4])
     if options.offset:
         ends = [begin + length for begin, length in zip(begins, ends, strict=True)]
-    if options.ellipsisMask or options.newAxisMask or min(steps) < 1:
-        raise UserError("the network has a STRIDED_SLICE with new dimensions or backwards, which is not supported.", SIMPLER)
-    for place, extent in enumerate(into.tensor(data).shape):
+    if options.ellipsisMask or options.newAxisMask:
+        raise UserError("the network has a STRIDED_SLICE with new dimensions, which is not supported.", SIMPLER)
+    for place, extent in enumerate(into.tensor(data).shape[: len(begins)]):
+        backward = steps[place] < 0
         if options.beginMask >> place & 1:
-            begins[place] = 0
+            begins[place] = extent - 1 if backward else 0
         if options.shrinkAxisMask >> place & 1:
-            ends[place] = begins[place] + 1 or extent
+            ends[place], steps[place] = begins[place] + 1 or extent, 1
         elif options.endMask >> place & 1:
-            ends[place] = extent
+            ends[place] = -extent - 1 if backward else extent
     _cut(into, operator, begins, ends, steps)
 
 
 def _cut(into: Translation, operator: LiteRtOperator, begins: Sequence[int], ends: Sequence[int], steps: Sequence[int]) -> None:
-    data, out, rank = operator.inputs[0], into.tensor(operator.outputs[0]).shape, len(begins)
-    front = rank == 4 and len(out) == 4
-    numbers = [into.integers(*map(int, values)) for values in (begins, ends, TO_LAST if front else range(rank), steps)]
-    result = into.emit("Slice", [into.read(data, front), *numbers])
-    if len(out) != rank:
+    data, out, shape = operator.inputs[0], into.tensor(operator.outputs[0]).shape, into.tensor(operator.inputs[0]).shape
+    front = len(shape) == len(out) == 4
+    result, axes = into.read(data, front), [TO_LAST[place] if front else place for place in range(len(begins))]
+    forward = [place for place, step in enumerate(steps) if step > 0]
+    if forward:
+        numbers = [into.integers(*(int(values[place]) for place in forward)) for values in (begins, ends, axes, steps)]
+        result = into.emit("Slice", [result, *numbers])
+    for place in set(range(len(begins))) - set(forward):
+        chosen = range(shape[place])[begins[place] : ends[place] : steps[place]]
+        result = into.emit("Gather", [result, into.integers(*chosen)], axis=axes[place])
+    if len(out) != len(shape):
         result = into.emit("Reshape", [result, into.integers(*out)])
     into.write(operator.outputs[0], result, front, data)
 

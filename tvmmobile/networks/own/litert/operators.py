@@ -134,7 +134,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
                 raise UserError(f"the network has a tensor of a type that is not supported: {into.tensor(number).name}.", SIMPLER)
         begin = len(into.nodes)
         translate(into, operator)
-        if into.is_open:
+        if into.is_open or operator.kind == "SHAPE" or all(into.is_constant(number) for number in operator.inputs):
             settle(into, operator, begin, OPSET)
     for number, name in outputs.items():
         _leave(into, number, name)

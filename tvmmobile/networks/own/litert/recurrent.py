@@ -15,17 +15,20 @@ _INPUT, _STATE, _HOLES, _BIASES, _PROJECTION, _NORMS = range(1, 5), range(5, 9),
 #: ONNX's order among them: input, output, forget, new.
 _GATES, _HOLE_GATES = (0, 3, 1, 2), (0, 2, 1)
 _TANH = 4
+#: Bound of each LSTM that TensorFlow converts from Keras, whose own has none: beyond it, the tanh of a memory is 1 in float32.
+_KERAS_BOUND = 10.0
 
 
 def sequence_lstm(into: Translation, operator: LiteRtOperator) -> None:
     """Append `UNIDIRECTIONAL_SEQUENCE_LSTM`, time or batch first."""
     numbers, options = operator.inputs, operator.options
+    steps, bound = into.tensor(numbers[0]).shape[0 if options.timeMajor else 1], options.cellClip
     given = [place for place, number in enumerate(numbers) if number >= 0]
     beyond = {
         "coupled gates": not set(_INPUT) <= set(given),
         "a projection": bool(set(_PROJECTION) & set(given)),
         "norms": bool(set(_NORMS) & set(given)),
-        "bounds": options.cellClip != 0,
+        "bounds": 0 < bound < min(steps, _KERAS_BOUND),  # a memory grows by at most 1 in each step
         f"activation {options.fusedActivationFunction}": options.fusedActivationFunction != _TANH,
     }
     if found := [name for name, has in beyond.items() if has]:

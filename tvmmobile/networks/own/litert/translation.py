@@ -8,6 +8,7 @@ thousands differs by one step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,12 +41,12 @@ class Translation(Nodes):
     def __init__(self, network: LiteRtNetwork) -> None:
         super().__init__()
         self.network = network
-        self.is_open = any(tensor.open for tensor in network.tensors)
+        self.is_open = any(tensor.open for tensor in network.tensors) or _leaves_products_open(network)
         #: Names of the real numbers of a tensor, and whether channels are in front; complex ones are pairs along one more dimension.
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
-        #: Tensors of which the file does not say what they are.
+        #: Tensors of which the file does not say what they are, and constants that are computed from shapes.
         self.known: dict[int, LiteRtTensor] = {}
         #: Types and shapes of what nodes read and return, as far as they are known, where the file leaves extents open.
         self.described: dict[str, Any] = {}
@@ -54,6 +55,15 @@ class Translation(Nodes):
     def tensor(self, number: int) -> LiteRtTensor:
         """Return the file's tensor of this number."""
         return self.known.get(number) or self.network.tensors[number]
+
+    def is_constant(self, number: int) -> bool:
+        """Return whether an operand is a constant, perhaps one that is computed from shapes, or omitted."""
+        return number < 0 or self.tensor(number).value is not None
+
+    def is_whole(self, number: int) -> bool:
+        """Return whether a tensor has whole numbers, which do not stand for real ones."""
+        tensor = self.tensor(number)
+        return tensor.grid is None and tensor.dtype is not None and tensor.dtype.kind in "iu"
 
     def value(self, number: int) -> Array:
         """Return a constant of the file; raise `UserError` where it is computed."""
@@ -143,6 +153,12 @@ class Translation(Nodes):
             raise UserError(f"the network has activation {fused}, which is not supported.", SIMPLER)
         found = _ACTIVATIONS[fused]
         return name if found is None else self.emit(found[0], [name, *map(self.real, found[1])])
+
+
+def _leaves_products_open(network: LiteRtNetwork) -> bool:
+    """Return whether some first dimension is a multiple of an open batch, such as a number of frames: the file has 1 there, too."""
+    pairs = [(operator.inputs[0], operator.outputs[0]) for operator in network.operators if operator.kind == "RESHAPE"]
+    return any(math.prod(network.tensors[one].shape) != math.prod(network.tensors[other].shape) for one, other in pairs)
 
 
 #: Appends ONNX's nodes in place of an operator.
