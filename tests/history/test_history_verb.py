@@ -107,6 +107,15 @@ def test_modelled_and_measured_are_never_one_series(tmp_path: Path) -> None:
     ]
 
 
+def test_results_of_a_machine_that_hides_its_clock_are_shown(cli: CommandLine, tmp_path: Path) -> None:
+    path, found = tmp_path / "history.sqlite", results(1)
+    with open_history(path, add=True) as history:
+        history.add(replace(found, context=replace(found.context, clock_hz=0.0)), commit(1), "bench")
+    assert "Cortex-A72 at an unknown clock\n" in cli("history", "show", str(path)).out
+    outcome = cli("history", "page", str(path), "--out", str(tmp_path))
+    assert outcome.code == 0 and "at an unknown clock" in (tmp_path / "history.html").read_text(encoding="utf-8")
+
+
 def test_dirty_trees_and_invalid_results_do_not_count(cli: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     with open_history(path, add=True) as history:

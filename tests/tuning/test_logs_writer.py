@@ -17,6 +17,7 @@ from conftest import CommandLine
 from log_samples import PI, content, old_log, read_log, some_records, write_log
 
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import set_aside
 from tvmmobile.tuning.database import Database, writing
 
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--trials", "1")
@@ -118,6 +119,15 @@ def test_merge_and_rescore_wait_for_nobody(cli: CommandLine, tmp_path: Path, log
         outcome = cli("logs", *words)
         assert outcome.code == 1 and f"error: {holder.complaint}{logs}.\n" in outcome.err
     assert content(logs) == before
+
+
+def test_a_writer_may_set_its_directory_aside(logs: Path) -> None:
+    write_log(logs)
+    with writing(logs, PI.device):
+        set_aside(logs)
+    assert not logs.exists() and len(list(logs.parent.iterdir())) == 1
+    with writing(logs, PI.device):
+        pass
 
 
 def test_the_lock_follows_no_link(tmp_path: Path, logs: Path) -> None:

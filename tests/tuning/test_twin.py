@@ -113,6 +113,7 @@ def test_a_board_without_records_is_compiled_for_as_its_twin_is(tmp_path: Path) 
     kernels = build(job).library.manifest()["kernels"]
     twins = build(virtual).library.manifest()["kernels"]
     assert [(kernel["name"], kernel["schedule"]) for kernel in kernels] == [(kernel["name"], kernel["schedule"]) for kernel in twins]
+    assert all(kernel["course"] == [] and kernel["why"].startswith("by records modelled on pi4-virtual: ") for kernel in kernels)
     assert all(kernel["latency_us"] is None and "modelled on pi4-virtual; never measured here" in kernel["record"] for kernel in kernels)
 
 

@@ -23,7 +23,18 @@ from pydantic_core import to_json
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.history.commits import Commit
-from tvmmobile.results.file import Context, Count, KernelResult, Latency, NotNegative, Positive, PositiveCount, Results, VariantResult
+from tvmmobile.results.file import (
+    Clock,
+    Context,
+    Count,
+    KernelResult,
+    Latency,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    Results,
+    VariantResult,
+)
 from tvmmobile.system.errors import UserError, one_line, shown
 from tvmmobile.system.files import make_folders
 from tvmmobile.system.json_files import place, reader_of
@@ -93,7 +104,7 @@ class Entry:
     device: str
     board: str
     cpu: str
-    clock_hz: Positive
+    clock_hz: Clock
     kind: Kind
     timing_model: str
     versions: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvmmobile.gate.report import kernel_line
 from tvmmobile.history.series import CommitHistory, ExplainedStep, Series
 from tvmmobile.history.steps import CONFIDENCE
-from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, plural, signed
+from tvmmobile.results.report.wording import UNKNOWN, clean, clock, latency_ms, plural, signed
 
 #: Kernels that are listed for a step; JSON has them all.
 MOST_KERNELS = 5
@@ -53,7 +53,7 @@ def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:
 
 def where(series: Series) -> str:
     """Return the device and the origin of a series' latencies."""
-    place = f"{series.current.cpu} at {series.clock_hz / 1e9:g} GHz"
+    place = f"{series.current.cpu} at {clock(series.clock_hz)}"
     board = "" if series.kind == "modelled" else f" on {series.current.board}"
     return f"{series.device}: {series.kind}{board}, {place}"
 

@@ -135,11 +135,19 @@ def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:
 def _kernel_entries(job: VariantJob, planned: PlannedVariant) -> list[dict[str, Any]]:
     """Return the manifest's entries on the kernels of a plan."""
     database, basis = planned.database, planned.basis
-    steps = planned.steps if basis is database else tuple(replace(step, price=_unmeasured(step.price, basis)) for step in planned.steps)
+    measured = basis is database
+    steps = planned.steps if measured else tuple(_unmeasured(step, basis) for step in planned.steps)
     ranks = _ranks(job, database, planned.steps)
     macs = [sum(node.macs for node in planned.network.nodes[step.first : step.last + 1]) for step in steps]
     return [
-        kernel_entry(step, planned.choices[step.task].schedule, count, ranks, basis, planned.zeros(step))
+        kernel_entry(
+            step,
+            planned.choices[step.task].schedule,
+            count,
+            ranks,
+            database.trials(step.task).course() if measured else (),
+            planned.zeros(step),
+        )
         for step, count in zip(steps, macs, strict=True)
     ]
 
@@ -152,9 +160,11 @@ def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
     return line
 
 
-def _unmeasured(price: Price, basis: Database) -> Price:
-    """Return a price from another device's records without its latency."""
-    return Price(None, f"{price.source}, modelled on {basis.identity.device}; never measured here")
+def _unmeasured(step: PlannedKernel, basis: Database) -> PlannedKernel:
+    """Return a kernel that was chosen by another device's records: without its latency, and the reason with their origin."""
+    device = basis.identity.device
+    price = Price(None, f"{step.price.source}, modelled on {device}; never measured here")
+    return replace(step, price=price, reason=f"by records modelled on {device}: {step.reason}")
 
 
 def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]) -> dict[Task, float | None]:

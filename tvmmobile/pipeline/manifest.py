@@ -20,7 +20,6 @@ from tvmmobile.running.manifest import MANIFEST_VERSION
 from tvmmobile.running.manifest import write_manifest as write
 from tvmmobile.system.environment import TVM_FFI_VERSION, TVM_VERSION
 from tvmmobile.system.files import sha256_of
-from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, PlannedKernel
 
 
@@ -66,13 +65,18 @@ def _device_entries(job: VariantJob) -> dict[str, Any]:
 
 
 def kernel_entry(
-    step: PlannedKernel, schedule: Schedule, macs: int, ranks: Mapping[Task, float | None], basis: Database, zeros: float | None = None
+    step: PlannedKernel,
+    schedule: Schedule,
+    macs: int,
+    ranks: Mapping[Task, float | None],
+    course: Sequence[tuple[int, float]] = (),
+    zeros: float | None = None,
 ) -> dict[str, Any]:
     """Return the manifest's entry for a kernel.
 
     Args:
         ranks: correlations with a twin's records, where there is one.
-        basis: database whose records decided.
+        course: course of the kernel's search on the device; see `KernelResult`.
         zeros: share of its weights that a sparse kernel leaves out.
     """
     return {
@@ -85,7 +89,7 @@ def kernel_entry(
         "record": step.price.source,
         "why": step.reason,
         "least_bytes": step.task.least_bytes,
-        "course": basis.trials(step.task).course(),
+        "course": course,
         **({"rank_correlation": ranks[step.task]} if step.task in ranks else {}),
         **({} if zeros is None else {"zeros": round(zeros, 4)}),
     }

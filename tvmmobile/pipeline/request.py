@@ -76,7 +76,20 @@ def jobs_of(
         _check_takes_images(model)
     for model in found:
         states_of(model.spec, options.stateful)
-    return [variant_job(model, profile, logs.all, out, options, dump_ir, _calibration(model, options)) for model in found]
+    jobs = [variant_job(model, profile, logs.all, out, options, dump_ir, _calibration(model, options)) for model in found]
+    _check_names(jobs)
+    return jobs
+
+
+def _check_names(jobs: Sequence[VariantJob]) -> None:
+    """Raise `UserError` if two libraries would be one file."""
+    stems = [job.stem for job in jobs]
+    for job, stem in zip(jobs, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise UserError(
+                f"two networks are called {job.library.spec.variant}.",
+                "Give each another name: load(…, name=…) names a module, and a file's name is that of its network.",
+            )
 
 
 def jobs_for(

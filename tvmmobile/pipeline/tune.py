@@ -101,7 +101,7 @@ def _run(
         # Each in a folder of its own: a cluster's workers return whole folders.
         folder = held.enter_context(scratch("prepared"))
         jobs = [replace(job, prepared=folder / str(number) / "network.npz") for number, job in enumerate(jobs)]
-        variants = _imported(workers, jobs, listener)
+        variants = _imported(workers, [replace(job, logs=()) for job in jobs] if asked.fresh else jobs, listener)
         if asked.fresh and logs.target.exists():
             with writing(logs.target, board.profile.name):  # not from under a run that writes there
                 set_aside(logs.target)

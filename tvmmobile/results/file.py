@@ -37,6 +37,8 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e18)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
+#: Core clocks in Hz; 0 where a machine hides its clock.
+Clock = Annotated[float, Field(ge=0, le=1e12)]
 #: Latencies in microseconds: a nanosecond to eleven days.
 Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -75,7 +77,7 @@ class Context:
     device: str
     board: str
     cpu: str
-    clock_hz: Annotated[float, Field(ge=0, le=1e12)]
+    clock_hz: Clock
     kind: Kind
     timing_model: str | None
     modelled_terms: str

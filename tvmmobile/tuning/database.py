@@ -320,7 +320,7 @@ def writing(directory: Path, device: str) -> Iterator[None]:
             make_folders(path.parent)
             stack.enter_context(filelock.FileLock(path, timeout=0))
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-            stack.callback(path.write_text, "")
+            stack.callback(_without_owner, path)
         except filelock.Timeout as error:
             raise UserError(
                 f"{_owner(path)} is writing tuning records of {device} to {directory}.", "Wait for it to finish, or name another directory."
@@ -328,6 +328,12 @@ def writing(directory: Path, device: str) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"tuning records cannot be written to {directory}: {error.strerror}.", "Name another directory.") from error
         yield
+
+
+def _without_owner(path: Path) -> None:
+    """Empty a writer's lock; its folder may have been set aside."""
+    with suppress(OSError):
+        path.write_text("", encoding="utf-8")
 
 
 def _owner(path: Path) -> str:

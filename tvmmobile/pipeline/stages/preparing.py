@@ -16,8 +16,9 @@ from tvmmobile.tuning.regions import VariantTasks
 def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: Progress) -> list[VariantTasks]:
     """Prepare every variant; return their candidate kernels in the order of `jobs`. Raises `UserError` where one cannot be imported."""
     found: dict[ModelSpec, VariantTasks] = {}
-    without_logs = [replace(job, logs=(), returns_prepared=True) for job in jobs]  # they need not travel
-    for job, tasks in workers.run(variant_tasks, without_logs, build_timeout_s(jobs)):
+    # Logs need not travel, unless layers are chosen by their latency.
+    preparing = [replace(job, logs=() if job.options.max_drop is None else job.logs, returns_prepared=True) for job in jobs]
+    for job, tasks in workers.run(variant_tasks, preparing, build_timeout_s(jobs)):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
     return [found[job.spec] for job in jobs]
