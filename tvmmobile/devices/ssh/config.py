@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import glob
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,13 +11,12 @@ from pathlib import Path
 
 import paramiko
 
+from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
 from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
-SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 #: Key files in the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_DEEPEST_INCLUDE = 16
 # Both end up in a proxy's command, parts of which a shell interprets.
 _HOST = re.compile(r"[\w:%][\w.:%-]*")
 _USER = re.compile(r"[\w.][\w.@+-]*")
@@ -103,7 +101,7 @@ def route_to(destination: str, port: int | None) -> Route:
 
 def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
     given = ["Host *", *([f"User {user}"] if user else []), *([f"Port {port}"] if port is not None else [])]
-    lines = [*given, *_config_lines(Path.home() / ".ssh" / "config", 0, "Host *"), *_config_lines(SYSTEM_CONFIG, 0, "Host *")]
+    lines = [*given, *user_and_system_lines()]
     try:
         found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
     except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
@@ -113,60 +111,17 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
     return found
 
 
-def _config_lines(path: Path, depth: int, section: str) -> list[str]:
-    """Return a configuration file's lines, with those of the files it includes: paramiko skips them. `section` is the one it is read in."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}.", "Make it readable, or remove it.") from error
-    lines = [section]
-    for line in text.splitlines():
-        keyword, values = [*line.replace("=", " ", 1).split(None, 1), "", ""][:2]
-        if keyword.lower() in {"host", "match"}:
-            section = line
-        if keyword.lower() != "include" or depth >= _DEEPEST_INCLUDE:
-            lines.append(line)
-            continue
-        for pattern in _words(values):
-            for included in sorted(glob.glob(str(_folder(path) / _expanded(pattern)))):
-                lines += _config_lines(Path(included), depth + 1, section)
-        lines.append(section)  # an included file's last section ends with that file
-    return lines
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:  # a quote that is never closed
-        return text.split()
-
-
-def _expanded(name: str) -> Path:
-    """Return a path with `~` replaced; unchanged if it names an unknown user or cannot be a path."""
-    try:
-        return Path(name).expanduser()
-    except (RuntimeError, ValueError):
-        return Path(name)
-
-
-def _folder(path: Path) -> Path:
-    """Return the folder for relative names of included files."""
-    return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
-
-
 def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
     named = options.get("identityfile")
     if named:
-        return tuple(_expanded(name) for name in named if name.lower() != "none")
+        return tuple(expanded(name) for name in named if name.lower() != "none")
     return tuple(path for key in _DEFAULT_KEYS if (path := Path.home() / ".ssh" / key).is_file())
 
 
 def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
     mine = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     system = options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
-    return tuple(_expanded(name) for name in _words(f"{mine} {system}") if name.lower() != "none")
+    return tuple(expanded(name) for name in words_of(f"{mine} {system}") if name.lower() != "none")
 
 
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:
