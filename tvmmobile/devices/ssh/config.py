@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,11 +13,14 @@ from pathlib import Path
 import paramiko
 
 from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
+from tvmmobile.system.environment import environment
 from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
 #: Key files in the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+#: Value of IdentityAgent, and name of the variable with the agent's socket.
+_AGENT_VARIABLE = "SSH_AUTH_SOCK"
 # Both end up in a proxy's command, parts of which a shell interprets.
 _HOST = re.compile(r"[\w:%][\w.:%-]*")
 _USER = re.compile(r"[\w.][\w.@+-]*")
@@ -33,7 +37,7 @@ class Route:
         alias: true if `known_as` is a HostKeyAlias, which goes without the port.
         key_files: private keys to try.
         only_these_keys: true if keys of the agent that are not among `key_files` are left alone (IdentitiesOnly).
-        agent: true if the ssh agent is asked at all.
+        agent: the socket of the ssh agent; `None` to ask none.
         proxy: the command whose standard input and output lead to the server; `None` for a TCP connection.
         timeout_s: ConnectTimeout; `None` where it is not set.
         known_hosts: files with host keys.
@@ -47,7 +51,7 @@ class Route:
     alias: bool
     key_files: tuple[Path, ...]
     only_these_keys: bool
-    agent: bool
+    agent: Path | None
     proxy: tuple[str, ...] | None
     timeout_s: float | None
     known_hosts: tuple[Path, ...]
@@ -83,16 +87,17 @@ def route_to(destination: str, port: int | None) -> Route:
         raise DeviceUnavailable(f"the SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
+    log_in_as = options.get("user") or getpass.getuser()
     return Route(
         destination=destination,
         host=host,
         port=number,
-        user=options.get("user") or getpass.getuser(),
+        user=log_in_as,
         known_as=(alias or host).lower(),
         alias=alias is not None,
         key_files=_key_files(options),
         only_these_keys=options.get("identitiesonly") == "yes",
-        agent=options.get("identityagent", "").lower() != "none",
+        agent=_agent(options.get("identityagent", _AGENT_VARIABLE), {"h": host, "n": name, "p": str(number), "r": log_in_as}),
         proxy=_proxy(options, host, number),
         timeout_s=timeout_s,
         known_hosts=_known_hosts(options),
@@ -109,6 +114,19 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
             f"the SSH configuration of {name} cannot be parsed: {error}.", f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config)."
         ) from error
     return found
+
+
+def _agent(named: str, tokens: Mapping[str, str]) -> Path | None:
+    """Return the socket that IdentityAgent names: a path with tokens such as %d, a variable that holds the path, or none."""
+    if named.lower() == "none":
+        return None
+    variables = environment()
+    if named == _AGENT_VARIABLE or (named.startswith("$") and not named.startswith("${")):
+        path = variables.get(named.removeprefix("$"), "")
+        return Path(path) if path else None
+    known = {**tokens, "%": "%", "d": str(Path.home()), "i": str(os.getuid())}
+    path = re.sub("%(.)", lambda found: known.get(found[1], found[0]), named)
+    return expanded(re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), path))
 
 
 def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
