@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from conftest import CommandLine
 from pi4_tree import MODEL, governors
 from registered_boards import SshBoard, make_board, make_home, only_board, register
+from ssh_server import Home, Server, free_port
 from waiting import wait_until
 
+from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.connect import connected
-from tvmmobile.devices.board.hardware import profile_of
-from tvmmobile.devices.board.health import disturbances, read_health
+from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
+from tvmmobile.devices.board.health import Health, disturbances, read_health
 from tvmmobile.devices.board.install import MARK
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
 from tvmmobile.devices.board.link import lease_path
@@ -160,6 +163,13 @@ def test_a_board_without_governors_cannot_be_pinned(board: RegisteredBoard, ssh_
         pass
 
 
+def test_a_board_that_was_joined_twice_runs_one_agent(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
+    twice = HardwareDevice(register(cli, ssh_board, "desk", "--join"))
+    with twice.started() as endpoint, open_session(endpoint, 30):
+        assert len(ssh_board.agents()) == 1
+    assert ssh_board.leftovers() == []
+
+
 def test_what_spoils_a_measurement(board: RegisteredBoard, ssh_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with watching([board]) as watch:
         cool = watch.wait_until_cool(limit_s=5)
@@ -187,3 +197,33 @@ def test_a_watch_finds_its_board_again(board: RegisteredBoard, ssh_board: SshBoa
     ssh_board.server.stop()
     with pytest.raises(DeviceUnavailable, match="does not answer"):
         BoardWatch([board], reconnect_s=0.5).read()
+
+
+def test_a_board_that_is_away_does_not_end_the_run_of_others(board: RegisteredBoard) -> None:
+    gone = board.model_copy(update={"address": board.address.model_copy(update={"port": free_port()})})
+    watch = BoardWatch([gone, board], reconnect_s=60)
+    try:
+        away, cool = watch.wait_until_cool(limit_s=5)
+        assert away == Health() and cool.temperature_c == 45.277
+        assert watch.spoiled((away, cool), watch.read()) == ""
+    finally:
+        watch.close()
+
+
+def test_a_board_that_goes_away_is_given_up_once(board: RegisteredBoard, ssh_board: SshBoard, tmp_path: Path) -> None:
+    other = Server(tmp_path / "other", Home(tmp_path / "user"))
+    second = board.model_copy(update={"address": other.address})
+    watch = BoardWatch([board, second], reconnect_s=3)
+    try:
+        assert all(state.temperature_c == 45.277 for state in watch.read())
+        ssh_board.server.stop()
+        begin = time.monotonic()
+        assert [state.temperature_c for state in watch.read()] == [None, 45.277]
+        waited = time.monotonic() - begin
+        assert watch.read()[0] == Health() and time.monotonic() - begin < waited + 3
+        other.stop()
+        with pytest.raises(DeviceUnavailable, match="does not answer"):
+            watch.read()
+    finally:
+        watch.close()
+        other.stop()

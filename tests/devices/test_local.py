@@ -126,6 +126,9 @@ QEMU_VIRT = {"sys/class/dmi/id/sys_vendor": "QEMU\n", "sys/class/dmi/id/product_
         ({"sys/class/dmi/id/sys_vendor": "Microsoft Corporation\n", "sys/class/dmi/id/product_name": "Virtual Machine\n"}, ""),
         ({"proc/device-tree/model": "linux,dummy-virt\0"}, "QEMU"),
         ({"proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x00\nCPU part\t: 0x051\n"}, "QEMU"),
+        # Virtual machines on a Mac: Apple's framework before macOS 13, and QEMU with HVF.
+        ({"proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x00\nCPU part\t: 0x000\n"}, ""),
+        (QEMU_VIRT | {"proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x61\nCPU part\t: 0x000\n"}, ""),
     ],
 )
 def test_what_emulates_a_machine(tmp_path: Path, files: dict[str, str], emulator: str) -> None:

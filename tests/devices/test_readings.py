@@ -193,7 +193,7 @@ def test_a_device_of_another_version_is_none(tmp_path: Path, monkeypatch: pytest
     path.write_text(json.dumps({"version": 2, "name": "desk", "boards": [board]}))
     with pytest.raises(UserError, match=r"desk\.json does not describe a device: version: ") as caught:
         load_device("desk")
-    assert caught.value.remedy == "Run: tvmmobile device remove desk (and add it again)."
+    assert caught.value.remedy == "Run: tvmmobile device remove desk --keep-files (and add it again)."
 
 
 def test_a_device_without_cores_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import pytest
+from conftest import CommandLine
 
 import tvmmobile as tm
-from tvmmobile.devices.board.registered import AdbAddress, DeviceFile, Facts, LinuxCore, RegisteredBoard, load_device, save_device
+from tvmmobile.devices.board.registered import (
+    AdbAddress,
+    DeviceFile,
+    Facts,
+    LinuxCore,
+    RegisteredBoard,
+    load_device,
+    registered_names,
+    save_device,
+)
 from tvmmobile.pipeline import registration
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+
+
+def _board() -> RegisteredBoard:
+    cores = (LinuxCore(implementer=0x41, part=0xD08, max_hz=1.8e9),)
+    facts = Facts(architecture="aarch64", model="Phone", cores=cores, memory_bytes=4 << 30, system="Android 14", kernel="5.15", libc="")
+    return RegisteredBoard(address=AdbAddress(serial="abc"), directory="/data/x", runner=(), facts=facts, added="today")
 
 
 def test_options_are_checked_before_a_board_is_reached() -> None:
@@ -19,11 +35,23 @@ def test_options_are_checked_before_a_board_is_reached() -> None:
         tm.add_device("desk", ssh="pi@desk", port=0)
 
 
+def test_a_damaged_device_can_be_removed_and_hides_no_other(cli: CommandLine) -> None:
+    damaged = save_device(DeviceFile(name="cut", boards=(_board(),)))
+    damaged.write_text(damaged.read_text()[:50])
+    save_device(DeviceFile(name="whole", boards=(_board(),)))
+    listed = cli("device", "list")
+    assert listed.code == 1 and listed.out.startswith("whole: Phone at adb abc\n")
+    assert "cut.json does not describe a device" in listed.err
+    remedy = listed.err.splitlines()[-1]
+    assert remedy == "Run: tvmmobile device remove cut --keep-files (and add it again)."
+    removed = cli(*remedy.removeprefix("Run: tvmmobile ").partition(" (")[0].split())
+    assert removed.code == 0 and registered_names() == ["whole"], removed.err
+    assert cli("device", "list").code == 0
+    assert cli("device", "remove", "cut", "--keep-files").code == 1
+
+
 def test_progress_is_reported_before_a_board_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = (LinuxCore(implementer=0x41, part=0xD08, max_hz=1.8e9),)
-    facts = Facts(architecture="aarch64", model="Phone", cores=cores, memory_bytes=4 << 30, system="Android 14", kernel="5.15", libc="")
-    board = RegisteredBoard(address=AdbAddress(serial="abc"), directory="/data/x", runner=(), facts=facts, added="today")
-    save_device(DeviceFile(name="desk", boards=(board,)))
+    save_device(DeviceFile(name="desk", boards=(_board(),)))
 
     def unreachable(_address: object) -> None:
         raise DeviceUnavailable("abc does not answer.")

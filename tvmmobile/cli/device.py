@@ -74,14 +74,22 @@ def _print_board(name: str, board: RegisteredBoard) -> None:
 def list_devices() -> None:
     """List the registered devices."""
     from tvmmobile.devices.board.registered import load_device, registered_names
+    from tvmmobile.system.errors import ExitCode, UserError
 
-    names = registered_names()
+    names, damaged = registered_names(), False
     if not names:
         typer.echo("No device is registered; docs/virtual-boards.md lists the virtual boards.")
     for name in names:
-        found = load_device(name)
+        try:
+            found = load_device(name)
+        except UserError as error:
+            typer.echo(f"tvmmobile: error: {error}", err=True)
+            damaged = True
+            continue
         for board in found.boards if found else ():
             _print_board(name, board)
+    if damaged:
+        raise typer.Exit(ExitCode.USAGE)
 
 
 @device.command("check")

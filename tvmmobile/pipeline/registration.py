@@ -103,15 +103,16 @@ def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress =
     """Remove the agent from a device's boards, and forget them.
 
     Args:
-        keep_files: leave the agent on the boards, which then need not answer.
+        keep_files: leave the agent on the boards, which then need not answer; the device's file may be damaged.
         on_progress: called with a sentence before each board is changed.
 
     Raises:
         UserError: there is no such device.
         DeviceUnavailable: a board cannot be reached.
     """
-    found = registered(name)
-    for board in found.boards if not keep_files else ():
+    # With `keep_files` nothing depends on what the device's file says, and it may be damaged.
+    boards = () if keep_files and name in registered_names() else registered(name).boards
+    for board in boards:
         on_progress(f"Removing {board.directory} from {described(board.address)}")
         with connected(board.address) as remote:
             remove_folder(remote, board.directory)

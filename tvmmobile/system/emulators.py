@@ -12,8 +12,10 @@ DESCRIBING = ("sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name", "p
 EMULATED_SLOWDOWN = 20.0
 #: QEMU's machine `virt` and its likes; where their SMBIOS tables are not there, nothing tells KVM from emulation.
 _VIRT = "linux,dummy-virt"
-#: The number in MIDR_EL1 that Arm reserves for software, and QEMU gives its core `max`.
-_SOFTWARE = "CPU implementer\t: 0x00"
+#: The numbers in MIDR_EL1 of QEMU's core `max`; some hypervisors hide the core's own implementer and part behind 0 and 0.
+_MAX = ("CPU implementer\t: 0x00", "CPU part\t: 0x051")
+#: Apple's cores, which QEMU does not model: under HVF they run the programs of QEMU's machines themselves.
+_APPLE = "CPU implementer\t: 0x61"
 
 
 def emulator_described(vendor: str, product: str, model: str, cpuinfo: str) -> str:
@@ -21,9 +23,9 @@ def emulator_described(vendor: str, product: str, model: str, cpuinfo: str) -> s
 
     QEMU names the product of its machines "KVM Virtual Machine" where KVM runs their programs on the cores themselves.
     """
-    if product.startswith("KVM"):
+    if product.startswith("KVM") or _APPLE in cpuinfo:
         return ""
-    if vendor == "QEMU" or product.startswith("QEMU") or "QEMU" in model or model == _VIRT or _SOFTWARE in cpuinfo:
+    if vendor == "QEMU" or product.startswith("QEMU") or "QEMU" in model or model == _VIRT or all(line in cpuinfo for line in _MAX):
         return "QEMU"
     return ""
 

@@ -45,6 +45,41 @@ def test_a_configuration_that_cannot_be_understood(home: Home) -> None:
         route_to("board", None)
 
 
+@pytest.mark.parametrize(
+    ("line", "applies"),
+    [
+        ("Match final all", True),  # in /etc/ssh/ssh_config.d/50-redhat.conf
+        ("Match all", True),
+        ("Match canonical all", False),
+        ("Match Host board originalhost board", True),
+        ("Match host=board # the lab's", True),
+        ("Match host all", False),
+        ("Match originalhost other", False),
+        ("Match localnetwork 10.0.0.0/8", False),
+        ("Match !tagged lab host board", False),
+        ("Host board # the lab's", True),
+        ("Host other # board", False),
+    ],
+)
+def test_sections_apply_as_in_openssh(home: Home, line: str, applies: bool) -> None:
+    home.config(f"{line}\n  ConnectTimeout 7\n  Include port\n  User pi\n")
+    (home.ssh / "port").write_text("Port 2022\n")
+    found = route_to("board", None)
+    assert (found.port, found.timeout_s, found.user) == ((2022, 7.0, "pi") if applies else (22, None, USER))
+
+
+def test_comments_behind_values(home: Home) -> None:
+    home.config(
+        "User pi  # the lab's\nPort=2022 # x\nHostName ten#7 #8\n"
+        "IdentityFile \"~/a #1\" # 'two'\nInclude one # two\nProxyCommand nc -x a=b %h # z\n"
+    )
+    (home.ssh / "one").write_text("ConnectTimeout 7 # seconds\n")
+    found = route_to("board", None)
+    assert (found.user, found.port, found.host, found.timeout_s) == ("pi", 2022, "ten#7", 7.0)
+    assert found.key_files == (home.ssh.parent / "a #1",)
+    assert found.proxy == ("/bin/sh", "-c", "exec nc -x a=b ten#7 # z")
+
+
 def test_a_proxy_command(shared: Server, home: Home, tmp_path: Path) -> None:
     relay = tmp_path / "relay.py"
     relay.write_text(

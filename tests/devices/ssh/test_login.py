@@ -128,3 +128,9 @@ def test_a_key_of_the_agent(shared: Server, home: Home, tmp_path: Path, monkeypa
         home.config("IdentityAgent none\n")
         with pytest.raises(DeviceUnavailable, match="no key to try"):
             connect_ssh(shared.address)
+        monkeypatch.delenv("SSH_AUTH_SOCK")
+        monkeypatch.setenv("OTHER_SOCK", str(tmp_path / "agent"))
+        (home.path / "my agent").symlink_to(tmp_path / "agent")
+        for name in ("$OTHER_SOCK", "${OTHER_SOCK}", '"~/my agent"', '"%d/my agent"  # 1Password'):
+            home.config(f"IdentityAgent {name}\nIdentitiesOnly yes\nIdentityFile {home.key}\n")
+            connect_ssh(shared.address).close()

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from dataclasses import replace
 
 from pydantic import BaseModel
 
@@ -34,7 +35,9 @@ class LinkConfig(BaseModel):
 
 def _serve(config: LinkConfig) -> None:
     loop = HostLoop(config.plan.secret, config.parent)
-    links = [BoardLink(board, config.plan, loop.tracker) for board in config.boards]
+    # A run of its own each: where two addresses lead to one board, its lease lets the first in alone.
+    plans = [replace(config.plan, run=f"{config.plan.run}-{index}") for index in range(len(config.boards))]
+    links = [BoardLink(board, plan, loop.tracker) for board, plan in zip(config.boards, plans, strict=True)]
     deadline = time.monotonic() + config.deadline_s
     for link in links:
         link.start()
@@ -46,7 +49,9 @@ def _serve(config: LinkConfig) -> None:
                 return
             late = time.monotonic() > deadline
             if not loop.announced and any(link.ready for link in links) and (late or all(link.ready or link.problem for link in links)):
-                loop.announce(missing=[problem.as_typed[0] for problem in problems])
+                for problem in problems:
+                    print(f"tvmmobile: {problem.as_typed[0]} Other boards do its work.", file=sys.stderr)
+                loop.announce()
             if not loop.announced and late:
                 say(error_message(DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")))
                 return

@@ -172,7 +172,7 @@ def load_device(name: str) -> DeviceFile | None:
         problem = error.errors()[0] if isinstance(error, ValidationError) else None
         fault = f"{place(problem['loc'])}: {problem['msg']}" if problem else str(error)
         raise UserError(
-            f"{path} does not describe a device: {fault}.", f"Run: tvmmobile device remove {name} (and add it again)."
+            f"{path} does not describe a device: {fault}.", f"Run: tvmmobile device remove {name} --keep-files (and add it again)."
         ) from error
     if device.name != name:
         raise UserError(f"{path} describes {shown(device.name)}.", "Give the file the device's name.")

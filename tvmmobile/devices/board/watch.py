@@ -19,8 +19,14 @@ COOL_S, COOL_POLL_S = 300.0, 5.0
 CAP_S = 30.0
 
 
+#: State of a board that does not answer while others do.
+_AWAY = Health()
+
+
 class BoardWatch:
     """Reads the state of all boards of a device, over separate connections; lost ones are made again.
+
+    A board that never answered, or that stays away, is left out while others answer: these do its work.
 
     Args:
         reconnect_s: longest outage of a board.
@@ -29,10 +35,30 @@ class BoardWatch:
     def __init__(self, boards: Sequence[RegisteredBoard], reconnect_s: float = RECONNECT_S) -> None:
         self._boards, self._reconnect_s = boards, reconnect_s
         self._remotes: dict[int, Remote] = {}
+        #: Boards that have answered and are waited for, and when those left out are asked again.
+        self._present: set[int] = set()
+        self._asked_again: dict[int, float] = {}
 
     def read(self) -> tuple[Health, ...]:
-        """Return the boards' state, in their order; raise `DeviceUnavailable` if one is away, and stays so."""
-        return tuple(self._read(index, board) for index, board in enumerate(self._boards))
+        """Return the boards' state, in their order, empty for those left out; raise `DeviceUnavailable` if all are away, and stay so."""
+        deadline = time.monotonic() + self._reconnect_s
+        while True:
+            faults: dict[int, Exception] = {}
+            states = tuple(self._read(index, faults) for index in range(len(self._boards)))
+            answered = any(state is not _AWAY for state in states)
+            late = time.monotonic() > deadline
+            if answered and (late or not faults.keys() & self._present):
+                self._present -= faults.keys()
+                self._asked_again |= dict.fromkeys(faults, time.monotonic() + self._reconnect_s)
+                return states
+            if late:
+                index, error = next(iter(faults.items()))
+                reason = str(error).splitlines()[0]  # a remedy may follow
+                remedy = "Finished measurements are kept; run it again."
+                raise DeviceUnavailable(f"{described(self._boards[index].address)} does not answer: {reason}", remedy) from error
+            if not answered:
+                self._asked_again.clear()
+            time.sleep(PAUSE_S)
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
         """Return the boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
@@ -48,6 +74,8 @@ class BoardWatch:
     def spoiled(self, before: Sequence[Health], after: Sequence[Health]) -> str:
         """Return why measurements between two states do not count; "" if they do."""
         for board, then, now in zip(self._boards, before, after, strict=True):
+            if _AWAY in (then, now):
+                continue
             if then.boot != now.boot:
                 return "the board was started anew"
             if held := dict.fromkeys((*then.throttled, *now.throttled)):
@@ -65,22 +93,21 @@ class BoardWatch:
         while self._remotes:
             self._remotes.popitem()[1].close()
 
-    def _read(self, index: int, board: RegisteredBoard) -> Health:
-        deadline = time.monotonic() + self._reconnect_s
-        while True:
-            try:
-                if index not in self._remotes:
-                    self._remotes[index] = connect(board.address)
-                return read_health(self._remotes[index], board)
-            except (LinkLost, DeviceUnavailable) as error:
-                if remote := self._remotes.pop(index, None):
-                    remote.close()
-                if time.monotonic() > deadline:
-                    place = described(board.address)
-                    reason = str(error).splitlines()[0]  # a remedy may follow
-                    remedy = "Finished measurements are kept; run it again."
-                    raise DeviceUnavailable(f"{place} does not answer: {reason}", remedy) from error
-            time.sleep(PAUSE_S)
+    def _read(self, index: int, faults: dict[int, Exception]) -> Health:
+        """Return a board's state; `_AWAY` if it is not asked, or does not answer, with the reason in `faults`."""
+        if time.monotonic() < self._asked_again.get(index, 0.0):
+            return _AWAY
+        try:
+            if index not in self._remotes:
+                self._remotes[index] = connect(self._boards[index].address)
+            state = read_health(self._remotes[index], self._boards[index])
+        except (LinkLost, DeviceUnavailable) as error:
+            if remote := self._remotes.pop(index, None):
+                remote.close()
+            faults[index] = error
+            return _AWAY
+        self._present.add(index)
+        return state
 
 
 @contextlib.contextmanager

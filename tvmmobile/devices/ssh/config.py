@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import glob
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -12,13 +12,15 @@ from pathlib import Path
 
 import paramiko
 
+from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
+from tvmmobile.system.environment import environment
 from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
-SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 #: Key files in the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_DEEPEST_INCLUDE = 16
+#: Value of IdentityAgent, and name of the variable with the agent's socket.
+_AGENT_VARIABLE = "SSH_AUTH_SOCK"
 # Both end up in a proxy's command, parts of which a shell interprets.
 _HOST = re.compile(r"[\w:%][\w.:%-]*")
 _USER = re.compile(r"[\w.][\w.@+-]*")
@@ -35,7 +37,7 @@ class Route:
         alias: true if `known_as` is a HostKeyAlias, which goes without the port.
         key_files: private keys to try.
         only_these_keys: true if keys of the agent that are not among `key_files` are left alone (IdentitiesOnly).
-        agent: true if the ssh agent is asked at all.
+        agent: the socket of the ssh agent; `None` to ask none.
         proxy: the command whose standard input and output lead to the server; `None` for a TCP connection.
         timeout_s: ConnectTimeout; `None` where it is not set.
         known_hosts: files with host keys.
@@ -49,7 +51,7 @@ class Route:
     alias: bool
     key_files: tuple[Path, ...]
     only_these_keys: bool
-    agent: bool
+    agent: Path | None
     proxy: tuple[str, ...] | None
     timeout_s: float | None
     known_hosts: tuple[Path, ...]
@@ -85,16 +87,17 @@ def route_to(destination: str, port: int | None) -> Route:
         raise DeviceUnavailable(f"the SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
+    log_in_as = options.get("user") or getpass.getuser()
     return Route(
         destination=destination,
         host=host,
         port=number,
-        user=options.get("user") or getpass.getuser(),
+        user=log_in_as,
         known_as=(alias or host).lower(),
         alias=alias is not None,
         key_files=_key_files(options),
         only_these_keys=options.get("identitiesonly") == "yes",
-        agent=options.get("identityagent", "").lower() != "none",
+        agent=_agent(options.get("identityagent", _AGENT_VARIABLE), {"h": host, "n": name, "p": str(number), "r": log_in_as}),
         proxy=_proxy(options, host, number),
         timeout_s=timeout_s,
         known_hosts=_known_hosts(options),
@@ -103,7 +106,7 @@ def route_to(destination: str, port: int | None) -> Route:
 
 def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
     given = ["Host *", *([f"User {user}"] if user else []), *([f"Port {port}"] if port is not None else [])]
-    lines = [*given, *_config_lines(Path.home() / ".ssh" / "config", 0, "Host *"), *_config_lines(SYSTEM_CONFIG, 0, "Host *")]
+    lines = [*given, *user_and_system_lines()]
     try:
         found: Mapping[str, str] = paramiko.SSHConfig.from_text("\n".join(lines) + "\n").lookup(name)
     except (paramiko.SSHException, ImportError, LookupError, ValueError) as error:
@@ -113,60 +116,30 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
     return found
 
 
-def _config_lines(path: Path, depth: int, section: str) -> list[str]:
-    """Return a configuration file's lines, with those of the files it includes: paramiko skips them. `section` is the one it is read in."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}.", "Make it readable, or remove it.") from error
-    lines = [section]
-    for line in text.splitlines():
-        keyword, values = [*line.replace("=", " ", 1).split(None, 1), "", ""][:2]
-        if keyword.lower() in {"host", "match"}:
-            section = line
-        if keyword.lower() != "include" or depth >= _DEEPEST_INCLUDE:
-            lines.append(line)
-            continue
-        for pattern in _words(values):
-            for included in sorted(glob.glob(str(_folder(path) / _expanded(pattern)))):
-                lines += _config_lines(Path(included), depth + 1, section)
-        lines.append(section)  # an included file's last section ends with that file
-    return lines
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:  # a quote that is never closed
-        return text.split()
-
-
-def _expanded(name: str) -> Path:
-    """Return a path with `~` replaced; unchanged if it names an unknown user or cannot be a path."""
-    try:
-        return Path(name).expanduser()
-    except (RuntimeError, ValueError):
-        return Path(name)
-
-
-def _folder(path: Path) -> Path:
-    """Return the folder for relative names of included files."""
-    return SYSTEM_CONFIG.parent if path.is_relative_to(SYSTEM_CONFIG.parent) else Path.home() / ".ssh"
+def _agent(named: str, tokens: Mapping[str, str]) -> Path | None:
+    """Return the socket that IdentityAgent names: a path with tokens such as %d, a variable that holds the path, or none."""
+    if named.lower() == "none":
+        return None
+    variables = environment()
+    if named == _AGENT_VARIABLE or (named.startswith("$") and not named.startswith("${")):
+        path = variables.get(named.removeprefix("$"), "")
+        return Path(path) if path else None
+    known = {**tokens, "%": "%", "d": str(Path.home()), "i": str(os.getuid())}
+    path = re.sub("%(.)", lambda found: known.get(found[1], found[0]), named)
+    return expanded(re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), path))
 
 
 def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
     named = options.get("identityfile")
     if named:
-        return tuple(_expanded(name) for name in named if name.lower() != "none")
+        return tuple(expanded(name) for name in named if name.lower() != "none")
     return tuple(path for key in _DEFAULT_KEYS if (path := Path.home() / ".ssh" / key).is_file())
 
 
 def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
     mine = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     system = options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
-    return tuple(_expanded(name) for name in _words(f"{mine} {system}") if name.lower() != "none")
+    return tuple(expanded(name) for name in words_of(f"{mine} {system}") if name.lower() != "none")
 
 
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import shlex
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+from paramiko.agent import AgentSSH
 
 from tvmmobile.devices.ssh.config import Route
 from tvmmobile.devices.ssh.keys import fingerprint_of
@@ -141,18 +143,19 @@ def _refused(route: Route, tried: _TriedKeys) -> DeviceUnavailable:
 
 @contextlib.contextmanager
 def _agent_keys(route: Route) -> Iterator[list[Any]]:
-    if not route.agent:
+    """Yield the agent's keys, which sign as long as the context lasts; an agent with invalid answers counts as absent."""
+    if route.agent is None:
         yield []
         return
-    try:
-        agent = paramiko.Agent()
-    except (paramiko.SSHException, OSError):
-        yield []  # an agent with invalid answers counts as absent
-        return
-    try:
+    agent = AgentSSH()  # paramiko's own Agent knows SSH_AUTH_SOCK alone
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(str(route.agent))
+            agent._connect(connection)
+        except (paramiko.SSHException, OSError, ValueError):
+            yield []
+            return
         yield list(agent.get_keys())
-    finally:
-        agent.close()
 
 
 def _candidates(route: Route, agent_keys: list[Any], tried: _TriedKeys) -> Iterator[_Candidate]:
