@@ -7,7 +7,9 @@ manifest, a .json, lies beside it.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import weakref
 from ctypes import CDLL, POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
@@ -51,9 +53,9 @@ class Network:
         self._function("describe").restype = POINTER(Description)
         self._function("message").restype = c_char_p
         net = self.description = self._function("describe")().contents
-        self._memory = np.empty(1024 + 8, np.uint8)  # an instance must not move
-        self._instance = c_void_p(self._memory.ctypes.data + -self._memory.ctypes.data % 8)
+        self._instance = (c_uint64 * 128)()  # must not move, nor be freed before its threads have ended
         self._call("init", INTERFACE, self._instance, byref(Options(threads=threads)))
+        self._end = weakref.finalize(self, end, self._function("free"), self._instance, os.getpid())
         self.inputs = [self._tensor(net.inputs[i]) for i in range(net.input_count)]
         self.outputs = [self._tensor(net.outputs[i]) for i in range(net.output_count)]
         self._workspace = self._aligned(net.workspace_bytes)
@@ -66,8 +68,8 @@ class Network:
         return self.outputs
 
     def close(self) -> None:
-        """End the library's threads."""
-        self._call("free", self._instance)
+        """End the library's threads, as happens when nothing refers to the network any more."""
+        self._end()
 
     def _function(self, name):
         return getattr(self._c, f"{self._prefix}_{name}")
@@ -84,6 +86,12 @@ class Network:
 
     def _tensor(self, tensor: Tensor) -> np.ndarray:
         return self._aligned(tensor.bytes).view(tensor.type.decode()).reshape(tensor.shape[: tensor.rank])
+
+
+def end(free, instance, process: int) -> None:
+    """End the threads of an instance; a forked process has none of them."""
+    if process == os.getpid():
+        free(instance)
 
 
 def main() -> None:

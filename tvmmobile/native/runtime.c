@@ -375,11 +375,13 @@ static void pin(uint64_t cpus, uint32_t lane) {
 #endif
 }
 
-/* Signals are for the program's own threads. */
+/* Signals are for the program's own threads, other than what tells of a thread's own fault, and 32 to 34, with which C libraries reach each
+ * thread and wait for its answer (setuid). Signal n is bit n - 1. */
 static void block_signals(void) {
 #if defined(__linux__)
-  uint64_t all = ~UINT64_C(0);
-  system_call(SYS_rt_sigprocmask, 0L /* SIG_BLOCK */, (long)&all, 0L, (long)sizeof all);
+  uint64_t faults = 1u << 3 | 1u << 4 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 30; /* SIGILL, TRAP, BUS, FPE, SEGV, SYS */
+  uint64_t blocked = ~(faults | UINT64_C(7) << 31);
+  system_call(SYS_rt_sigprocmask, 0L /* SIG_BLOCK */, (long)&blocked, 0L, (long)sizeof blocked);
 #endif
 }
 

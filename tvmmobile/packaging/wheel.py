@@ -29,6 +29,8 @@ _INIT = '''\
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,19 @@ from .network import Network, Port
 __all__ = ["Network", "Port", "network", "run"]
 __version__ = "{release}"
 LIBRARY = Path(__file__).with_name("library.so")
+_loading = threading.Lock()
+os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 @functools.cache
+def _network() -> Network:
+    return Network(LIBRARY)
+
+
 def network() -> Network:
     """Return the network that `run` uses; it is loaded at the first call."""
-    return Network(LIBRARY)
+    with _loading:
+        return _network()
 
 
 def run(*inputs: Any) -> Any:
@@ -57,7 +66,7 @@ from pathlib import Path
 
 from .check import main
 
-sys.exit(main(Path(__file__).parent, {tolerance!r}))
+sys.exit(main(Path(__file__).parent, {tolerance!r}, {quantised!r}))
 '''
 _DESCRIPTION = """\
 {title}, compiled for {core} by tvmmobile {version}.
@@ -103,7 +112,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
     library.reference()  # raises for a damaged one
     files = {
         f"{name}/__init__.py": _INIT.format(**about).encode(),
-        f"{name}/__main__.py": _MAIN.format(tolerance=library.tolerance).encode(),
+        f"{name}/__main__.py": _MAIN.format(tolerance=library.tolerance, quantised=facts.quantised).encode(),
         f"{name}/py.typed": b"",
         **{f"{name}/{module}.py": (_MODULES / f"{module}.py").read_bytes() for module in ("network", "check")},
         f"{name}/library.so": library.path.read_bytes(),

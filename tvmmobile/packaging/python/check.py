@@ -14,8 +14,13 @@ from .network import Network  # of the package that this file is copied to
 _RUNS = 20
 
 
-def main(folder: Path, tolerance: float) -> int:
-    """Print what was found; return 1 if the network does not compute what it should."""
+def main(folder: Path, tolerance: float, quantised: bool) -> int:
+    """Print what was found; return 1 if the network does not compute what it should.
+
+    Args:
+        tolerance: largest share of the largest magnitude by which an output may differ; of integers, the largest share that may differ.
+        quantised: bytes are steps of a scale, so that those one apart agree.
+    """
     with np.load(folder / "library.reference.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
     network = Network(folder / "library.so")
@@ -23,7 +28,7 @@ def main(folder: Path, tolerance: float) -> int:
     expected = [arrays[key] for key in _keys(arrays, "output")]
     found = network.run(*inputs)
     outputs = [found] if isinstance(found, np.ndarray) else list(found)
-    error = max(map(_error, outputs, expected))
+    error = max(_error(*pair, quantised) for pair in zip(outputs, expected))  # noqa: B905 - Python 3.9 has no `strict`
     times = []
     for _ in range(_RUNS):
         begin = time.perf_counter()
@@ -31,7 +36,8 @@ def main(folder: Path, tolerance: float) -> int:
         times.append(1e3 * (time.perf_counter() - begin))
     network.close()
     good = error <= tolerance
-    share = f"error {error:.2g} of the largest magnitude, {tolerance:.2g} is allowed"
+    measure = "the largest magnitude" if all(output.dtype.kind == "f" for output in outputs) else "the largest magnitude or of the integers"
+    share = f"error {error:.2g} of {measure}, {tolerance:.2g} is allowed"
     print(f"{'agrees' if good else 'disagrees'} with its reference output: {share}")
     median = statistics.median(times)
     print(f"{median:.3f} ms with {network.threads} thread{'s' * (network.threads > 1)}: median of {_RUNS} runs by this machine's clock")
@@ -42,7 +48,13 @@ def _keys(arrays: dict[str, np.ndarray], name: str) -> list[str]:
     return [name] if name in arrays else [f"{name}{number}" for number in range(sum(key.startswith(name) for key in arrays))]
 
 
-def _error(output: np.ndarray, expected: np.ndarray) -> float:
+def _error(output: np.ndarray, expected: np.ndarray, quantised: bool) -> float:
+    """Return the largest difference over the largest magnitude expected, infinite for NaN; of integers, the share that differs."""
+    if expected.dtype.kind != "f":
+        steps = quantised and expected.dtype.itemsize == 1
+        return float(np.mean(np.abs(output.astype(np.int32) - expected) > 1 if steps else output != expected))
+    if not np.isfinite(output).all():
+        return float("inf")
     largest = float(np.abs(expected).max(initial=0.0)) or 1.0
     return float(np.abs(output.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0)) / largest
 

@@ -1,24 +1,28 @@
-"""A compiled network: arrays in, arrays out. Needs NumPy alone."""
+"""A compiled network: arrays in, arrays out. Needs NumPy alone, from 1.19 on, and Python from 3.9 on."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
+import weakref
 from ctypes import CDLL, POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
 
 _INTERFACE = 1  # TVMMOBILE_INTERFACE of the header that these structures follow
 _RGB = 1
-_INSTANCE_BYTES = 1024
+_INSTANCE_WORDS = 128
 _FASTEST_THREADS = 4  # flag of the options; the instance's third word is how many they are
-_THREADS_AT = 16
+_LONGEST_RUN_S = 10.0
+_NETWORKS: weakref.WeakSet[Network] = weakref.WeakSet()
 
 
 class _Tensor(Structure):
@@ -94,11 +98,12 @@ class Network:
         self.threads = about.threads if threads is None else threads
         self.inputs = tuple(map(_port, about.inputs[: about.input_count]))
         self.outputs = tuple(map(_port, about.outputs[: about.output_count]))
-        self._lock, self._process = threading.Lock(), 0
-        self._instance: c_void_p | None = None
+        self._lock, self._process = threading.RLock(), 0
+        self._end: weakref.finalize[Any, Any] | None = None
         self._workspace = self._aligned(about.workspace_bytes)
         self._state: Array | None = None
         self._arrays = [self._tensor(port) for port in self.inputs]
+        _NETWORKS.add(self)
         with self._lock:
             self._ready()
 
@@ -110,7 +115,7 @@ class Network:
                 `--image` also takes one picture: `uint8`, `[height, width, 3]`, RGB.
 
         Raises:
-            ValueError: an input has another shape, or there are too few or too many.
+            ValueError: an input has another shape, there are too few or too many, or a number is beyond the network's type of integers.
             TypeError: an input's numbers are not of a type that can become the network's.
         """
         given = [np.asarray(array) for array in inputs]
@@ -130,11 +135,10 @@ class Network:
             self._reset()
 
     def close(self) -> None:
-        """End the network's threads. It starts them again if it is used again."""
+        """End the network's threads, as happens when nothing refers to it any more. It starts them again if it is used again."""
         with self._lock:
-            if self._instance is not None and self._process == os.getpid():
-                self._function("free")(self._instance)
-            self._instance = None
+            if self._end is not None:
+                self._end()
 
     def __enter__(self) -> Network:
         """Return the network itself."""
@@ -146,15 +150,15 @@ class Network:
 
     def _ready(self) -> None:
         """Initialise an instance, unless this process has one: threads do not live on in a forked child."""
-        if self._instance is not None and self._process == os.getpid():
+        process = os.getpid()
+        if self._end is not None and self._end.alive and self._process == process:
             return
-        self._memory = np.zeros(_INSTANCE_BYTES + 8, np.uint8)  # an instance must not move
-        address = self._memory.ctypes.data + -self._memory.ctypes.data % 8
-        instance = c_void_p(address)
+        instance = (c_uint64 * _INSTANCE_WORDS)()
         flags = 0 if self.threads else _FASTEST_THREADS
         self._call("init", _INTERFACE, instance, byref(_Options(threads=self.threads, flags=flags)))
-        self.threads = self.threads or c_uint64.from_address(address + _THREADS_AT).value
-        self._instance, self._process = instance, os.getpid()
+        self.threads = self.threads or instance[2]
+        self._instance, self._process = instance, process
+        self._end = weakref.finalize(self, _end, self._function("free"), instance, self._lock, process)
         self._reset()
 
     def _reset(self) -> None:
@@ -168,14 +172,17 @@ class Network:
     def _run(self, given: list[Array], outputs: list[Array]) -> None:
         if len(given) != len(self.inputs):
             raise ValueError(f"the network has {len(self.inputs)} inputs, and {len(given)} are given")
-        for array, port, goal in zip(given, self.inputs, self._arrays, strict=True):
+        for array, port, goal in zip(given, self.inputs, self._arrays):  # noqa: B905 - Python 3.9 has no `strict`
             if array.shape != port.shape[len(port.shape) - array.ndim :] or any(
                 extent != 1 for extent in port.shape[: -array.ndim or None]
             ):
                 raise ValueError(f"{port.name} has the shape {list(port.shape)}, not {list(array.shape)}" + self._advice(array))
-            if not np.can_cast(array.dtype, port.dtype, "same_kind"):
+            if not _can_become(array.dtype, goal.dtype):
                 raise TypeError(f"{port.name} is {port.dtype}, not {array.dtype}" + self._advice(array))
-            goal[...] = array.reshape(port.shape)
+            with np.errstate(invalid="ignore"):
+                goal[...] = array.reshape(port.shape)
+            if goal.dtype.kind != "f" and not np.array_equal(goal, array.reshape(port.shape)):
+                raise ValueError(f"{port.name} holds numbers that are not {port.dtype}")
         self._call("run", self._instance, _pointers(self._arrays), _pointers(outputs), *self._room(self._workspace), 0)
 
     def _run_picture(self, picture: Array, outputs: list[Array]) -> None:
@@ -219,6 +226,27 @@ class Network:
         dtype = np.dtype(port.dtype)
         size = int(np.prod(port.shape, dtype=np.int64)) * dtype.itemsize
         return self._aligned(size).view(dtype).reshape(port.shape)
+
+
+def _unlock_all() -> None:
+    """Give networks of a forked child locks of their own: the thread that held one is not there."""
+    for network in _NETWORKS:
+        network._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_all)
+
+
+def _end(free: Any, instance: Any, lock: Any, process: int) -> None:
+    """End the threads of an instance, whose memory lives until then; a forked child has none of them."""
+    if process == os.getpid() and lock.acquire(timeout=_LONGEST_RUN_S):  # when Python exits, a daemon thread may be in a run
+        free(instance)
+        lock.release()
+
+
+def _can_become(given: np.dtype[Any], own: np.dtype[Any]) -> bool:
+    """Tell whether an array's type may become a network's: integers are then compared, number by number."""
+    return np.can_cast(given, own, "same_kind") if own.kind == "f" else given.kind in "biuf"
 
 
 def _port(tensor: _Tensor) -> Port:
