@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_same_picture_in_other_forms(tmp_path: Path) -> None:
     Image.open(grey).convert("L").save(grey)
     red, green, blue = read_input(grey, PLAIN).array[0]
     assert (red == green).all() and (red == blue).all()
+
+
+def test_a_rotated_photo_with_a_tag_of_another_type_is_turned(tmp_path: Path) -> None:
+    """Resolutions in text, as some editors write them, cannot be written again by Pillow."""
+    turned, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 0x011A, 2, 3, b"72\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + resolution + struct.pack("<I", 0)
+    for name in ("photo.jpg", "photo.webp"):
+        Image.open(picture(tmp_path / "photo.png", 48, 40)).save(tmp_path / name, exif=exif)
+        assert ", 40×48;" in read_input(tmp_path / name, PLAIN).origin
 
 
 def test_an_image_of_the_networks_size(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tvmmobile.networks.arrays import check_finite, read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
@@ -28,6 +28,29 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", "
 _NOISE = re.compile(r"noise:([1-9]\d{0,4})")
 #: Pillow's modes with at most 8 bits a channel: in others, values above 255 would be clipped silently.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+#: How to turn an image upright, by its orientation in EXIF.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: What Pillow raises for damaged files.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     if path.suffix.lower() != ".npy":
         with _pillow_reads(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = _upright(image)
         return _from_image(upright, str(path), preprocessing)
     array = _load_array(path)
     expected = preprocessing.input_shape
@@ -149,8 +172,14 @@ def _pillow_reads(path: Path) -> Iterator[Image.Image]:
                 yield image
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path} cannot be read as an image: {one_line(error)}.", "Check that it is complete.") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says. Pillow's `exif_transpose` also rewrites the EXIF, which fails where another tag has an odd type."""
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _check_kind(image: Image.Image, source: str, preprocessing: Preprocessing) -> None:
