@@ -189,7 +189,9 @@ def test_labels_are_one_a_class(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_text("".join(f"thing {number}\n" for number in range(CLASSES)))
     assert read_labels(file, CLASSES)[3] == "thing 3"
-    file.write_text("background\n" + file.read_text())
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"\n")  # as Windows begins and some editors end it
+    assert read_labels(file, CLASSES)[0] == "thing 0"
+    file.write_text("background\n" + file.read_text(encoding="utf-8-sig"))
     with pytest.raises(UserError, match="11 lines; the network has 10 classes") as caught:
         read_labels(file, CLASSES)
     assert "background class" in caught.value.remedy
