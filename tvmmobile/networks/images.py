@@ -201,7 +201,7 @@ def _pillow_reads(path: Path) -> Iterator[Image.Image]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF says. Pillow's `exif_transpose` also rewrites the EXIF, which fails where another tag has an odd type."""
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
