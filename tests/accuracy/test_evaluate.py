@@ -26,7 +26,7 @@ from registered_boards import make_board, make_home, register
 import tvmmobile
 from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.cli import run
-from tvmmobile.networks.images import read_input
+from tvmmobile.networks.images import check_header, noise_input, read_input
 from tvmmobile.networks.labelled import LabelledFolder, evenly_spaced, read_folder
 from tvmmobile.networks.models.registry import build_torch_model
 from tvmmobile.networks.models.spec import ModelSpec
@@ -271,6 +271,7 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
     assert compiled.code == 0, compiled.err
     (library,) = (tmp_path / "out").glob("*.so")
     folder = class_folders(tmp_path / "images", "0", "4", "9")
+    np.save(folder / "4" / "ready.npy", read_input(folder / "9" / "photo.png", Preprocessing(NET_SIDE)).array)
 
     def evaluate(*more: str) -> tuple[int, str, str]:
         done = cli("evaluate", str(library), str(folder), "--out", str(tmp_path / "evaluated"), *more)
@@ -284,7 +285,7 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
         with torch.no_grad():
             answer = module(torch.from_numpy(read_input(folder / image["image"], Preprocessing(NET_SIDE)).array))[0]
         assert image["library_top5"] == answer.argsort(descending=True)[:5].tolist()
-    assert (evaluation["evaluated"], evaluation["same_top5"], evaluation["beyond_tolerance"]) == (3, 3, 0)
+    assert (evaluation["evaluated"], evaluation["same_top5"], evaluation["beyond_tolerance"]) == (4, 4, 0)
 
     code, _, message = evaluate()
     assert code == 1 and f"is a network from a file ({'separable' if seed else 'net'})" in message and "--model" in message
@@ -338,6 +339,25 @@ def test_what_is_no_image_is_left_alone(tmp_path: Path) -> None:
     found = read_folder(folder, 10)
     assert [image.name for image in found.images] == ["a/photo.png", "b/ANOTHER.JPEG", "b/photo.png"]
     assert (found.class_folders, found.others) == (3, 1)
+
+
+def test_arrays_in_class_folders_are_inputs(tmp_path: Path) -> None:
+    """A network that takes no images cannot be evaluated otherwise."""
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        np.save(tmp_path / str(number) / "digit.npy", noise_input(number, (1, 1, 28, 28)))
+    images = read_folder(tmp_path, 10).images
+    assert [(image.name, image.label) for image in images] == [("0/digit.npy", 0), ("1/digit.npy", 1)]
+    takes = [Preprocessing(28, channels=1), Preprocessing(28, shape=(1, 28, 28, 1)), Preprocessing(28)]
+    check_header(images[0].path, takes[0])
+    for other in takes[1:]:
+        with pytest.raises(UserError, match=r"holds float32 \[1, 1, 28, 28\], which this network does not take"):
+            check_header(images[0].path, other)
+    for other in takes[:2]:
+        with pytest.raises(UserError, match="is not an array, and the network takes"):
+            check_header(write_image(tmp_path / "photo.png", 0), other)
+    np.save(tmp_path / "pixels.npy", np.zeros((30, 40, 3), np.uint8))
+    check_header(tmp_path / "pixels.npy", takes[2])
 
 
 def test_evenly_spaced(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_same_picture_in_other_forms(tmp_path: Path) -> None:
     Image.open(grey).convert("L").save(grey)
     red, green, blue = read_input(grey, PLAIN).array[0]
     assert (red == green).all() and (red == blue).all()
+
+
+def test_a_rotated_photo_with_a_tag_of_another_type_is_turned(tmp_path: Path) -> None:
+    """Resolutions in text, as some editors write them, cannot be written again by Pillow."""
+    turned, resolution = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 0x011A, 2, 3, b"72\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + resolution + struct.pack("<I", 0)
+    for name in ("photo.jpg", "photo.webp"):
+        Image.open(picture(tmp_path / "photo.png", 48, 40)).save(tmp_path / name, exif=exif)
+        assert ", 40×48;" in read_input(tmp_path / name, PLAIN).origin
 
 
 def test_an_image_of_the_networks_size(tmp_path: Path) -> None:
@@ -179,7 +189,9 @@ def test_labels_are_one_a_class(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_text("".join(f"thing {number}\n" for number in range(CLASSES)))
     assert read_labels(file, CLASSES)[3] == "thing 3"
-    file.write_text("background\n" + file.read_text())
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"\n")  # as Windows begins and some editors end it
+    assert read_labels(file, CLASSES)[0] == "thing 0"
+    file.write_text("background\n" + file.read_text(encoding="utf-8-sig"))
     with pytest.raises(UserError, match="11 lines; the network has 10 classes") as caught:
         read_labels(file, CLASSES)
     assert "background class" in caught.value.remedy

@@ -12,7 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Dense, Gating, IntegerLayer, MaxPool, MeanPool, Pool, Resize
+from tvmmobile.graph.integers import short_multipliers
+from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Dense, Gating, IntegerLayer, LayerParameters, MaxPool, MeanPool, Pool, Resize
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.kernels.integer_reference import compute_integers, random_integers
@@ -51,6 +52,20 @@ def test_a_new_kind_is_quantised_by_its_own_file(written: ModuleType) -> None:
     steps_of_the_input = 0.5 * read.step * layer.terms**0.5 * 4  # errors of rounding are independent: four times their deviation at most
     assert np.abs(network.outputs(data) - exact).max() <= steps_of_the_input + wide.step
     assert found.sums([data]).shape == (1, 1, 1, 8)
+
+
+def test_channels_of_tiny_weights_keep_their_biases() -> None:
+    """Batch norms make such channels: their multipliers are too small to be rounded to short ones, the others' are short as ever."""
+    layer = Conv2d(8, 8, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), 8, clamp=(0.0, 6.0))
+    generator, scale = np.random.default_rng(0), scale_of(0, 6)
+    weight = generator.normal(0, 0.3, layer.weight_shape).astype(np.float32)
+    weight[..., 1:4] *= np.float32([0, 1e-6, 1e-4])
+    step = FlowStep(5, layer, LayerParameters(weight, np.full(8, 1.2, np.float32), ()), (3,))
+    found = integer_step(step, scale, scale)
+    data = scale.quantised(generator.uniform(0, 6, (1, 8, 8, 8)).astype(np.float32))
+    assert np.abs(scale.real(found.output([data])) - step.output((scale.real(data),))).max() <= 2 * scale.step
+    multiplier = found.parameters.multiplier
+    assert found.layer.integers.wide and (multiplier == short_multipliers(multiplier)).tolist() == [True, False, False, False, *[True] * 4]
 
 
 def test_constants_of_a_new_kind_are_drawn_and_reach_the_bounds(written: ModuleType) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -118,6 +120,16 @@ def test_layers_are_kept_for_top1_alone(images: Array) -> None:
     assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons == {}
     labelled = replace(images_of(images), labels=tuple(map(int, theirs)))
     assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons
+
+
+def test_inputs_are_counted_where_the_output_has_no_batch_dimension(images: Array) -> None:
+    flow = trained_flow()
+    right = flow.outputs(images)
+    flat = SimpleNamespace(outputs=lambda batch: flow.outputs(batch).reshape(-1))
+    wrong = SimpleNamespace(outputs=lambda batch: np.roll(flow.outputs(batch), 1, 1).reshape(-1))
+    for labels in ((), tuple(map(int, right.argmax(1)))):
+        compared: Any = mixed._Comparison(cast(Any, flat), replace(images_of(images), labels=labels), Limit(0, "%"))
+        assert compared.holds(flat) and not compared.holds(wrong)
 
 
 def test_kept_layers_stay_in_float32(images: Array) -> None:

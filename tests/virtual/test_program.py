@@ -14,9 +14,10 @@ from conftest import CommandLine
 from own_boards import calibrated_board, own_board, uncalibrated_board
 from region_programs import build_program
 
+from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.terms import TERMS
-from tvmmobile.virtual.program import run_program
+from tvmmobile.virtual.program import _check_end, run_program
 
 
 @pytest.fixture(scope="session")
@@ -234,3 +235,10 @@ def test_a_program_is_found_in_its_sysroot(program: str, tmp_path: Path) -> None
     for name in ("counted", "/usr/bin/counted"):
         run = run_program(load_board("pi4"), [name, "region", "1000"], tmp_path)
         assert 2_000 <= run.core.instructions < 2_100
+
+
+@pytest.mark.parametrize(("code", "complaint"), [(-11, "killed by SIGSEGV."), (-40, "killed by signal 40."), (3, "exited with code 3.")])
+def test_ends_are_named(code: int, complaint: str) -> None:
+    """A real-time signal has no name."""
+    with pytest.raises(UserError, match=complaint):
+        _check_end(code, "program")

@@ -31,7 +31,7 @@ class Ranked:
 def read_labels(path: Path, classes: int) -> list[str]:
     """Return the names in a file, one a line, in the order of the classes; raise `UserError` if their number differs."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}.", "Give a UTF-8 file with one class per line.") from error
     if len(lines) != classes:

@@ -15,7 +15,7 @@ from tvmmobile.accuracy.original import original_of
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.accuracy.suspicions import suspicions
 from tvmmobile.devices.protocol import Device
-from tvmmobile.networks.images import check_image
+from tvmmobile.networks.images import check_header
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.listener import QUIET, Listener
@@ -38,7 +38,7 @@ class Evaluation:
         file: the counts, and every image.
         paths: files that it was written to; none without a folder for it.
         judge: the program that computed the reference, such as `PyTorch`.
-        others: files in class folders without an image's suffix.
+        others: files in class folders that are neither images nor `.npy` files.
     """
 
     file: EvaluationFile
@@ -183,7 +183,7 @@ def _check_headers(images: Sequence[LabelledImage], preprocessing: Preprocessing
     with listener.stage("checking", len(images)) as done:
         for image in images:
             try:
-                check_image(image.path, preprocessing)
+                check_header(image.path, preprocessing)
             except UserError as error:
                 problems.append(error)
                 names.append(image.name)

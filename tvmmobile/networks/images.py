@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tvmmobile.networks.arrays import check_finite, read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
@@ -25,9 +25,34 @@ Array = npt.NDArray[np.float32]
 _IMAGE_CHANNELS = 3
 #: Suffixes of images, as in torchvision's ImageFolder.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+#: Suffixes of files that `read_input` reads.
+INPUT_SUFFIXES = SUFFIXES | {".npy"}
 _NOISE = re.compile(r"noise:([1-9]\d{0,4})")
 #: Pillow's modes with at most 8 bits a channel: in others, values above 255 would be clipped silently.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+#: How to turn an image upright, by its orientation in EXIF.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: What Pillow raises for damaged files.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -61,27 +86,17 @@ def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     """
     if not os.path.isfile(path):
         raise UserError(f"{path} does not exist.", "Give an image or a .npy file.")
-    if not preprocessing.takes_images and path.suffix.lower() != ".npy":
-        shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
-        raise UserError(f"{path} is not an array, and the network takes {shape}.", "Give a .npy: float32, NCHW, normalised.")
-    if path.suffix.lower() != ".npy":
+    if not _holds_array(path, preprocessing):
         with _pillow_reads(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = _upright(image)
         return _from_image(upright, str(path), preprocessing)
-    array = _load_array(path)
-    expected = preprocessing.input_shape
-    if array.dtype == np.float32 and array.shape == expected:
-        array = read_mapped(array)
-        check_finite(str(path), array)
-        return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, expected))} as it is")
-    takes_images = preprocessing.takes_images
-    if takes_images and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size:
+    array = _checked_array(path, preprocessing)
+    if array.dtype == np.uint8:
         return _from_image(Image.fromarray(np.ascontiguousarray(read_mapped(array))), str(path), preprocessing)
-    raise UserError(
-        f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
-        f"Give float32 {list(expected)} (NCHW, normalised){', or uint8 [height, width, 3]' if takes_images else ''}.",
-    )
+    array = read_mapped(array)
+    check_finite(str(path), array)
+    return Input(np.ascontiguousarray(array), f"{path}, float32 {'×'.join(map(str, array.shape))} as it is")
 
 
 def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
@@ -120,10 +135,41 @@ def noise_input(number: int, shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(number).uniform(-(3**0.5), 3**0.5, shape).astype(np.float32)
 
 
-def check_image(path: Path, preprocessing: Preprocessing) -> None:
-    """Read an image's header; raise `UserError` if it shows that `read_input` will refuse the file."""
+def check_header(path: Path, preprocessing: Preprocessing) -> None:
+    """Read the header of an image or array; raise `UserError` if it shows that `read_input` will refuse the file."""
+    if _holds_array(path, preprocessing):
+        _checked_array(path, preprocessing)
+        return
     with _pillow_reads(path) as image:
         _check_kind(image, str(path), preprocessing)
+
+
+def _holds_array(path: Path, preprocessing: Preprocessing) -> bool:
+    """Return whether a file's name is an array's; raise `UserError` for others where the network takes no images."""
+    if path.suffix.lower() == ".npy":
+        return True
+    if not preprocessing.takes_images:
+        shape = f"{preprocessing.channels} channels" if not preprocessing.shape else "×".join(map(str, preprocessing.shape))
+        raise UserError(f"{path} is not an array, and the network takes {shape}.", f"Give a .npy: {_wanted(preprocessing)}.")
+    return False
+
+
+def _wanted(preprocessing: Preprocessing) -> str:
+    """Describe the arrays that need no preprocessing."""
+    return f"float32 {list(preprocessing.input_shape)} ({'' if preprocessing.shape else 'NCHW, '}normalised)"
+
+
+def _checked_array(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.generic]:
+    """Map a `.npy` that the network takes: float32 of its input's shape, or the uint8 pixels of an image."""
+    array, takes_images = _load_array(path), preprocessing.takes_images
+    is_input = array.dtype == np.float32 and array.shape == preprocessing.input_shape
+    is_image = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == _IMAGE_CHANNELS and array.size > 0
+    if not (is_input or (is_image and takes_images)):
+        raise UserError(
+            f"{path} holds {array.dtype} {list(array.shape)}, which this network does not take.",
+            f"Give {_wanted(preprocessing)}{', or uint8 [height, width, 3]' if takes_images else ''}.",
+        )
+    return array
 
 
 def _load_array(path: Path) -> npt.NDArray[np.generic]:
@@ -149,8 +195,14 @@ def _pillow_reads(path: Path) -> Iterator[Image.Image]:
                 yield image
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image.", "Give an image such as PNG or JPEG, or an array in a .npy file.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path} cannot be read as an image: {one_line(error)}.", "Check that it is complete.") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says. Pillow's `exif_transpose` also rewrites the EXIF, which fails where another tag has an odd type."""
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _check_kind(image: Image.Image, source: str, preprocessing: Preprocessing) -> None:

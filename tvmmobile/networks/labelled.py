@@ -1,4 +1,4 @@
-"""Reads labelled images on disk in ImageNet's layout: a folder of images for each class."""
+"""Reads labelled images, or arrays in their place, on disk in ImageNet's layout: a folder for each class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.networks.folders import MOST_ENTRIES
-from tvmmobile.networks.images import SUFFIXES
+from tvmmobile.networks.images import INPUT_SUFFIXES, SUFFIXES
 from tvmmobile.system.errors import UserError, some_of
 
 #: WordNet's identifier of a noun, which names ImageNet's classes.
@@ -20,7 +20,7 @@ _LAYOUT = "Give a folder with a folder for each class: FOLDER/CLASS/IMAGE; or no
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and its class.
+    """An image, or the array of an input, and its class.
 
     Attributes:
         name: the path within the folder, such as `n01440764/ILSVRC2012_val_00000293.JPEG`; valid UTF-8, whatever the file is called.
@@ -56,7 +56,7 @@ class LabelledFolder:
         images: sorted by class folder, then by name.
         class_folders: number of class folders.
         rule: the rule by which class folders became labels, for people, in one line.
-        others: files in class folders without an image's suffix, which were ignored.
+        others: files in class folders that are neither images nor `.npy` files by their names, which were ignored.
     """
 
     path: Path
@@ -81,11 +81,15 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
     found = classes_of(folder, classes, names)
     files = [(name, path) for name in sorted(found.labels) for path in _visible(folder / name) if os.path.isfile(path)]
     images = tuple(
-        LabelledImage(path, plain(f"{name}/{path.name}"), found.labels[name]) for name, path in files if path.suffix.lower() in SUFFIXES
+        LabelledImage(path, plain(f"{name}/{path.name}"), found.labels[name])
+        for name, path in files
+        if path.suffix.lower() in INPUT_SUFFIXES
     )
     count = len(found.labels)
     if not images:
-        raise UserError(f"{folder} has {count} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+        raise UserError(
+            f"{folder} has {count} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}; arrays in .npy."
+        )
     return LabelledFolder(folder, images, count, found.rule, len(files) - len(images))
 
 
@@ -95,7 +99,7 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
     found = sorted(path.name for path in _visible(folder) if os.path.isdir(path))
     if not found:
-        loose = sum(path.suffix.lower() in SUFFIXES for path in _visible(folder))
+        loose = sum(path.suffix.lower() in INPUT_SUFFIXES for path in _visible(folder))
         unlabelled = f", so its {loose} images have no labels" if loose else ""
         raise UserError(f"{folder} has no class folders{unlabelled}.", _LAYOUT)
     if len(found) > classes:

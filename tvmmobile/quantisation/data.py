@@ -14,7 +14,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.arrays import check_finite, read_part
 from tvmmobile.networks.folders import files_below
-from tvmmobile.networks.images import SUFFIXES, noise_count, noise_input, read_input
+from tvmmobile.networks.images import INPUT_SUFFIXES, SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.quantisation.calibration import Images
@@ -44,7 +44,7 @@ class CalibrationData:
         """The file, or the folder's images and `.npy` files at any depth, sorted, without hidden ones. A folder is listed once."""
         if self.place is None:
             return ()
-        return (self.place,) if self.place.is_file() else tuple(files_below(self.place, SUFFIXES | {".npy"}))
+        return (self.place,) if self.place.is_file() else tuple(files_below(self.place, INPUT_SUFFIXES))
 
     def reads(self) -> Mapping[str, Path]:
         """Return the files, by path below the folder that `moved` is given."""

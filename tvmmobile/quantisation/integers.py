@@ -12,6 +12,7 @@ from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.integers import (
     HIGHEST,
     INTEGER_CURVES,
+    LEAST_CONVERTED_SUM,
     LOOKED_UP,
     LOWEST,
     MOST_TOGETHER,
@@ -134,7 +135,7 @@ def integer_step(
     if not layer.has_weights:
         share = np.full(layer.output_shape[-1], layer.term_scale(1.0 if side is None else side.step))
         constants = _constants(step, np.zeros(0, np.int8), read, written)
-        return _scaled(IntegerStep(step, layer, constants, share, read, written, side), keep_remainders)
+        return _scaled(IntegerStep(step, layer, constants, share, read, written, side), keep_remainders, np.zeros_like(share))
     assert step.parameters is not None
     weight, bias = step.parameters.weight.astype(np.float64), step.parameters.bias.astype(np.float64)
     largest = _weight_steps(layer, weight, seven_bits)
@@ -149,7 +150,7 @@ def integer_step(
         constants = replace(constants, table=_table(step.curve, lookup_scale, written))
     addend = keep_remainders and bool(_is_fractional(bias / (read.step * scale.astype(np.float64))).any())
     found = IntegerStep(step, layer.with_facts(addend=addend), constants, scale, read, written, side, lookup_scale, _most(step, written))
-    return with_bias(_scaled(found, keep_remainders), bias)
+    return _scaled(found, keep_remainders, bias)
 
 
 def _table(curve: str, lookup_scale: Scale, written: Scale) -> Array:
@@ -194,8 +195,8 @@ def _most(step: FlowStep, written: Scale | None) -> Array | None:
     return most if most is not None and most.min() < most.max() else None
 
 
-def _scaled(step: IntegerStep, keep_remainders: bool) -> IntegerStep:
-    """Set the step's multipliers and the bias that compensates its input's zero point."""
+def _scaled(step: IntegerStep, keep_remainders: bool, bias: Array) -> IntegerStep:
+    """Set the step's multipliers and its bias, which is given in real numbers and also compensates its input's zero point."""
     scale = step.read.step * step.weight_scale.astype(np.float64)
     parameters, stored = step.parameters, step.lookup_scale or step.written
     written = 1.0 if stored is None else stored.step
@@ -207,11 +208,14 @@ def _scaled(step: IntegerStep, keep_remainders: bool) -> IntegerStep:
         parameters = replace(parameters, scale_side=float(np.float32(step.side.step / written)))
     multiplier = (scale / written).astype(np.float32)
     if not keep_remainders and step.layer.scales_at_once and step.layer.terms <= NARROW_TERMS and multiplier.max(initial=0.0) <= 1:
-        multiplier = short_multipliers(multiplier)
+        short = with_bias(replace(step, parameters=replace(parameters, multiplier=short_multipliers(multiplier))), bias)
+        # Larger sums are converted, and the multiplier of a channel of tiny weights and a large bias would lose most of its bits.
+        converted = short.layer.largest_sums(short.parameters) >= LEAST_CONVERTED_SUM
+        multiplier = np.where(converted, multiplier, short.parameters.multiplier)
     step = replace(step, parameters=replace(parameters, multiplier=multiplier))
     if keep_remainders and step.layer.terms <= NARROW_TERMS and step.layer.rounds_otherwise(step.parameters):
         step = replace(step, layer=step.layer.with_facts(addend=True))
-    return with_bias(step, np.zeros(len(multiplier)))
+    return with_bias(step, bias)
 
 
 def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:

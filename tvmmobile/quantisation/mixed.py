@@ -276,11 +276,15 @@ class _Comparison:
 
     def __init__(self, flow: Flow, data: Images, limit: Limit) -> None:
         self.limit, self._data = limit, data
-        self._expected = np.concatenate([flow.outputs(batch) for batch in data.batches()])
+        self._expected = self._joined(flow.outputs)
 
     def outputs(self, network: IntegerNetwork) -> Array:
         """Return a network's outputs."""
-        return np.concatenate([network.outputs(batch) for batch in self._data.batches()])
+        return self._joined(network.outputs)
+
+    def _joined(self, outputs: Callable[[Array], Array]) -> Array:
+        """Return the outputs for all inputs, one a row: networks whose output has no batch dimension return a batch's in one."""
+        return np.concatenate([outputs(batch).reshape(len(batch), -1) for batch in self._data.batches()])
 
     def holds(self, network: IntegerNetwork) -> bool:
         """Return whether the limit holds."""

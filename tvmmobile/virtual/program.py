@@ -210,7 +210,9 @@ def _run_to_the_end(words: list[str]) -> subprocess.Popen[bytes]:
 
 def _check_end(code: int, name: str) -> None:
     if code < 0:
-        raise UserError(f"{name} was killed by {signal.Signals(-code).name}.", "Run it on a board or under qemu-aarch64 to see why.")
+        known = -code in set(signal.Signals)
+        by = signal.Signals(-code).name if known else f"signal {-code}"
+        raise UserError(f"{name} was killed by {by}.", "Run it on a board or under qemu-aarch64 to see why.")
     if code:
         raise UserError(f"{name} exited with code {code}.", "See the program's own output: only a run that exits with 0 is modelled.")
 
