@@ -291,3 +291,17 @@ def test_shufflenets(name: str) -> None:
 @pytest.mark.parametrize("name", ["shufflenet_v1", "shufflenet_v2"])
 def test_shufflenets_compute_what_pytorch_computes(tmp_path: Path, name: str) -> None:
     checked(build_torch_model(ModelSpec(name, 0.5, 75)).module, (1, 3, 75, 75), tmp_path)
+
+
+def test_a_slice_without_channels() -> None:
+    from tvm import relax
+
+    builder, image = relax.BlockBuilder(), relax.Var("image", relax.TensorType((1, 3, 2, 6), "float32"))
+    with builder.function("main", [image]):
+        with builder.dataflow():
+            written = Written(builder)
+            data = written.conv(image, 4)
+            result = builder.emit_output(written.conv(written.join(written.shuffle(data, 2), written.part(data, 0, 0)), 3))
+        builder.emit_func_output(result)
+    module, data = builder.get(), np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 2, 6)).astype(np.float32)
+    assert relative_error(values_of(order_channels(module), data), values_of(module, data)) <= TOLERANCE

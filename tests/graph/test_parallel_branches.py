@@ -46,6 +46,7 @@ def conv(kernel: int | tuple[int, int], stride: int = 1, groups: int = 1, paddin
         pytest.param([conv(3), conv(3, groups=8)], None, id="dense and depthwise"),
         pytest.param([conv(3), nn.Sequential(conv(1), nn.ReLU())], None, id="with an activation"),
         pytest.param([nn.BatchNorm2d(8), nn.BatchNorm2d(8)], None, id="batch norms"),
+        pytest.param([nn.BatchNorm2d(8), conv((7, 6), padding=0)], None, id="one pixel for all"),
     ],
 )
 def test_a_sum_of_branches(tmp_path: Path, branches: list[nn.Module], layers: list[str] | None) -> None:
@@ -89,4 +90,14 @@ def test_a_branch_with_another_reader_stays(tmp_path: Path) -> None:
 
     network = seeded(*unit(3, 8), Shared(), nn.AdaptiveAvgPool2d(1))
     assert [node.layer.name.partition("_")[0] for node in prepared(network, SHAPE).nodes][:4] == ["pw", "conv", "dw", "pw"]
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    class Whole(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            numbers = (image * 9).to(torch.int32)
+            return (numbers * 2 + numbers * 3).to(torch.float32)
+
+    network = seeded(*unit(3, 8), Whole())
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5

@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 from tvm.relax.dpl import is_op
 
+from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Curve
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Opaque
+from tvmmobile.graph.passes.fold_constants import fold_constants
 
 TOLERANCE = 1e-5
 IMAGE = (1, 3, 9, 9)
@@ -241,3 +243,33 @@ def test_a_residual_around_a_depthwise_convolution_is_part_of_it(tmp_path: Path)
     network = seeded(*unit(3, 8), inner, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     assert [node.layer.name for node in prepared(network, IMAGE).nodes][1] == "dw_9x9_8_k3x3s1x1p1.1.1.1_add_relu"
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        pytest.param(lambda x: torch.log(x.relu() + 1e-12), id="a logarithm"),
+        pytest.param(lambda x: x.relu() / (x.relu() + torch.finfo(torch.float32).tiny), id="a quotient"),
+    ],
+)
+def test_the_smallest_summand_is_not_zero(tmp_path: Path, function: Function) -> None:
+    network = seeded(*unit(3, 8, 3), Lambda(function))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_pixels_are_counted_in_whole_numbers(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8, 3, activation=nn.Tanh()), Lambda(lambda x: x / ((x > 0).sum((2, 3), keepdim=True) + 1)))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_a_constant_of_no_dimensions_keeps_none() -> None:
+    from tvm import relax
+
+    builder, data = relax.BlockBuilder(), relax.Var("data", relax.TensorType((), "int64"))
+    with builder.function("main", [data]):
+        with builder.dataflow():
+            total = builder.emit(relax.op.add(relax.const(2, "int64"), relax.const(3, "int64")))
+            result = builder.emit_output(relax.op.multiply(data, total))
+        builder.emit_func_output(result)
+    (value, *_) = (binding.value for binding in bindings_of(fold_constants(builder.get())["main"]))
+    assert [(list(one.ty.shape), one.value.numpy().tolist()) for one in value.args[1:]] == [([], 5)]

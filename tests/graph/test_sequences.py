@@ -74,6 +74,9 @@ def test_from_onnx(tmp_path: Path) -> None:
         pytest.param(Lambda(lambda x: F.layer_norm(x.transpose(1, 2), (6,)).transpose(1, 2)), ["norm"], id="layer norm"),
         pytest.param(nn.GroupNorm(2, 6), ["groupnorm"], id="group norm"),
         pytest.param(Lambda(lambda x: F.conv1d(x, x[:, :, :3].expand(6, 6, 3), padding=1)), None, id="computed weights"),
+        pytest.param(Lambda(lambda x: x * x.mean(2).unsqueeze(2)), None, id="gated"),
+        pytest.param(Lambda(lambda x: x * x.mean(2).view(1, -1, 1) + x.mean(2).mean()), None, id="gated by a view"),
+        pytest.param(Lambda(lambda x: x * F.batch_norm(x.mean(2), torch.zeros(6), torch.ones(6))[..., None]), None, id="gated by a norm"),
     ],
 )
 def test_between_convolutions(tmp_path: Path, between: nn.Module, expected: list[str] | None) -> None:
@@ -95,6 +98,7 @@ COLUMN = (1, 3, 24, 1)
         pytest.param(Lambda(lambda x: x + torch.arange(6.0)[:, None, None]), None, id="summands of channels"),
         pytest.param(Lambda(lambda x: x * torch.arange(24.0)[:, None]), None, id="factors of places"),
         pytest.param(Lambda(lambda x: x * x.mean((2, 3), keepdim=True)), None, id="gated"),
+        pytest.param(Lambda(lambda x: x * x.mean((2, 3)).reshape(1, -1, 1, 1)), None, id="gated by a view"),
         pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 2)[:, :, 3:27]), None, id="joined and cut"),
         pytest.param(Lambda(lambda x: torch.cat([x, 2 * x], 3).mean(3, keepdim=True)), None, id="two columns"),
         pytest.param(Lambda(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), None, id="halves swapped"),

@@ -67,7 +67,22 @@ class Crosswise(nn.Module):
         return data + data.mean(-1)
 
 
-@pytest.mark.parametrize(("module", "shape"), [(Net(), SHAPE), (Net(mixed=True), SHAPE), (Crosswise(), (4, 3, 2, 2))])
+class Repeated(nn.Module):
+    """A network that repeats the results of all images as often as there are images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        data: torch.Tensor = self.layer(image).mean((2, 3))
+        return data.expand(2, -1, -1) * 2.0
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [(Net(), SHAPE), (Net(mixed=True), SHAPE), (Crosswise(), (4, 3, 2, 2)), (Repeated(), (2, 3, 2, 2))]
+)
 def test_it_computes_the_same(module: nn.Module, shape: tuple[int, ...]) -> None:
     """In Relax's own kernels, before any pass of the compiler's."""
     import tvm

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_networks import error_against_torch, prepared, seeded, unit
+from small_networks import Lambda, error_against_torch, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import Conv2d, Opaque
@@ -101,3 +101,8 @@ def test_joined_with_another_image_it_is_not_turned(tmp_path: Path) -> None:
     layers = [node.layer for node in prepared(network, shape).nodes]
     assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
     assert error_against_torch(network, shape, tmp_path / "net.so") <= TOLERANCE
+
+
+def test_numbers_of_columns_are_not_those_of_channels(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8, 3), nn.ConvTranspose2d(8, 14, 2, 2), Lambda(lambda x: x * torch.arange(14.0)), *unit(14, 5))
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from small_networks import error_against_torch, prepared, seeded, unit
+from small_networks import Lambda, error_against_torch, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import Attention, Opaque
@@ -53,4 +53,14 @@ def test_heads_and_their_values_stay_images(tmp_path: Path) -> None:
     layers = [node.layer for node in prepared(network, IMAGE).nodes]
     assert [type(layer) for layer in layers].count(Attention) == 1
     assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5
+
+
+def test_heads_that_share_their_weights(tmp_path: Path) -> None:
+    def mixed(image: torch.Tensor) -> torch.Tensor:
+        pixels = image.flatten(2)
+        weights = (pixels.transpose(1, 2) @ pixels).reshape(1, 1, 30, 30).softmax(-1)
+        return image.reshape(1, 4, 2, 30) @ weights.transpose(-1, -2)
+
+    network = seeded(*unit(3, 8), Lambda(mixed))
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5

@@ -14,7 +14,7 @@ from network_files import SIDE, module_of, write_pt2, write_python
 from torch import nn
 
 import tvmmobile as tm
-from tvmmobile.networks.frontend import export_torch
+from tvmmobile.networks.frontend import by_torch, export_torch
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.loading import load_again
 from tvmmobile.system.errors import UserError
@@ -124,3 +124,10 @@ def test_a_network_that_cannot_be_exported_prints_no_graph(capfd: pytest.Capture
     with pytest.raises(UserError, match="the network cannot be exported"):
         export_torch(Cut(), [torch.zeros(1, 3, 8, 8)])
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_network_that_changes_its_input_changes_a_copy() -> None:
+    """The library is checked with the same input afterwards."""
+    image = np.ones((1, 3, 4, 4), np.float32)
+    (output,) = by_torch(lambda data: data.sub_(1.0))([image])
+    assert (image == 1.0).all() and (output == 0.0).all()

@@ -104,12 +104,12 @@ def torch_program() -> str:
 
 
 def by_torch(module: Callable[..., Any]) -> Compute:
-    """Return a function that runs a PyTorch module on arrays and returns all tensors that it returns."""
+    """Return a function that runs a PyTorch module on copies of arrays, which it may change, and returns all tensors that it returns."""
     import torch
 
     def compute(inputs: Sequence[Array]) -> tuple[Array, ...]:
         with torch.no_grad():
-            outputs = torch.utils._pytree.tree_leaves(module(*map(torch.from_numpy, inputs)))
+            outputs = torch.utils._pytree.tree_leaves(module(*(torch.from_numpy(array.copy()) for array in inputs)))
         return tuple(output.numpy() for output in outputs)
 
     return compute

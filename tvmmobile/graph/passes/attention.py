@@ -73,13 +73,17 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     weights = _softmax(value.args[0], values)
     scores, factor, added = _scaled(weights.args[0], values) if weights is not None else (None, 1.0, None)
     product: Any = values.get(scores)
-    if operator_of(product) != "relax.matmul":
+    if operator_of(product) != "relax.matmul" or min(len(shape_of(one)) for one in (*value.args, *product.args)) < 2:
         return None
     (*heads, queries, width), (*_, depth, keys) = shape_of(variable), shape_of(product.args[1])
     count = math.prod(heads)
     if shape_of(product)[-2:] != [queries, keys] or math.prod(shape_of(product)) != count * queries * keys:
         return None
-    operands = ((product.args[0], (queries, depth), False), (product.args[1], (keys, depth), True), (value.args[1], (keys, width), False))
+    operands = (
+        (product.args[0], shape_of(product)[:-2], (queries, depth), False),
+        (product.args[1], shape_of(product)[:-2], (keys, depth), True),
+        (value.args[1], heads, (keys, width), False),
+    )
     best: list[_TracedOperand] = []
     groups = 1
     for tried in (divisor for divisor in range(1, count + 1) if count % divisor == 0):
@@ -147,12 +151,13 @@ def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array
 
 
 def _read(
-    operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], extents: tuple[int, int], transposed: bool
+    operand: Any, values: Mapping[Any, Any], heads: tuple[int, int], leading: list[int], extents: tuple[int, int], transposed: bool
 ) -> _TracedOperand | None:
     """Return the earliest tensor that holds an operand's elements in place.
 
     Args:
         heads: groups, and heads of each.
+        leading: extents in front of the product's rows and columns, to which it broadcasts the operand.
         extents: tokens, and elements of each.
         transposed: the operand has them the other way round.
     """
@@ -160,7 +165,7 @@ def _read(
     best, factor, source = None, 1.0, operand
     while True:
         access = Access.through(shape_of(source), chain)
-        place = _place(access, heads, extents, transposed) if access else None
+        place = _place(access.expand([*leading, *access.shape[-2:]]), heads, extents, transposed) if access else None
         best = _TracedOperand(source, place, factor, len(chain)) if place else best
         value: Any = values.get(source)
         step = _factor(value)
@@ -175,11 +180,7 @@ def _read(
 
 def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], transposed: bool) -> HeadView | None:
     """Return the place of an operand's elements in its source; `None` if they are not evenly spaced."""
-    count = math.prod(access.shape) // math.prod(extents)
-    if count not in (1, heads[0], math.prod(heads)):
-        return None
-    groups = 1 if count == 1 else heads[0]
-    parts = access.reshape([groups, count // groups, *(extents[::-1] if transposed else extents)])
+    parts = access.reshape([*heads, *(extents[::-1] if transposed else extents)])
     if parts is None or any(len(factors) > 1 for factors in parts.dimensions):
         return None
     group, head, *inner = (factors[0].stride if factors else 0 for factors in parts.dimensions)

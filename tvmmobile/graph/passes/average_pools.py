@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import is_float32, operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
 
 
@@ -42,8 +42,11 @@ def _in_equal_windows(value: Any, _: Mapping[Any, Any]) -> Any:
 
 
 def _as_mean(call: Any, _: Mapping[Any, Any]) -> Any:
-    """Return a sum over one image's rows and columns, channels first or last, as a multiple of their mean (as in arXiv 2301.00808)."""
-    if operator_of(call) != "relax.sum":
+    """Return a sum over one image's rows and columns, channels first or last, as a multiple of their mean (as in arXiv 2301.00808).
+
+    Relax truncates means of integers.
+    """
+    if operator_of(call) != "relax.sum" or not is_float32(call):
         return None
     data = call.args[0]
     shape, axes = shape_of(data), sorted(int(axis) for axis in call.attrs.axis or ())

@@ -113,7 +113,9 @@ class _Graph:
                 number = parent[number]
             return number
 
-        numbers = {variable: np.unique(moved.origins[..., 0]).tolist() for variable, moved in self.trace.moved.items()}
+        numbers = {
+            variable: np.unique(moved.origins[..., 0]).tolist() for variable, moved in self.trace.moved.items() if moved.origins.size
+        }
         for members in numbers.values():
             for number in members[1:]:
                 parent[top(number)] = top(members[0])

@@ -26,7 +26,7 @@ def _folded(value: Any, values: Mapping[Any, Any]) -> Any:
     arguments = [_known(values.get(argument, argument)) for argument in value.args] if evaluate else [None]
     if evaluate is None or any(argument is None for argument in arguments):
         return None
-    return constant(np.ascontiguousarray(evaluate(arguments, value.attrs)))
+    return constant(np.asarray(evaluate(arguments, value.attrs), order="C"))
 
 
 def _known(argument: Any) -> Any:

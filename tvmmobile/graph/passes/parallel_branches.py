@@ -14,7 +14,7 @@ import numpy as np
 from tvm import relax
 
 from tvmmobile.graph.bindings import readers_of, values_of
-from tvmmobile.graph.expressions import constant_of, operator_of, shape_of
+from tvmmobile.graph.expressions import constant_of, is_float32, operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.passes.rewriting import replace_variables
 
@@ -35,7 +35,8 @@ def parallel_branches(module: Any) -> Any:
             one, other = (branches.get(operand) if operand in single else None for operand in value.args)
             if other and operator_of(value) == "relax.subtract":
                 other = other.times(np.array(-1.0))
-            found = _sum(one, other, shape_of(variable)) if one and other else None
+            same = shape_of(value.args[0]) == shape_of(value.args[1])
+            found = _sum(one, other, shape_of(variable)) if one and other and same else None
             if found is not None:
                 merged[variable] = found
         if found is not None:
@@ -92,7 +93,7 @@ def _branch(value: Any, values: Mapping[Any, Any], branches: Mapping[Any, _Branc
     name = operator_of(value)
     if name == "relax.nn.conv2d":
         return _convolution(value, values)
-    if name not in ("relax.add", "relax.multiply") or len(shape_of(value)) != 4:
+    if name not in ("relax.add", "relax.multiply") or len(shape_of(value)) != 4 or not is_float32(value):
         return None
     constants = [constant_of(operand, values) for operand in value.args]
     known = [array for array in constants if array is not None]
@@ -113,7 +114,7 @@ def _branch(value: Any, values: Mapping[Any, Any], branches: Mapping[Any, _Branc
 def _convolution(call: Any, values: Mapping[Any, Any]) -> _Branch | None:
     attrs, weight = call.attrs, constant_of(call.args[1], values)
     plain = (attrs.data_layout, attrs.kernel_layout) == ("NCHW", "OIHW") and all(int(step) == 1 for step in attrs.dilation)
-    if weight is None or not plain or str(call.ty.dtype) != "float32":
+    if weight is None or not plain or not is_float32(call):
         return None
     stride, padding = (tuple(int(extent) for extent in extents) for extents in (attrs.strides, attrs.padding))
     bias = np.zeros(weight.shape[0])

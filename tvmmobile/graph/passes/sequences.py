@@ -70,9 +70,12 @@ class _SequenceToImage(MainRewriter):
         found = self._image(variable, value)
         if found is None:
             return self.rebuild(value)
-        self.images[variable] = image = self.builder.emit(found)
+        image = self.builder.emit(found)
         if isinstance(image.ty, relax.TupleType):  # which is read through its parts
+            self.images[variable] = image
             return self.rebuild(value)
+        if len(shape_of(image)) == 4:  # unlike a mean without its dimensions
+            self.images[variable] = image
         return image if shape_of(image) == shape_of(variable) else relax.op.reshape(image, shape_of(variable))
 
     def _image(self, variable: Any, value: Any) -> Any:

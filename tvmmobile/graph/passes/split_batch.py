@@ -147,7 +147,7 @@ class _ImageSplitter(MainRewriter):
         rest = [_SharedArgument(argument) for argument in value.args[1:]]
         if name in ("reshape", "broadcast_to"):
             shape, view = _shape(value), getattr(relax.op, name)
-            if shape[:1] != [self.size]:
+            if shape[:1] != [self.size] or (name == "broadcast_to" and len(shape) != len(_shape(data))):
                 return (), None
             return [data], lambda given: view(given[0], [1, *shape[1:]])
         return ([data, *rest], rebuild) if has(value, Trait.PER_IMAGE) or self._keeps_images(name, value) else ((), None)

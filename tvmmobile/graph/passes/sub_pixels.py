@@ -112,8 +112,8 @@ class _TransposedConvRewriter(MainRewriter):
             return None
         if numbers.size == 1 and (pending.shape[1] > 1 or not (numbers.ndim == 4 or operator == _NORM)):
             return relax.const(numbers)
-        axis = 1 if numbers.ndim == 4 else 0
-        return relax.const(pending.spread(numbers, axis)) if numbers.shape[axis] == numbers.size else None
+        axis = 0 if operator == _NORM else numbers.ndim - 3
+        return relax.const(pending.spread(numbers, axis)) if axis >= 0 and numbers.shape[axis] == numbers.size else None
 
 
 def _unfolded(call: Any, new: Any) -> _PendingShuffle | None:

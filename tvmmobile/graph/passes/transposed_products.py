@@ -6,6 +6,7 @@ values nor results are moved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,9 @@ def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
     """Return the value that views of the same elements in the same order show."""
-    while has(value, Trait.RESHAPE) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
+    while has(value, Trait.RESHAPE):
+        shape, source = shape_of(value), shape_of(value.args[0])
+        if shape[-2:] != source[-2:] or math.prod(shape) != math.prod(source):
+            break
         value = values.get(value.args[0])
     return value

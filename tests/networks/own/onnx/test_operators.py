@@ -154,6 +154,26 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         [node("SoftmaxCrossEntropyLoss", "c t")],
         {"t": np.arange(42).reshape(1, 6, 7) % 4},
     ),
+    "attention with one query": (
+        *(13, 1),
+        [
+            *(node("Reshape", "c n", "d"), node("MatMul", "d v", "e"), node("Softmax", "e", "f", axis=-1)),
+            *(node("Unsqueeze", "f o", "g"), node("MatMul", "g d")),
+        ],
+        {"n": ints(1, 21, 8), "v": floats(8), "o": ints(1)},
+    ),
+    "attention with queries that images share": (
+        *(13, 1),
+        [
+            *(
+                node("Reshape", "c n", "d"),
+                node("ReduceMean", "d", "q", axes=[0], keepdims=0),
+                node("Transpose", "d", "k", perm=[0, 1, 3, 2]),
+            ),
+            *(node("MatMul", "q k", "e"), node("Softmax", "e", "f", axis=-1), node("MatMul", "f d")),
+        ],
+        {"n": ints(2, 2, 6, 7)},
+    ),
     "a transposed convolution to a shape": (
         *(13, 1),
         [node("ConvTranspose", "c k", output_shape=[13, 13], strides=[2, 2])],

@@ -19,6 +19,7 @@ from network_files import (
 )
 from own_networks import Files, image_for, load
 from torch import nn
+from torch.export.pt2_archive import PT2ArchiveReader
 
 from tvmmobile.system.errors import UserError
 
@@ -211,3 +212,31 @@ def test_a_pt2_in_training_mode(tmp_path: Path) -> None:
     path = write_pt2(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train(), tmp_path / "net.pt2")
     with pytest.raises(UserError, match=r"changes 1\.running_mean when it runs"):
         load(path)
+
+
+def test_blocks_without_gradients(tmp_path: Path) -> None:
+    """Transformers have them around positions, and blocks without autocasting in them."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 3, 3, 1, 1)
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            data = self.convolution(data)
+            with torch.no_grad():
+                places = torch.arange(data.shape[3], dtype=torch.float32) * 0.1
+                with torch.autocast("cpu", enabled=False):
+                    waves = places.cos() * data.float().relu()
+                largest = waves.amax((2, 3), keepdim=True)
+            return data * waves + largest
+
+    network = nn.Sequential(Block(), Block()).eval()
+    path = write_pt2(network, tmp_path / "net.pt2")
+    with PT2ArchiveReader(io.BytesIO(path.read_bytes())) as archive:
+        assert b"wrap_with_set_grad_enabled" in archive.read_bytes(_MODEL)
+    imported = load(path)
+    data = image_for(imported)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(data)).numpy()
+    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)

@@ -3,8 +3,8 @@
 `torch.export.load` unpickles whatever is not stored as plain tensors, loads compiled code, evaluates the text of symbolic dimensions,
 imports the modules of containers it does not know and of enumerations among a dictionary's keys, and looks operators up by any name
 below `torch`; names go into Python code that it makes from the graph. A network with static shapes needs none of that, so a file with
-any of it is refused. Symbolic dimensions become numbers before: see `pt2/dimensions.py`; blocks that switch autocasting off become part of
-the graph: see `pt2/blocks.py`; and arguments are checked against PyTorch's signatures: see `pt2/arguments.py`.
+any of it is refused. Symbolic dimensions become numbers before: see `pt2/dimensions.py`; blocks without gradients or autocasting become
+part of the graph: see `pt2/blocks.py`; and arguments are checked against PyTorch's signatures: see `pt2/arguments.py`.
 """
 
 from __future__ import annotations
