@@ -69,7 +69,8 @@ class Network:
 
     def close(self) -> None:
         """End the library's threads, as happens when nothing refers to the network any more."""
-        self._end()
+        self._end.detach()
+        self._call("free", self._instance)
 
     def _function(self, name):
         return getattr(self._c, f"{self._prefix}_{name}")
