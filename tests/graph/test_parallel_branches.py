@@ -46,7 +46,6 @@ def conv(kernel: int | tuple[int, int], stride: int = 1, groups: int = 1, paddin
         pytest.param([conv(3), conv(3, groups=8)], None, id="dense and depthwise"),
         pytest.param([conv(3), nn.Sequential(conv(1), nn.ReLU())], None, id="with an activation"),
         pytest.param([nn.BatchNorm2d(8), nn.BatchNorm2d(8)], None, id="batch norms"),
-        pytest.param([nn.BatchNorm2d(8), conv((7, 6), padding=0)], None, id="one pixel for all"),
     ],
 )
 def test_a_sum_of_branches(tmp_path: Path, branches: list[nn.Module], layers: list[str] | None) -> None:
@@ -90,6 +89,12 @@ def test_a_branch_with_another_reader_stays(tmp_path: Path) -> None:
 
     network = seeded(*unit(3, 8), Shared(), nn.AdaptiveAvgPool2d(1))
     assert [node.layer.name.partition("_")[0] for node in prepared(network, SHAPE).nodes][:4] == ["pw", "conv", "dw", "pw"]
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+def test_a_branch_of_one_pixel_is_added_to_all(tmp_path: Path) -> None:
+    branches = Branches(nn.BatchNorm2d(8), conv((7, 6), padding=0))
+    network = nn.Sequential(*unit(3, 8), branches, nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
 
 
