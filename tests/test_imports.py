@@ -38,7 +38,8 @@ PASSES = "graph/passes/"
 HEAVY = {"tvm", "tvm_ffi", "torch", "xgboost", "matplotlib", "onnx", "onnxruntime", "ai_edge_litert"}
 #: Files that are first imported as a network is, a library is written or an agent starts.
 LATE = (
-    *("devices/agents/session.py", "graph/passes/", "native/layout.py", "native/library.py", "native/parts.py", "native/program.py"),
+    *("devices/agents/session.py", "graph/passes/", "native/layout.py", "native/library.py", "native/objects.py"),
+    *("native/parts.py", "native/program.py"),
     *("networks/models/checkpoints.py", "networks/models/network.py", "networks/models/weights.py", "networks/own/"),
     *("networks/resizes.py", "networks/selection.py", "networks/sorting.py", "networks/torch_", "pipeline/precision_"),
     *("pipeline/prepared.py", "quantisation/given.py", "quantisation/lowering.py", "quantisation/prepare.py"),

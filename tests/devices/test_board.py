@@ -15,9 +15,8 @@ from registered_boards import SshBoard, make_board, make_home, only_board, regis
 from ssh_server import Home, Server, free_port
 from waiting import wait_until
 
-from tvmmobile.devices.agents.rpc import open_session
 from tvmmobile.devices.board.connect import connected
-from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
+from tvmmobile.devices.board.hardware import profile_of
 from tvmmobile.devices.board.health import Health, disturbances, read_health
 from tvmmobile.devices.board.install import MARK
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
@@ -161,13 +160,6 @@ def test_a_board_without_governors_cannot_be_pinned(board: RegisteredBoard, ssh_
         path.unlink()
     with connected(board.address) as remote, pytest.raises(DeviceUnavailable, match="no governor"), pinned(remote, board):
         pass
-
-
-def test_a_board_that_was_joined_twice_runs_one_agent(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
-    twice = HardwareDevice(register(cli, ssh_board, "desk", "--join"))
-    with twice.started() as endpoint, open_session(endpoint, 30):
-        assert len(ssh_board.agents()) == 1
-    assert ssh_board.leftovers() == []
 
 
 def test_what_spoils_a_measurement(board: RegisteredBoard, ssh_board: SshBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ WRITES_ITSELF = {
     "tvmmobile/accuracy/noise.py": "inputs in a scratch folder",
     "tvmmobile/networks/own/pt2/archive.py": "an archive in memory",
     "tvmmobile/native/library.py": "sources and objects in a scratch folder",
+    "tvmmobile/native/objects.py": "objects in a scratch folder",
     "tvmmobile/packaging/aar.py": "sources in a scratch folder",
     "tvmmobile/virtual/sysroot.py": "a folder that `made_once` renames as a whole",
     "tvmmobile/pipeline/cluster/worker.py": "a Dask worker's folder",

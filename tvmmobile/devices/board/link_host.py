@@ -11,7 +11,6 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import replace
 
 from pydantic import BaseModel
 
@@ -35,9 +34,7 @@ class LinkConfig(BaseModel):
 
 def _serve(config: LinkConfig) -> None:
     loop = HostLoop(config.plan.secret, config.parent)
-    # A run of its own each: where two addresses lead to one board, its lease lets the first in alone.
-    plans = [replace(config.plan, run=f"{config.plan.run}-{index}") for index in range(len(config.boards))]
-    links = [BoardLink(board, plan, loop.tracker) for board, plan in zip(config.boards, plans, strict=True)]
+    links = [BoardLink(board, config.plan, loop.tracker) for board in config.boards]
     deadline = time.monotonic() + config.deadline_s
     for link in links:
         link.start()
