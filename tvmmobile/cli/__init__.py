@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import signal
@@ -186,9 +185,7 @@ def _complain_of(error: UserError) -> int:
 def _complain(message: str, remedy: str, code: ExitCode) -> int:
     if debug_level() and code not in (ExitCode.USAGE, ExitCode.INTERRUPTED):
         traceback.print_exc()
-    with contextlib.suppress(OSError):  # stderr may be on a full disk, too
-        print(f"tvmmobile: {message}", *([remedy] if remedy else []), sep="\n", file=sys.stderr)
-    streams.fails(sys.stderr)
+    streams.complain(message, remedy)
     return code
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tvmmobile.cli import streams
 from tvmmobile.cli.generated import with_cli_options
 from tvmmobile.cli.options import DeviceName
 from tvmmobile.cli.validate import validate
@@ -83,7 +84,8 @@ def list_devices() -> None:
         try:
             found = load_device(name)
         except UserError as error:
-            typer.echo(f"tvmmobile: error: {error}", err=True)
+            message, remedy = error.as_typed
+            streams.complain(f"error: {message}", remedy)
             damaged = True
             continue
         for board in found.boards if found else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import sys
@@ -70,6 +71,13 @@ def fails(stream: TextIO) -> bool:
         silence(stream)
         return True
     return False
+
+
+def complain(message: str, remedy: str) -> None:
+    """Print on stderr what failed, and what to do about it, each as a line; an empty remedy has none."""
+    with contextlib.suppress(OSError):  # stderr may be on a full disk, too
+        print(f"tvmmobile: {message}", *([remedy] if remedy else []), sep="\n", file=sys.stderr)
+    fails(sys.stderr)
 
 
 def silence(stream: TextIO) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from enum import Flag, auto
 from functools import cache
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of
+from tvmmobile.graph.expressions import operator_of, shape_of
 
 #: The attribute of TIR functions that put the elements of a tensor in order and return where they are.
 ORDERS = "tvmmobile.orders"
@@ -25,7 +26,7 @@ class Trait(Flag):
     UNARY = auto()
     #: No element of the result is negative.
     NON_NEGATIVE = auto()
-    #: The result has the elements of the first argument in the same order; for `broadcast_to` only if it repeats none.
+    #: The result has the elements of the first argument in the same order; for `broadcast_to` only if it repeats none (see `is_view`).
     RESHAPE = auto()
     #: Every element of the result is one of the first argument (see `graph.access`).
     MOVE = auto()
@@ -81,3 +82,8 @@ def operators_with(traits: Trait) -> frozenset[str]:
 def has(value: Any, traits: Trait) -> bool:
     """Return whether an expression is a call of an operator with all of the given traits."""
     return operator_of(value) in operators_with(traits)
+
+
+def is_view(value: Any) -> bool:
+    """Return whether an expression has the elements of its first argument in the same order, each of them once."""
+    return has(value, Trait.RESHAPE) and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))

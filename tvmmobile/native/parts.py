@@ -54,8 +54,10 @@ class CutKernel:
 
 
 def cut_parts(functions: Mapping[str, Any], target: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, CutKernel], Any]:
-    """Lower TIR functions, in a pass context: each symbol's parts, named with a prefix, and a module of all of them for
-    `objects.write_objects`."""
+    """Lower TIR functions in a pass context; return each symbol's parts, and a module of all of them for `objects.write_objects`.
+
+    The names of parts begin with `prefix`.
+    """
     bound = make_target(target)
     module = tvm.tirx.transform.BindTarget(bound.with_host(bound))(tvm.IRModule(dict(functions)))
     pipeline, _, _ = tvm.tirx.get_tir_pipeline(PIPELINE)

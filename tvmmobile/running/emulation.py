@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import platform
 import re
-import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tvmmobile.running.networks import DISAGREES, LACKING, LACKS, checker
 from tvmmobile.system.doctor import TOOLS, install_command, installed, require
 from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.system.programs import signal_name
 from tvmmobile.system.survival import die_with_parent
 from tvmmobile.virtual.board import Board, board_names, load_board
 
@@ -132,7 +132,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, option
 def _failure(code: int, output: str) -> MeasureError:
     """Return the error for a program that ended with a signal, or with a code that `check.c` has for libraries that fail."""
     if code < 0:
-        return MeasureError(f"killed by {signal.Signals(-code).name}", "crashed")  # in the agent's words
+        return MeasureError(f"killed by {signal_name(-code)}", "crashed")  # in the agent's words
     if code == LACKS:
         return MeasureError(LACKING, "load")
     lines = [line.strip() for line in output.splitlines() if line.strip()]

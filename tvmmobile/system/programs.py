@@ -35,6 +35,11 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     return done.stdout
 
 
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as `SIGSEGV`; `signal 40` for one without a name, such as a real-time signal."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
 def zig_program() -> Path | None:
     """Return the program of the package ziglang, which contains clang and lld; `None` if the package is not installed."""
     found = importlib.util.find_spec("ziglang")

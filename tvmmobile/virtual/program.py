@@ -10,7 +10,6 @@ there on, and it runs some eight times as fast before.
 from __future__ import annotations
 
 import shutil
-import signal
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from tvmmobile.system.doctor import require
 from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.system.programs import signal_name
 from tvmmobile.system.scratch import scratch
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
 from tvmmobile.virtual.calibration.fit import calibration_of
@@ -210,9 +210,7 @@ def _run_to_the_end(words: list[str]) -> subprocess.Popen[bytes]:
 
 def _check_end(code: int, name: str) -> None:
     if code < 0:
-        known = -code in set(signal.Signals)
-        by = signal.Signals(-code).name if known else f"signal {-code}"
-        raise UserError(f"{name} was killed by {by}.", "Run it on a board or under qemu-aarch64 to see why.")
+        raise UserError(f"{name} was killed by {signal_name(-code)}.", "Run it on a board or under qemu-aarch64 to see why.")
     if code:
         raise UserError(f"{name} exited with code {code}.", "See the program's own output: only a run that exits with 0 is modelled.")
 

@@ -168,10 +168,10 @@ class HostLoop:
                 self.tracker.handle(key.data)
             yield
 
-    def announce(self, **others: object) -> None:
+    def announce(self) -> None:
         """Tell the process that started this one the tracker's port."""
         self.announced = True
-        say({"port": self.tracker.port, **others})
+        say({"port": self.tracker.port})
 
 
 def _serve(config: HostConfig) -> None:

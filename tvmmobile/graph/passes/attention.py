@@ -20,7 +20,7 @@ from tvmmobile.graph.access import Access
 from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, HeadView, LayerParameters
-from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.operators import Trait, has, is_view
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import FLOAT32
 
@@ -129,8 +129,7 @@ def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
 
 def _ordered(variable: Any, values: Mapping[Any, Any]) -> Any:
     """Follow reshapes back from a variable to the first with the same elements in the same order."""
-    elements = math.prod(shape_of(variable))
-    while has(value := cast(Any, values.get(variable)), Trait.RESHAPE) and math.prod(shape_of(value.args[0])) == elements:
+    while is_view(value := cast(Any, values.get(variable))):
         variable = value.args[0]
     return variable
 

@@ -6,13 +6,12 @@ three dimensions, and a product.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
-from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.operators import is_view
 
 
 def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
@@ -46,8 +45,7 @@ def _swap(operand: Any, values: Mapping[Any, Any]) -> Any:
 
 def _only_moves(value: Any) -> bool:
     """Return whether a value is a view or a permutation of all elements of another tensor."""
-    moves = has(value, Trait.RESHAPE) or operator_of(value) == "relax.permute_dims"
-    return moves and math.prod(shape_of(value)) == math.prod(shape_of(value.args[0]))
+    return is_view(value) or operator_of(value) == "relax.permute_dims"
 
 
 def _swaps_matrices(source: Any, chain: list[Any]) -> bool:

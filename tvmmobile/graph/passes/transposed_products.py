@@ -6,14 +6,13 @@ values nor results are moved.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from tvm import relax
 
 from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
-from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.operators import is_view
 from tvmmobile.graph.passes.rewriting import replace_values
 
 
@@ -45,9 +44,6 @@ def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
     """Return the value that views of the same elements in the same order show."""
-    while has(value, Trait.RESHAPE):
-        shape, source = shape_of(value), shape_of(value.args[0])
-        if shape[-2:] != source[-2:] or math.prod(shape) != math.prod(source):
-            break
+    while is_view(value) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
         value = values.get(value.args[0])
     return value

@@ -49,6 +49,15 @@ def _saved(value: object) -> bytes:
     return stream.getvalue()
 
 
+def _computes(network: nn.Module, path: Path) -> None:
+    """The file of a network, once imported, computes what the network computes."""
+    imported = load(path)
+    data = image_for(imported)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(data)).numpy()
+    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
+
+
 _MODEL = "models/model.json"
 _WEIGHTS = "data/weights/model_weights_config.json"
 _CONSTANTS = "data/constants/model_constants_config.json"
@@ -145,11 +154,7 @@ def test_hyphens_in_module_names_of_a_pt2(tmp_path: Path) -> None:
             return data + self.get_buffer("by-one")
 
     network = nn.Sequential(OrderedDict([("block1-0", nn.Conv2d(3, 4, 1)), ("off-set", Offset())]))
-    imported = load(write_pt2(network, tmp_path / "net.pt2"))
-    data = image_for(imported)
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(data)).numpy()
-    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
+    _computes(network, write_pt2(network, tmp_path / "net.pt2"))
 
 
 @pytest.mark.parametrize("place", ["data/sample_inputs/model.pt", "data/weights/model.pt", "data/constants/model.pt"])
@@ -198,11 +203,7 @@ def test_blocks_without_autocasting(tmp_path: Path) -> None:
             return data + products.mean() + scaled.relu()
 
     network = nn.Sequential(Block(), Block()).eval()
-    imported = load(write_pt2(network, tmp_path / "net.pt2"))
-    data = image_for(imported)
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(data)).numpy()
-    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
+    _computes(network, write_pt2(network, tmp_path / "net.pt2"))
     network[0].forward = lambda data: torch.autocast("cpu", torch.bfloat16)(network[1].forward)(data)
     with pytest.raises(UserError, match="holds as_graph"):
         load(write_pt2(network, tmp_path / "cast.pt2"))
@@ -235,8 +236,4 @@ def test_blocks_without_gradients(tmp_path: Path) -> None:
     path = write_pt2(network, tmp_path / "net.pt2")
     with PT2ArchiveReader(io.BytesIO(path.read_bytes())) as archive:
         assert b"wrap_with_set_grad_enabled" in archive.read_bytes(_MODEL)
-    imported = load(path)
-    data = image_for(imported)
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(data)).numpy()
-    np.testing.assert_allclose(imported.compute([data])[0], wanted, rtol=1e-5, atol=1e-6)
+    _computes(network, path)
