@@ -46,7 +46,7 @@ def csv_of(choice: NetworkChoice) -> str:
     """Return the text of `choice.csv`: a line for every candidate."""
     latencies = {profile.name: f"latency_us_{profile.origin.kind}_{profile.name}" for profile in choice.profiles}
     lines = []
-    for place, one in placed(choice):
+    for place, one in (*placed(choice), *(("oversized", one) for one in choice.oversized)):
         line = _entry(one) | {"place": place}
         lines.append({name: line[name] for name in _COLUMNS} | {latencies[name]: value for name, value in line["latency_us"].items()})
     return csv_text((*_COLUMNS, *latencies.values()), lines)
