@@ -124,7 +124,7 @@ def test_each_way_to_get_latencies_has_its_column(cli: CommandLine, tmp_path: Pa
         expected = [f"{sample_results(measured=measured).variants[0].latency_us / 1000:.2f}" for measured in (False, True)]
         assert any(line[-2:] == expected for line in lines)
         one_line = " ".join(text.split())
-        assert "Latency [a] modelled: Cortex-A72" in one_line and "; pi4-virtual, 1 thread." in one_line
+        assert "Latency [a] modelled: Cortex-A72" in one_line and "; pi4-virtual, float32, 1 thread, VM library." in one_line
         assert "Latency [b] measured on Raspberry Pi 4 Model B (pi4)" in one_line and fits(text)
     first = json.loads(cli("models", *words, "--json").out)[0]
     assert [(one["device"], one["kind"], one["threads"]) for one in first["latencies"]] == [
@@ -136,6 +136,21 @@ def test_each_way_to_get_latencies_has_its_column(cli: CommandLine, tmp_path: Pa
     write_results(replace(results, context=replace(results.context, threads=4)), tmp_path / "four.json")
     outcome = cli("models", *words, "--results", str(tmp_path / "four.json"))
     assert outcome.code == 1 and outcome.out == "" and "in 3 ways" in outcome.err and len(outcome.err.splitlines()) == 2
+
+
+def test_precisions_and_formats_have_columns_of_their_own(cli: CommandLine, tmp_path: Path) -> None:
+    """Also if one file has the same network in several."""
+    results = sample_results(1)
+    (floats,) = results.variants
+    integers = replace(floats, name="integers", dtype="int8", format="c", samples_us=(floats.latency_us / 4,))
+    write_results(replace(results, variants=(floats, integers)), tmp_path / "report.json")
+    text = cli("models", "mobilenet_v1", "--results", str(tmp_path)).out
+    expected = [f"{variant.latency_us / 1000:.2f}" for variant in (floats, integers)]
+    assert any(line.split()[-2:] == expected for line in text.splitlines()) and fits(text)
+    one_line = " ".join(text.split())
+    assert "pi4-virtual, float32, 1 thread, VM library. Latency [b]" in one_line and "pi4-virtual, int8, 1 thread." in one_line
+    (entry,) = json.loads(cli("models", "--alpha", "1", "--resolution", "224", "--results", str(tmp_path), "--json").out)
+    assert [(one["dtype"], one["format"]) for one in entry["latencies"]] == [("float32", "vm"), ("int8", "c")]
 
 
 def test_a_latency_that_does_not_count_is_left_out(cli: CommandLine, tmp_path: Path) -> None:

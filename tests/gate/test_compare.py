@@ -115,6 +115,16 @@ def test_variants_of_one_file_alone_are_said(compare: Files) -> None:
     assert alone.code == 1 and "no variant in common" in alone.err
 
 
+def test_variants_that_differ_in_precision_or_format_can_be_told_apart(compare: Files) -> None:
+    base = sample_results(1)
+    (floats,) = base.variants
+    base = replace(base, variants=(floats, replace(floats, name="integers", dtype="int8")))
+    outcome = compare(base, rebuilt(base, 1.0, 1.5))
+    assert "mobilenet_v1 1.0-224 int8: slower" in outcome.out and "mobilenet_v1 1.0-224 float32" in outcome.out
+    base = replace(base, variants=(floats, replace(floats, name="in_c", format="c")))
+    assert "in_c: slower" in compare(base, rebuilt(base, 1.0, 1.5)).out
+
+
 def test_a_spoiled_run_is_not_compared(compare: Files) -> None:
     base = measured()
     new = rebuilt(base, 1.5)
@@ -378,6 +388,20 @@ def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not valid: throttled"):
         save_baselines(_variants(invalid="throttled")(measured()), tmp_path, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
+
+
+def test_two_variants_do_not_share_a_baseline(tmp_path: Path) -> None:
+    """The second would silently replace the first."""
+    results = sample_results(1)
+    (one,) = results.variants
+    with pytest.raises(UserError, match=f"{one.name} and in_c would be the same baseline"):
+        save_baselines(replace(results, variants=(one, replace(one, name="in_c", format="c"))), tmp_path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_commands_in_messages_can_be_copied(cli: CommandLine, tmp_path: Path) -> None:
+    outcome = cli("baseline", "list", "--dir", str(tmp_path / "my baselines"))
+    assert outcome.code == 1 and f"--baselines '{tmp_path / 'my baselines'}'" in outcome.err
 
 
 def test_a_baseline_in_another_ones_place_is_noticed(tmp_path: Path) -> None:

@@ -35,9 +35,13 @@ _Key = tuple[str, float, int]
 
 @dataclass(frozen=True)
 class Column:
-    """Latencies of variants, all of the same origin; `mark` tells it from other columns, such as ` [a]`, "" for the only one."""
+    """Latencies of variants, all of the same origin, precision and format; `mark` tells it from other columns, such as ` [a]`, "" for the
+    only one.
+    """
 
     context: Context
+    dtype: str
+    format: str
     variants: Mapping[_Key, VariantResult]
     mark: str
 
@@ -55,14 +59,18 @@ class Column:
 
     def caption(self) -> str:
         """Return where the latencies come from."""
-        from tvmmobile.results.report.wording import origin_caption, plural
+        from tvmmobile.results.report.wording import clean, origin_caption, plural
+        from tvmmobile.running.formats import C, WORDS
 
-        return f"Latency{self.mark} {origin_caption(self.context)}; {self.context.device}, {plural(self.context.threads, 'thread')}."
+        parts = [self.context.device, self.dtype, plural(self.context.threads, "thread")]
+        parts += [WORDS.get(self.format, self.format)] if self.format != C else []
+        return clean(f"Latency{self.mark} {origin_caption(self.context)}; {', '.join(parts)}.")
 
     def as_json(self, spec: ModelSpec) -> list[dict[str, Any]]:
         """Return the latency of a variant and its origin."""
         found = self.variants.get(spec.key)
         where = {"kind": self.context.kind, "device": self.context.device, "threads": self.context.threads}
+        where |= {"dtype": self.dtype, "format": self.format}
         return [] if found is None else [where | {"latency_us": found.latency_us}]
 
 
@@ -81,27 +89,31 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
     """Return the latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state
     spoiled.
 
-    Files from the same device and origin share a column; if two contain a variant, the later one counts. Raises
+    Those of the same device, origin, precision and format share a column; if two files contain a variant, the later one counts. Raises
     `UserError` if a file cannot be read, or if there are more kinds than columns.
     """
     from tvmmobile.results.file import read_results
 
-    found: dict[object, tuple[Context, dict[_Key, VariantResult]]] = {}
+    found: dict[tuple[object, ...], tuple[Context, dict[_Key, VariantResult]]] = {}
     for path in paths:
         got = read_results(path / "report.json" if path.is_dir() else path)
         context = got.context
-        way = (context.device, context.kind, context.threads, context.timing_model, context.clock_hz)
-        counted = [variant for variant in got.variants if not (variant.invalid or variant.network_sha256)]
-        variants = {(variant.model, variant.alpha, variant.resolution): variant for variant in counted}
-        found.setdefault(way, (context, {}))[1].update(variants)
+        for variant in got.variants:
+            origin = context.device, context.kind, context.threads, context.timing_model, context.clock_hz
+            _, variants = found.setdefault((variant.dtype, variant.format, *origin), (context, {}))
+            if not (variant.invalid or variant.network_sha256):
+                variants[variant.model, variant.alpha, variant.resolution] = variant
     if len(found) > _MOST_COLUMNS:
         raise UserError(
-            f"the results differ in device, thread count or timing model in {len(found)} ways: "
+            f"the results differ in device, precision, format, thread count or timing model in {len(found)} ways: "
             f"only {_MOST_COLUMNS} columns of latencies fit.",
             "Give fewer kinds of --results.",
         )
     marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
-    return tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False))
+    return tuple(
+        Column(context, str(dtype), str(form), variants, mark)
+        for ((dtype, form, *_), (context, variants)), mark in zip(found.items(), marks, strict=False)
+    )
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,4 +107,4 @@ def _print_refit(console: Console, refit: Refit) -> None:
     console.print(table)
     for when, errors in (("before", refit.before), ("fitted", refit.after), ("each left out of its fit", refit.left_out)):
         console.print(f"{when}: {mean_error(errors):.1%} off on average, {worst_error(errors):.1%} at worst")
-    console.print(f"Use it: tvmmobile tune --device {refit.path}", soft_wrap=True)
+    console.print(f"Use it: tvmmobile tune --device {shlex.quote(str(refit.path))}", soft_wrap=True)

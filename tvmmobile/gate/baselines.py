@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def save_baselines(results: Results, libraries: str | Path, baselines: str | Pat
         if variant.invalid:
             raise UserError(f"the run of {variant.name} is not valid: {variant.invalid}.", "Time it again with tvmmobile bench.")
         _check_name(baseline_name(variant), "variant")
+    _check_apart(results.variants)
     found = [_library(Path(libraries), variant) for variant in results.variants]
     return [_save(results.context, variant, library, folder) for variant, library in zip(results.variants, found, strict=True)]
 
@@ -80,7 +82,7 @@ def find_baselines(baselines: Path, device: str | None = None) -> list[Baseline]
     found = [one for name in names for one in load_baselines(baselines, name)]
     if not found:
         place = f"{baselines} has no baseline" + (f" of {device}" if device is not None else "")
-        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --baselines {baselines}")
+        raise UserError(f"{place}.", f"Save one: tvmmobile baseline save out/report.json --baselines {shlex.quote(str(baselines))}")
     return found
 
 
@@ -89,7 +91,7 @@ def baselines_named(name: str, baselines: Path, device: str | None = None) -> li
     found = find_baselines(baselines, device)
     matching = [one for one in found if one.name == name] or [one for one in found if one.name.startswith(name)]
     if not matching:
-        raise UserError(f"{baselines} has no baseline {name!r}.", f"See: tvmmobile baseline list --baselines {baselines}")
+        raise UserError(f"{baselines} has no baseline {name!r}.", f"See: tvmmobile baseline list --baselines {shlex.quote(str(baselines))}")
     return matching
 
 
@@ -108,6 +110,16 @@ def _check_name(name: str, what: str) -> str:
     if not _SAFE_NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be the file name of a {what}.", "Use letters, digits, dots, hyphens and underscores.")
     return name
+
+
+def _check_apart(variants: Sequence[VariantResult]) -> None:
+    """Raise `UserError` if two variants would be one baseline."""
+    names: dict[str, str] = {}
+    for variant in variants:
+        first = names.setdefault(baseline_name(variant), variant.name)
+        if first != variant.name:
+            remedy = "Time them apart with tvmmobile bench, and save each in a directory of its own with --baselines."
+            raise UserError(f"{first} and {variant.name} would be the same baseline: {baseline_name(variant)}.", remedy)
 
 
 def _library(folder: Path, variant: VariantResult) -> Library | None:

@@ -29,7 +29,7 @@ def print_comparison(comparison: Comparison) -> None:
     kind = comparison.new.kind
     table = table_of(("variant", "verdict"), (f"old, ms\n{kind}", f"new, ms\n{kind}", "change", "noticed\nfrom"))
     for variant in comparison.variants:
-        table.add_row(clean(variant.label), _short(variant), *_cells(variant))
+        table.add_row(clean(_label(variant, comparison)), _short(variant), *_cells(variant))
     console.print(table)
     for line in _remarks(comparison):
         console.print(line, soft_wrap=True)
@@ -58,7 +58,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     ]
     for variant in comparison.variants:
         verdict = f"**{variant.verdict}**" if variant.verdict is Verdict.SLOWER else _escape(_short(variant))
-        lines.append(f"| {_escape(variant.label)} | {verdict} | {' | '.join(_cells(variant))} |")
+        lines.append(f"| {_escape(_label(variant, comparison))} | {verdict} | {' | '.join(_cells(variant))} |")
     lines += ["", *(f"- {_escape(line)}" for line in [*_remarks(comparison), f"Latency {origin_caption(comparison.new)}."])]
     return "\n".join(lines) + "\n"
 
@@ -100,6 +100,14 @@ def comparison_junit(comparison: Comparison) -> bytes:
     return text + b"\n"
 
 
+def _label(one: Compared, comparison: Comparison) -> str:
+    """Return a variant's label; with its precision where others have the same, or its name where that does not tell them apart."""
+    alike = [other.dtype for other in comparison.variants if other.label == one.label]
+    if len(alike) == 1:
+        return one.label
+    return f"{one.label} {one.dtype}" if len(set(alike)) == len(alike) else one.name
+
+
 def _short(one: Compared) -> str:
     """Return the verdict for a table cell."""
     return "same library" if one.verdict is Verdict.SKIPPED and one.base_us and one.new_us else str(one.verdict)
@@ -116,7 +124,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     lines = []
     for variant in comparison.variants:
         if variant.verdict not in (Verdict.SAME, Verdict.FASTER) and _short(variant) != "same library":
-            lines.append(clean(f"{variant.label}: {_sentence(variant, comparison)}"))
+            lines.append(clean(f"{_label(variant, comparison)}: {_sentence(variant, comparison)}"))
             lines += [f"  {clean(line)}" for line in _kernel_lines(variant, comparison.new.kind)]
     return [*lines, *map(clean, comparison.notes)]
 
