@@ -60,7 +60,7 @@ class Column:
     def caption(self) -> str:
         """Return where the latencies come from."""
         from tvmmobile.results.report.wording import clean, origin_caption, plural
-        from tvmmobile.running.formats import C, WORDS
+        from tvmmobile.running.formats import WORDS, C
 
         parts = [self.context.device, self.dtype, plural(self.context.threads, "thread")]
         parts += [WORDS.get(self.format, self.format)] if self.format != C else []
