@@ -168,6 +168,13 @@ def test_a_file_that_is_missing_or_empty(tmp_path: Path) -> None:
         assert history.entries() == []
 
 
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 %41?#")
+    with open_history(folder / "history.sqlite", add=True) as history:
+        history.add(results(1), commit(1), "bench")
+    assert os.listdir(folder) == ["history.sqlite"] and entries(folder / "history.sqlite")
+
+
 def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     found = results(1)
     with open_history(tmp_path / "history.sqlite", add=True) as history, pytest.raises(UserError, match="has an invalid date"):
@@ -249,6 +256,19 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     assert (
         (found.name, found.dirty, found.subject) == (name, False, "First") and found.time is not None and found.time > 1_112_000_000
     )  # git's first commit
+    # With this setting git prints what it thinks of a commit's signature in front of the commit.
+    judge = tmp_path / "gpg"
+    judge.write_text("#!/bin/sh\necho gpg: Signature made >&2\nexit 1\n")
+    judge.chmod(0o755)
+    git_in(tmp_path, "config", "gpg.program", str(judge))
+    git_in(tmp_path, "config", "log.showSignature", "true")
+    signed = git_in(tmp_path, "cat-file", "commit", "HEAD").replace(
+        "\n\n", "\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END\n\n", 1
+    )
+    (tmp_path / "signed").write_text(f"{signed}\n")
+    git_in(tmp_path, "reset", "-q", "--soft", git_in(tmp_path, "hash-object", "-t", "commit", "-w", str(tmp_path / "signed")))
+    assert commit_of(None, tmp_path) == replace(found, name=git_in(tmp_path, "rev-parse", "HEAD"))
+    git_in(tmp_path, "reset", "-q", "--soft", name)
     (tmp_path / "a").write_text("2")
     assert commit_of(None, tmp_path) == replace(found, dirty=True)
     assert commit_of(name[:8], tmp_path) == found  # what is called by its name is not the tree

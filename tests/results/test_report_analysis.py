@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from report_samples import MODELLED, sample_results
 
 from tvmmobile.results.report.beside import join
-from tvmmobile.results.report.figures import Box, axis_of, place_labels
+from tvmmobile.results.report.figures import Box, axis_of, place_labels, ticks
 from tvmmobile.results.report.kernel_rows import Roof, kernel_table, kind_rows, limit_of
 from tvmmobile.results.report.law import departures, fit_power_law
-from tvmmobile.results.report.plots import search_course
+from tvmmobile.results.report.plots import course_plot, scaling_plot, search_course
 from tvmmobile.results.report.view import pareto_front, view_of
 from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.system.errors import UserError
@@ -55,9 +55,18 @@ def test_no_fit_without_enough_points() -> None:
 def test_axes_hold_their_values_and_have_few_ticks(values: list[float], logarithmic: bool) -> None:
     axis = axis_of(values, 40.0, 400.0, logarithmic=logarithmic)
     assert all(40 <= axis.at(value) <= 400 for value in values)
-    ticks = axis.ticks()
-    assert 2 <= len(ticks) <= 8 or max(values) / min(values) < 1.000001
-    assert all(39.999 <= axis.at(tick) <= 400.001 for tick in ticks)
+    found = axis.ticks()
+    assert 2 <= len(found) <= 8
+    assert all(39.999 <= axis.at(tick) <= 400.001 for tick in found)
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+@pytest.mark.parametrize("high", [math.nextafter(70.6, 99), 70.6001, 70.61])
+def test_values_that_hardly_differ_have_an_axis(high: float, logarithmic: bool) -> None:
+    """Ticks between them would all read alike."""
+    axis = axis_of([70.6, high], 40.0, 400.0, logarithmic=logarithmic)
+    texts = [tick.text for tick in ticks(axis)]
+    assert 2 <= len(texts) == len(set(texts)) and 40 < axis.at(70.6) <= axis.at(high) < 400
 
 
 def test_labels_avoid_one_another() -> None:
@@ -188,6 +197,23 @@ def test_a_kernel_beyond_its_roof_is_explained(factor: float, kind: str, words: 
 
 def test_no_law_for_one_variant() -> None:
     assert departures(sample_results(1).variants, MODELLED) == []
+
+
+def test_the_laws_line_begins_at_the_largest_square_image() -> None:
+    """The law is of square images; the numbers beside the plot start there, too."""
+    results = sample_results(3)
+    wide = replace(results.variants[0], name="wide", input="224x672", macs=3 * results.variants[0].macs)
+    assert "α²ρ² law from 1.0-224: exponent 1" in [
+        line.text for line in scaling_plot(view_of(replace(results, variants=(wide, *results.variants)))).lines
+    ]
+
+
+@pytest.mark.parametrize("course", [((0, 5.0), (3, 2.0)), ((1, 0.0), (3, 0.0))])
+def test_a_course_without_a_logarithm_is_not_plotted(course: tuple[tuple[int, float], ...]) -> None:
+    results = sample_results(1)
+    (variant,) = results.variants
+    odd = replace(variant, kernels=(replace(variant.kernels[0], course=course),))
+    assert course_plot(view_of(replace(results, variants=(odd,)))) is None
 
 
 def test_the_course_sums_the_best_so_far() -> None:

@@ -54,7 +54,8 @@ def commit_of(given: str | None, folder: Path | None = None) -> Commit:
 def _git(words: list[str], folder: Path | None) -> str | None:
     """Return git's output; `None` if it fails or is not installed."""
     try:
-        command = ["git", "--no-optional-locks", *words]
+        # A user's setting may print signatures in front of what is asked for.
+        command = ["git", "--no-optional-locks", "-c", "log.showSignature=false", *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None

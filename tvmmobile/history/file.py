@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -251,7 +252,7 @@ def open_history(path: str | Path, *, add: bool) -> Iterator[History]:
     with _refused(path):
         if add:
             make_folders(path.absolute().parent)
-        address = f"file:{quote(str(path.absolute()))}?mode={'rwc' if add else 'rw'}"
+        address = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rwc' if add else 'rw'}"
         with contextlib.closing(sqlite3.connect(address, timeout=_BUSY_S, isolation_level=None, uri=True)) as database:
             # A file from elsewhere must not run functions, and its own settings do not count.
             for setting in ("trusted_schema = OFF", "journal_mode = DELETE", "synchronous = EXTRA", "foreign_keys = ON"):

@@ -15,6 +15,8 @@ FONT, RADIUS = 11, 4.5
 #: Colours and shapes of series the page's style knows; further series begin again.
 STYLES = 6
 _MAX_TICKS = 8
+#: Values nearer to each other than this factor are drawn as one: an axis between them would have no length, or ticks that read alike.
+_ALIKE = 1 + 1e-3
 #: Width of a character and height of a line, in font sizes; on the generous side, since the reader's font is not known.
 _CHARACTER, _LINE = 0.6, 1.0
 
@@ -94,9 +96,9 @@ def axis_of(values: Sequence[float], start: float, end: float, *, logarithmic: b
     """Return an axis around `values` with a margin at both ends, as a share of their range; positive values only if logarithmic."""
     low, high = min(values), max(values)
     if logarithmic:
-        ratio = (high / low) ** margin if high > low else 2.0
+        ratio = (high / low) ** margin if high > low * _ALIKE else 2.0
         return Axis(low / ratio, high * ratio, start, end, True)
-    room = (high - low) * margin if high > low else max(abs(high) * margin, 1.0)
+    room = (high - low) * margin if high - low > abs(high) * (_ALIKE - 1) else max(abs(high) * margin, 1.0)
     return Axis(low - room, high + room, start, end, False)
 
 

@@ -40,7 +40,7 @@ def scaling_plot(view: View) -> Plot:
         fit = view.fit
         curves.append(("fit", f"fit, exponent {fit.exponent:.3f}", lambda macs_m: fit.latency_us(macs_m * 1e6) / 1e3))
     if len(view.grids) == 1 and any(row.departure for row in view.rows):
-        largest = reference_of([row.variant for row in view.rows if row.valid])
+        largest = reference_of([row.variant for row in view.rows if row.departure])
         each_us = largest.latency_us / largest.macs
         curves.append(("law", f"α²ρ² law from {label_of(largest)}: exponent 1", lambda macs_m: macs_m * 1e3 * each_us))
     reach = [curve(value) for _, _, curve in curves for value in (x.low, x.high)]
@@ -54,7 +54,8 @@ def scaling_plot(view: View) -> Plot:
 
 def course_plot(view: View) -> Plot | None:
     """Plot the sum of the kernels' best latencies against trials per kernel; `None` where no search is recorded."""
-    courses = [(row, points) for row in view.rows if len(points := search_course(row.variant)) > 1]
+    found = [(row, search_course(row.variant)) for row in view.rows]
+    courses = [(row, points) for row, points in found if len(points) > 1 and all(min(point) > 0 for point in points)]
     if not courses:
         return None
     context = view.context
