@@ -157,6 +157,14 @@ def test_measured_accuracies_take_the_place_of_published_ones(tmp_path: Path) ->
         choose(SMALL, "pi4", accuracy=[wrong])
 
 
+def test_accuracies_of_libraries_that_are_not_compared_are_refused(tmp_path: Path) -> None:
+    """The published accuracy of the network that was meant would decide."""
+    file = tmp_path / "measured.json"
+    file.write_text('[{"library": "mobilenet_v1_0.25_128_int8", "top1_percent": 39, "images": "500 images"}]')
+    with pytest.raises(UserError, match=r"accuracy of mobilenet_v1_0\.25_128_int8, which is not among the networks"):
+        choose(SMALL, "pi4", accuracy=file)
+
+
 def test_calibration_images_are_normalised_as_the_network_wants_them(
     cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,12 @@ def test_compile_wants_records(cli: CommandLine, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("names", "complaint"), [(" ,", "no device was given"), ("pi4,pi4-virtual", "names pi4-virtual twice")])
+def test_a_dry_run_refuses_the_devices_that_a_run_refuses(cli: CommandLine, names: str, complaint: str) -> None:
+    outcome = cli("tune", *SMALL, "--dry-run", "--device", names)
+    assert outcome.code == 1 and complaint in outcome.err and outcome.out == ""
+
+
 def test_a_dry_run_writes_nothing(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("tune", *SMALL, "--trials", "0", "--logs", "logs", "--out", "results", "--dry-run")
     assert outcome.code == 0 and "nothing was run" in outcome.out

@@ -55,6 +55,11 @@ class Candidate:
         """Number of threads it runs on."""
         return self.options.threads
 
+    @property
+    def library(self) -> str:
+        """Name of the library without its number of threads."""
+        return f"{self.model.spec.variant}_{self.precision.name}"
+
     def least_us(self, profile: DeviceProfile) -> float:
         """Return a lower bound on a library's latency in microseconds: its multiply-adds at the peak rate of the cores."""
         if self.model.own is not None or not profile.clock_hz:
@@ -71,7 +76,7 @@ def candidates_of(
     A published accuracy stands for float32 and half precision; one in integers is known only where it was measured. What was measured of a
     library holds for any number of threads.
     """
-    known = {_without_threads(one.library.removesuffix(".so")): KnownAccuracy(one.top1, one.images, measured=True) for one in measured}
+    known = {library_of(one): KnownAccuracy(one.top1, one.images, measured=True) for one in measured}
     published = _published(models)
     found: list[Candidate] = []
     unknown: list[str] = []
@@ -83,6 +88,11 @@ def candidates_of(
         else:
             found.append(Candidate(model, one, accuracy))
     return found, unknown
+
+
+def library_of(measured: MeasuredAccuracy) -> str:
+    """Return the name of the library that an accuracy is of, as `Candidate.library` has it."""
+    return _without_threads(measured.library.removesuffix(".so"))
 
 
 def _without_threads(stem: str) -> str:

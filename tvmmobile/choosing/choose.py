@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +12,7 @@ from typing import Unpack
 from tvmmobile.accuracy.measured import read_accuracies
 from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.budget import Budget
-from tvmmobile.choosing.candidates import Candidate, candidates_of
+from tvmmobile.choosing.candidates import Candidate, candidates_of, library_of
 from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.choosing.pricing import PlannedLatency, planned_latency, read_cached, write_cached
 from tvmmobile.choosing.report.files import write_choice
@@ -27,9 +27,10 @@ from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import devices_of, jobs_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
+from tvmmobile.results.report.measured import MeasuredAccuracy
 from tvmmobile.results.report.view import pareto_front
 from tvmmobile.system.arguments import one_or_several
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
@@ -67,7 +68,9 @@ def choose(
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
     networks = list(one_or_several(models)) if models is not None else [model for family in FAMILIES for model in variants(family)]
-    candidates, unknown = candidates_of(networks, libraries, [accuracy for path in wanted.accuracy for accuracy in read_accuracies(path)])
+    measured = {path: read_accuracies(path) for path in wanted.accuracy}
+    candidates, unknown = candidates_of(networks, libraries, [accuracy for found in measured.values() for accuracy in found])
+    _check_used(measured, candidates)
     if not candidates:
         raise UserError(
             f"no accuracy is known for {unknown[0]}" + (f" and {len(unknown) - 1} others." if len(unknown) > 1 else "."),
@@ -78,6 +81,18 @@ def choose(
     if wanted.out is not None:
         write_choice(choice, wanted.out)
     return choice
+
+
+def _check_used(measured: Mapping[Path, Sequence[MeasuredAccuracy]], candidates: Sequence[Candidate]) -> None:
+    """Raise `UserError` for a file whose accuracies are all of libraries that are not compared."""
+    compared = {candidate.library for candidate in candidates}
+    for path, found in measured.items():
+        if not compared.intersection(map(library_of, found)):
+            names = some_of([accuracy.library for accuracy in found]) or "nothing"
+            raise UserError(
+                f"{path} has the accuracy of {names}, which is not among the networks to choose from.",
+                "Name its network with --model and its precision with --dtype, or leave --accuracy out.",
+            )
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:

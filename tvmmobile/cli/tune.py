@@ -47,12 +47,13 @@ def tune(
     from tvmmobile.cli.progress import Shown
     from tvmmobile.devices.registry import find_device
     from tvmmobile.history.recorder import recorder
+    from tvmmobile.pipeline.request import devices_of
     from tvmmobile.pipeline.tune import plan_tuning
     from tvmmobile.pipeline.tune_together import tune_together
     from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output
 
-    boards = [find_device(name, require_hardware, pin) for name in options.names_of(device)]
+    boards = devices_of([find_device(name, require_hardware, pin) for name in options.names_of(device)])
     options.check_target(target)
     models = variants.models(network)
     if dry_run:
