@@ -33,6 +33,8 @@ def test_options_are_checked_before_a_board_is_reached() -> None:
         tm.add_device("desk", adb="serial", directory="relative")
     with pytest.raises(UserError, match=r"^`port=0` is too small"):
         tm.add_device("desk", ssh="pi@desk", port=0)
+    with pytest.raises(UserError, match="cannot be read as words: No closing quotation"):
+        tm.add_device("desk", local=True, runner="qemu-aarch64 -L '/opt/sys root")
 
 
 def test_a_damaged_device_can_be_removed_and_hides_no_other(cli: CommandLine) -> None:

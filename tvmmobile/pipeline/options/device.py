@@ -17,6 +17,14 @@ def _absolute(directory: str | None) -> str | None:
     return directory
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """Return a command's words, as a shell reads them; raise `UserError` for quotes that do not end."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(f"--runner {text} cannot be read as words: {error}.", "Close the quotes, as in a shell.") from error
+
+
 @dataclass(frozen=True)
 class DeviceOptions(Options):
     """Options of `add_device`: the board's address, one of three, and what the board does not tell."""
@@ -28,7 +36,7 @@ class DeviceOptions(Options):
     fingerprint: str | None = option(None, "--fingerprint SHA256:…", "Expected host key; without it you are asked to confirm the key.")
     directory: str | None = option(None, "--directory DIR", "Directory for the agent on the board.", parse=_absolute)
     runner: tuple[str, ...] = option(
-        "", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=lambda words: tuple(shlex.split(words))
+        "", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=_words
     )
     root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.")
     clock_ghz: float | None = option(
