@@ -390,6 +390,13 @@ def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
     assert not (tmp_path / "kept").exists()
 
 
+@pytest.mark.parametrize("conditions", [{"before": None, "after": 3}, {"before": "warm"}, {"before": [{"clocks_hz": 1.8e9}, 7]}])
+def test_states_of_the_board_may_be_anything(compare: Files, conditions: dict[str, object]) -> None:
+    """A result file's format leaves them open."""
+    base = _variants(conditions=conditions)(measured())
+    assert compare(base, rebuilt(base, 1.5)).code in (2, 4)
+
+
 def test_two_variants_do_not_share_a_baseline(tmp_path: Path) -> None:
     """The second would silently replace the first."""
     results = sample_results(1)

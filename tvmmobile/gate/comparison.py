@@ -384,13 +384,19 @@ def _governors(variant: VariantResult) -> tuple[str, ...]:
 def _unwatched(pairing: Pairing) -> bool:
     """Return whether a board on either side hides clocks and governor: runs may then differ by more than on other boards."""
     states = [state for side in (pairing.base, pairing.new) if side for state in _states(side)]
-    return any(not state.get("governor") and not any(state.get("clocks_hz") or ()) for state in states)
+    return any(not state.get("governor") and not any(_listed_in(state, "clocks_hz")) for state in states)
 
 
 def _states(variant: VariantResult) -> list[Mapping[str, Any]]:
     """Return the boards' states before and after a run; the file may hold anything here."""
-    found: list[Any] = [state for moment in ("before", "after") for state in variant.conditions.get(moment, ())]
+    found: list[Any] = [state for moment in ("before", "after") for state in _listed_in(variant.conditions, moment)]
     return [state for state in found if isinstance(state, Mapping)]
+
+
+def _listed_in(found: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list by its name; an empty one if there is none, or something else."""
+    value = found.get(name)
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:

@@ -35,9 +35,7 @@ class DeviceOptions(Options):
     port: int | None = option(None, "--port N", "Port of the SSH server.", typer_settings={"min": 1, "max": 65535})
     fingerprint: str | None = option(None, "--fingerprint SHA256:…", "Expected host key; without it you are asked to confirm the key.")
     directory: str | None = option(None, "--directory DIR", "Directory for the agent on the board.", parse=_absolute)
-    runner: tuple[str, ...] = option(
-        "", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=_words
-    )
+    runner: tuple[str, ...] = option("", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=_words)
     root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.")
     clock_ghz: float | None = option(
         None, "--clock GHZ", "Maximum clock in GHz, if the board does not report it.", typer_settings={"min": 0.1, "max": 10}
