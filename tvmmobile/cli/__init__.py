@@ -31,6 +31,10 @@ _FIXABLE = {
     errno.EACCES: "Give yourself access to it, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EISDIR: "Move the folder of that name away, or choose another place.",
+    errno.ENOTDIR: "A folder is needed there: move the file away, or choose another place.",
+    errno.EEXIST: "A folder is needed there: move what has its name away, or choose another place.",
+    errno.ELOOP: "Repair the symbolic link, or choose another place.",
     errno.EFBIG: "Raise the limit on the size of files (ulimit -f), and run it again.",
 }
 #: The wording of `tempfile`.
