@@ -161,7 +161,7 @@ def test_accuracies_of_libraries_that_are_not_compared_are_refused(tmp_path: Pat
     """The published accuracy of the network that was meant would decide."""
     file = tmp_path / "measured.json"
     file.write_text('[{"library": "mobilenet_v1_0.25_128_int8", "top1_percent": 39, "images": "500 images"}]')
-    with pytest.raises(UserError, match=r"accuracy of mobilenet_v1_0\.25_128_int8, which is not among the networks"):
+    with pytest.raises(UserError, match=r"no accuracy of a network to choose from: it is of mobilenet_v1_0\.25_128_int8\."):
         choose(SMALL, "pi4", accuracy=file)
 
 

@@ -88,9 +88,9 @@ def _check_used(measured: Mapping[Path, Sequence[MeasuredAccuracy]], candidates:
     compared = {candidate.library for candidate in candidates}
     for path, found in measured.items():
         if not compared.intersection(map(library_of, found)):
-            names = some_of([accuracy.library for accuracy in found]) or "nothing"
+            others = f": it is of {some_of([accuracy.library for accuracy in found])}" if found else ""
             raise UserError(
-                f"{path} has the accuracy of {names}, which is not among the networks to choose from.",
+                f"{path} has no accuracy of a network to choose from{others}.",
                 "Name its network with --model and its precision with --dtype, or leave --accuracy out.",
             )
 
