@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from tvmmobile.devices.board.parts import fastest
-from tvmmobile.devices.board.probe import hottest, number_in, read_files
+from tvmmobile.devices.board.probe import number_in, read_files, temperature_files, temperature_in
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
@@ -14,7 +14,6 @@ from tvmmobile.devices.board.remote import Remote
 _PI_FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 #: Android's THERMAL_STATUS_LIGHT and above (android.os.PowerManager); at "none", 0, nothing is held down.
 _ANDROID_STATUS = {1: "light", 2: "moderate", 3: "severe", 4: "critical", 5: "emergency", 6: "shutdown"}
-_MOST_ZONES = 16
 #: Beyond this, boards are near the temperature at which they hold clocks down (80 °C on a Raspberry Pi).
 WARM_C = 70.0
 #: Load of other programs that counts as a disturbance.
@@ -54,12 +53,11 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     clocks, caps = (
         [f"{cpu}/cpu{index}/cpufreq/{name}" for index in range(len(board.facts.cores))] for name in ("scaling_cur_freq", "scaling_max_freq")
     )
-    zones = [f"{root}/sys/class/thermal/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
-    files = read_files(remote, [*clocks, *caps, *zones, governor, load, boot])
+    files = read_files(remote, [*clocks, *caps, *temperature_files(root), governor, load, boot])
     first = files[load].split(" ")[0]
     return Health(
-        temperature_c=hottest([files[path] for path in zones]),
+        temperature_c=temperature_in(files, root),
         clocks_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in clocks),
         caps_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in caps),
         throttled=_throttled(remote, board),

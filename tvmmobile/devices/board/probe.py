@@ -18,6 +18,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
+#: Types of thermal zones that say nothing: a Jetson's power controller is always at 100 °C.
+_CONSTANT_SENSORS = ("PMIC-Die",)
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
@@ -42,7 +44,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         DeviceUnavailable: it is no 64-bit Arm board.
     """
     prefix = root.rstrip("/")
-    cpu, thermal = f"{prefix}/sys/devices/system/cpu", f"{prefix}/sys/class/thermal"
+    cpu = f"{prefix}/sys/devices/system/cpu"
     names = {
         "arch": f"{prefix}/proc/sys/kernel/arch",
         "release": f"{prefix}/proc/sys/kernel/osrelease",
@@ -54,9 +56,8 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     }
     clocks = [_clock_file(cpu, index) for index in range(_MOST_CORES)]
     caches = [f"{cpu}/cpu0/cache/index{index}/{field}" for index in range(_MOST_CACHES) for field in ("level", "type", "size")]
-    zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     describing = [f"{prefix}/{name}" for name in DESCRIBING]
-    files = read_files(remote, [*names.values(), *describing, *clocks, *caches, *zones])
+    files = read_files(remote, [*names.values(), *describing, *clocks, *caches, *temperature_files(prefix)])
     android = _android(remote)
     # On a phone the device tree names a chip maker's board, if it can be read at all.
     model = android.get("model", "") or files[names["model"]]
@@ -85,7 +86,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         l1d_bytes=l1d,
         l2_bytes=l2,
         governor=files[names["governor"]],
-        temperature_c=hottest([files[path] for path in zones]),
+        temperature_c=temperature_in(files, prefix),
         api_level=number_in(android.get("api", "")),
         emulator="" if emulated else emulator_described(*(files[path] for path in describing)),
     )
@@ -166,6 +167,18 @@ def parse_memory(meminfo: str) -> int:
     """Return MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
     found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
+
+
+def temperature_files(prefix: str) -> list[str]:
+    """Return the files from which `temperature_in` reads: type and reading of each thermal zone below `prefix`."""
+    return [f"{prefix}/sys/class/thermal/thermal_zone{index}/{name}" for index in range(_MOST_ZONES) for name in ("type", "temp")]
+
+
+def temperature_in(files: Mapping[str, str], prefix: str) -> float | None:
+    """Return the hottest sensor's temperature in °C; `None` without a plausible one."""
+    paths = temperature_files(prefix)
+    zones = zip(paths[::2], paths[1::2], strict=True)
+    return hottest([files[reading] for kind, reading in zones if files[kind] not in _CONSTANT_SENSORS])
 
 
 def hottest(millidegrees: Sequence[str]) -> float | None:
