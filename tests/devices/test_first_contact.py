@@ -1,18 +1,22 @@
-"""The process that links a device's boards, where none of them becomes ready."""
+"""The process that links a device's boards: what it is told, and what it says where no board becomes ready."""
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tvmmobile.devices.board import link, link_host
+from tvmmobile.devices.board import hardware, link, link_host
+from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.link import AgentPlan
 from tvmmobile.devices.board.link_host import LinkConfig
-from tvmmobile.devices.board.registered import AdbAddress, Facts, LinuxCore, RegisteredBoard
+from tvmmobile.devices.board.registered import AdbAddress, DeviceFile, Facts, LinuxCore, RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost
 
 FACTS = Facts(
@@ -43,3 +47,23 @@ def test_the_reason_of_repeated_failures_is_reported(monkeypatch: pytest.MonkeyP
         os.close(writing)
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["error"] == "adb X1 does not answer: sh does not start."
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container started with `--user 1234`."""
+    configs = []
+
+    @contextlib.contextmanager
+    def hosted(_words: object, config: str, *_: object) -> Iterator[int]:
+        configs.append(LinkConfig.model_validate_json(config))
+        yield 1
+
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
+    monkeypatch.setattr(hardware, "hosted", hosted)
+    monkeypatch.setattr(hardware, "build_bundle", lambda: Path("/nowhere"))
+    with HardwareDevice(DeviceFile(name="pi4", boards=(BOARD,))).started():
+        pass
+    assert configs[0].plan.owner.startswith(f"{os.getuid()}@")
