@@ -79,9 +79,9 @@ class HardwareDevice:
 
 def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
     """Return the board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
-    numbers = fastest(board.facts.cores)
-    best = board.facts.cores[numbers[0]]
-    return as_reported(part_of(best.implementer, best.part), best.has), len(numbers), best.max_hz
+    indices = fastest(board.facts.cores)
+    best = board.facts.cores[indices[0]]
+    return as_reported(part_of(best.implementer, best.part), best.has), len(indices), best.max_hz
 
 
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:

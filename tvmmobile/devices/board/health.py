@@ -51,7 +51,7 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
-        [f"{cpu}/cpu{index}/cpufreq/{name}" for index in range(len(board.facts.cores))] for name in ("scaling_cur_freq", "scaling_max_freq")
+        [f"{cpu}/cpu{number}/cpufreq/{name}" for number in board.facts.core_numbers] for name in ("scaling_cur_freq", "scaling_max_freq")
     )
     governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
     files = read_files(remote, [*clocks, *caps, *temperature_files(root), governor, load, boot])
@@ -83,9 +83,9 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
 
 def capped(health: Health, board: RegisteredBoard) -> str:
     """Describe how far the clock of the fastest cores is held down; "" if it is not, or if the board does not tell."""
-    numbers = fastest(board.facts.cores)
-    highest = board.facts.cores[numbers[0]].max_hz
-    caps = [health.caps_hz[number] for number in numbers if number < len(health.caps_hz) and health.caps_hz[number]]
+    indices = fastest(board.facts.cores)
+    highest = board.facts.cores[indices[0]].max_hz
+    caps = [health.caps_hz[index] for index in indices if index < len(health.caps_hz) and health.caps_hz[index]]
     return f"capped at {min(caps) / 1e9:g} of {highest / 1e9:g} GHz" if caps and min(caps) < CLOCK_SHARE * highest else ""
 
 

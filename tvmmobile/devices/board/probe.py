@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
@@ -13,6 +13,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 #: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.
 _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
+#: Linux supports at most 4096 cores on AArch64.
+_MOST_NUMBER = 4095
 _CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
@@ -67,9 +69,9 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _output_of(remote, ["uname", "-m"]))
     )
     _check_architecture(architecture, model)
-    further = len(parse_cores(files[names["cpuinfo"]], ())) - _MOST_CORES
-    if further > 0:  # a server
-        clocks += [_clock_file(cpu, _MOST_CORES + index) for index in range(further)]
+    numbers = core_numbers(files[names["cpuinfo"]])
+    if further := range(_MOST_CORES, max(numbers, default=0) + 1):  # a server
+        clocks += [_clock_file(cpu, number) for number in further]
         files |= read_files(remote, clocks[_MOST_CORES:])
     cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
     if not cores:
@@ -89,6 +91,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         temperature_c=temperature_in(files, prefix),
         api_level=number_in(android.get("api", "")),
         emulator="" if emulated else emulator_described(*(files[path] for path in describing)),
+        numbers=() if numbers == tuple(range(len(numbers))) else numbers,
     )
 
 
@@ -142,19 +145,29 @@ def _check_architecture(architecture: str, model: str) -> None:
 
 
 def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
-    """Return cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
+    """Return cores from the text of /proc/cpuinfo and the highest clock in kHz, as text, of the cores numbered 0, 1 and so on."""
     cores = []
-    for section in re.split(r"\n\s*\n", cpuinfo):
-        fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
-        index, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
-        if index is None or part is None:
-            continue
-        clock_hz = (number_in(max_khz[index]) or 0) * _HZ_PER_KHZ if index < len(max_khz) else 0.0
+    for number, part, fields in _described_cores(cpuinfo):
+        clock_hz = (number_in(max_khz[number]) or 0) * _HZ_PER_KHZ if number < len(max_khz) else 0.0
         implementer = number_in(fields.get("CPU implementer", "")) or 0
         words = fields.get("Features", "").split()
         has = tuple(name for name, feature in MACHINE_FEATURES.items() if feature.name in words) if words else None
         cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0, has=has))
     return tuple(cores)
+
+
+def core_numbers(cpuinfo: str) -> tuple[int, ...]:
+    """Return the numbers of the cores that `parse_cores` finds; those of cores that are offline are missing."""
+    return tuple(number for number, _, _ in _described_cores(cpuinfo))
+
+
+def _described_cores(cpuinfo: str) -> Iterator[tuple[int, int, Mapping[str, str]]]:
+    """Yield number, part and fields of each core in /proc/cpuinfo that has the first two."""
+    for section in re.split(r"\n\s*\n", cpuinfo):
+        fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
+        number, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
+        if number is not None and number <= _MOST_NUMBER and part is not None:
+            yield number, part, fields
 
 
 def number_in(text: str) -> int | None:
