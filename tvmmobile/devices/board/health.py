@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tvmmobile.devices.board.parts import fastest
 from tvmmobile.devices.board.probe import number_in, read_files, temperature_files, temperature_in
-from tvmmobile.devices.board.registered import RegisteredBoard
+from tvmmobile.devices.board.registered import LinuxCore, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
 #: The Raspberry Pi's firmware says with these bits what holds its clocks down now (vcgencmd get_throttled).
@@ -89,13 +90,29 @@ def capped(health: Health, board: RegisteredBoard) -> str:
     return f"capped at {min(caps) / 1e9:g} of {highest / 1e9:g} GHz" if caps and min(caps) < CLOCK_SHARE * highest else ""
 
 
+def with_clock(board: RegisteredBoard, limits_hz: Sequence[float], clock_hz: float) -> RegisteredBoard:
+    """Return a board with a clock that the user gives, for cores that tell none and for those that are fixed at this lower one.
+
+    Args:
+        limits_hz: the present limit of each core's clock, as in `Health.caps_hz`.
+    """
+
+    def clocked(core: LinuxCore, limit_hz: float) -> LinuxCore:
+        fixed = clock_hz < core.max_hz and abs(limit_hz - clock_hz) < (1 - CLOCK_SHARE) * clock_hz
+        return core.model_copy(update={"max_hz": clock_hz}) if fixed or not core.max_hz else core
+
+    cores = tuple(map(clocked, board.facts.cores, limits_hz))
+    return board.model_copy(update={"facts": board.facts.model_copy(update={"cores": cores})})
+
+
 def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
     """Return disturbances of measurements, one sentence each with a remedy."""
     found = []
     if health.throttled:
         found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")
     if cap := capped(health, board):
-        found.append(f"Its fastest clock is {cap}. Cool it, end its power-saving mode, or raise scaling_max_freq.")
+        cure = "Cool it, end its power-saving mode, or raise scaling_max_freq. To measure at that clock, add it again with --clock."
+        found.append(f"Its fastest clock is {cap}. {cure}")
     if health.temperature_c is not None and health.temperature_c > WARM_C:
         found.append(f"It is {health.temperature_c:.0f} °C warm. Wait, or cool it.")
     if health.governor and health.governor not in _STEADY_GOVERNORS:
