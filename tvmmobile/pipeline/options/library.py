@@ -126,7 +126,10 @@ class LibraryOptions(Options):
         """Raise `UserError` for options that exclude each other, and for those that a device does not support."""
         check_threads(self.threads, profile)
         if self.format == C and self.threads > MOST_C_THREADS:
-            raise UserError(f"C libraries share work among at most {MOST_C_THREADS} threads.", f"Give --threads {MOST_C_THREADS} or fewer.")
+            raise UserError(
+                f"a C library shares its work among at most {MOST_C_THREADS} threads, not {self.threads}.",
+                f"Give --threads {MOST_C_THREADS} or fewer.",
+            )
         _check_precision(self.precision, profile)
         self._check_calibration()
         name, ends, whole = self.precision.name, self.io_precision, self.precision.is_integer
