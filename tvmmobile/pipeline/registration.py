@@ -10,6 +10,7 @@ from typing import Unpack
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
+from tvmmobile.devices.board.health import read_health, with_clock
 from tvmmobile.devices.board.install import check_runs, home_directory, install_agent, remove_folder
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
@@ -156,12 +157,11 @@ def _board(address: Address, chosen: DeviceOptions, on_progress: OnProgress) -> 
         here = address if isinstance(address, LocalAddress) else None
         # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
         facts = probe(remote, chosen.root, bool(chosen.runner), "aarch64" if here and here.emulator else "")
+        directory, added = chosen.directory or home_directory(remote), datetime.now(UTC).isoformat(timespec="seconds")
+        board = RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
         if chosen.clock_ghz is not None:
-            cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": chosen.clock_ghz * 1e9}) for core in facts.cores)
-            facts = facts.model_copy(update={"cores": cores})
-        if here is None and not facts.emulator and not all(core.max_hz for core in facts.cores):
+            board = with_clock(board, read_health(remote, board).caps_hz, chosen.clock_ghz * 1e9)
+        if here is None and not facts.emulator and not all(core.max_hz for core in board.facts.cores):
             raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
-        directory = chosen.directory or home_directory(remote)
         check_runs(remote, install_agent(remote, directory, bundle, on_progress), chosen.runner)
-    added = datetime.now(UTC).isoformat(timespec="seconds")
-    return RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
+    return board

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from collections.abc import Mapping
@@ -38,6 +39,14 @@ def keep_torch_cache() -> None:
 def user_data_dir() -> Path:
     """Return the folder of the user's own tuning logs and device profiles; `TVMMOBILE_DATA` moves it."""
     return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+
+
+def user_name() -> str:
+    """Return this user's name; "" where the system has none, as in a container started with `--user 1234`."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return ""
 
 
 def adb_server_port() -> int:

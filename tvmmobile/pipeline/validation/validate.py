@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from tvmmobile.running.bench import started_agents, started_bench
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Latency, MeasureError
+from tvmmobile.system.environment import user_name
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
 from tvmmobile.system.files import check_file_writable, sha256_of
 from tvmmobile.system.scratch import scratch
@@ -142,7 +142,7 @@ def _completed(
 def _private_words(device: HardwareDevice) -> set[str]:
     """Return words that identify the board's owner: names of device, users, hosts and folders on both sides, and serial numbers."""
     folders = [Path.home(), *(Path(board.directory) for board in device.file.boards)]
-    found = {device.file.name, getpass.getuser(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
+    found = {device.file.name, user_name(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
     for board in device.file.boards:
         address = board.address
         if isinstance(address, SshAddress):
