@@ -400,6 +400,40 @@ def test_an_input_that_a_file_lists_twice(tmp_path: Path) -> None:
     assert [port.shape for port in load(path).spec.takes] == [(2, 3)]
 
 
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_an_output_that_is_an_input(scale: float | None) -> None:
+    """The input and the output have names of their own."""
+    file, kind = LiteRtFile(), "float32" if scale is None else "int8"
+    data, out = (file.tensor((1, 5), kind, None, scale) for _ in range(2))
+    file.operator("RELU", [data], [out])
+    numbers = 9 * np.random.default_rng(3).standard_normal((1, 5))
+    content = file.ends([data], [out, data])
+    agrees(content, [numbers.astype(kind)])
+    (entry,), ends = (onnx_of(network_in(content)).graph.input), onnx_of(network_in(content)).graph.output
+    assert [entry.name, *(end.name for end in ends)] == ["tensor0", "tensor1", "tensor0/output"]
+
+
+def test_real_numbers_with_a_scale() -> None:
+    """LiteRT ignores it."""
+    file = LiteRtFile()
+    data, out = (file.tensor((1, 6), "float32", None, 0.05, 3) for _ in range(2))
+    file.operator("TANH", [data], [out])
+    agrees(file.ends([data], [out]), [np.random.default_rng(3).standard_normal((1, 6), np.float32)])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_numbers_without_dimensions(known: bool) -> None:
+    """A computed one stays one where a constant is the other operand; both can be packed, with or without another constant."""
+    file, constant = LiteRtFile(), np.array(2.0)
+    data, out, two = file.tensor((1, 6)), file.tensor((2 + known,)), file.tensor((), value=constant)
+    scalars = [file.tensor(()) for _ in range(2)]
+    file.operator("MEAN", [data, file.int32(0, 1)], scalars[:1], "ReducerOptions")
+    file.operator("MUL", [scalars[0], two], scalars[1:], "MulOptions")
+    packed = [*scalars, *([two] if known else [])]
+    file.operator("PACK", packed, [out], "PackOptions", valuesCount=len(packed), axis=0)
+    agrees(file.ends([data], [out]), [np.random.default_rng(3).standard_normal((1, 6), np.float32)])
+
+
 def computed(file: LiteRtFile, data: int, *others: int) -> int:
     """Return a shape that is computed: the batch of a tensor, and other extents. The batch is open, as in files from Keras."""
     rank = len(file.graph.tensors[data].shape)

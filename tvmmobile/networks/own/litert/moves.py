@@ -71,7 +71,10 @@ def concatenation(into: Translation, operator: LiteRtOperator) -> None:
 def pack(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `PACK`: tensors of one shape side by side along another dimension."""
     rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.axis
-    parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
+    if any(map(into.gains_dimension, operator.inputs)):
+        parts = [into.emit("Reshape", [into.read(number, False), into.integers(1)]) for number in operator.inputs]
+    else:
+        parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
     into.write(operator.outputs[0], into.emit("Concat", parts, axis=axis % rank), False)
 
 

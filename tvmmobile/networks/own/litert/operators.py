@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -120,7 +120,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     """
     network = _with_whole_constants(network)
     into = Translation(network)
-    inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
+    inputs, outputs = _input_names(network), _output_names(network)
     ends = {*inputs, *outputs, *(number for number, tensor in enumerate(network.tensors) if tensor.value is not None)}
     for number, name in inputs.items():
         _enter(into, number, name)
@@ -177,9 +177,17 @@ def _read(network: LiteRtNetwork, is_open: bool) -> list[LiteRtOperator]:
     return found[::-1]
 
 
-def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[int, str]:
-    """Names in ONNX; those of the signature, else the file's."""
-    return {number: network.names.get(number) or network.tensors[number].name or f"{kind}{place}" for place, number in enumerate(numbers)}
+def _input_names(network: LiteRtNetwork) -> dict[int, str]:
+    """Return the names of inputs in ONNX: those of the signature, else the file's."""
+    named, tensors = network.names, network.tensors
+    return {number: named.get(number) or tensors[number].name or f"input{place}" for place, number in enumerate(network.inputs)}
+
+
+def _output_names(network: LiteRtNetwork) -> dict[int, str]:
+    """Return the names of outputs in ONNX, where none has an input's name, as one that is an input may have in the file."""
+    named, tensors, taken = network.output_names, network.tensors, set(_input_names(network).values())
+    found = {number: named.get(number) or tensors[number].name or f"output{place}" for place, number in enumerate(network.outputs)}
+    return {number: f"{name}/output" if name in taken else name for number, name in found.items()}
 
 
 def _enter(into: Translation, number: int, name: str) -> None:
