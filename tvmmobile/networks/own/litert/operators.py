@@ -10,7 +10,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.own.litert import elements, layers, moves
+from tvmmobile.networks.own.litert import blocks, elements, layers, moves
 from tvmmobile.networks.own.litert.detection import POSTPROCESS, detections
 from tvmmobile.networks.own.litert.elements import row
 from tvmmobile.networks.own.litert.extents import settle
@@ -32,6 +32,7 @@ OPERATORS: Mapping[str, Translator] = {
     "ARG_MIN": row(elements.place_of_extreme, front=False, sources=1),
     "AVERAGE_POOL_2D": layers.pool,
     "BATCH_MATMUL": row(elements.products, front=False),
+    "BATCH_TO_SPACE_ND": blocks.batch_to_space,
     "BROADCAST_TO": moves.repeated,
     "CAST": row(elements.conversion),
     "COMPLEX_ABS": row(lambda into, _, data: into.emit("Sqrt", [into.emit("ReduceSumSquare", [data], axes=[-1], keepdims=0)]), front=False),
@@ -74,6 +75,8 @@ OPERATORS: Mapping[str, Translator] = {
     "QUANTIZE": row(lambda _into, _operator, data: data, is_exact=True),
     "RANGE": row("Range", front=False),
     "REAL": row(elements.conversion, front=False),
+    "REDUCE_ALL": layers.reduction,
+    "REDUCE_ANY": layers.reduction,
     "REDUCE_MAX": layers.reduction,
     "REDUCE_MIN": layers.reduction,
     "REDUCE_PROD": layers.reduction,
@@ -91,6 +94,7 @@ OPERATORS: Mapping[str, Translator] = {
     "SHAPE": row(elements.shape, front=False, sources=0),
     "SLICE": moves.slice_of,
     "SOFTMAX": row(elements.softmax, front=False),
+    "SPACE_TO_BATCH_ND": blocks.space_to_batch,
     "SPACE_TO_DEPTH": row("SpaceToDepth", front=True, is_exact=True, blocksize="blockSize"),
     "SPLIT": moves.split,
     "SPLIT_V": moves.split,
@@ -118,7 +122,7 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     Raises:
         UserError: an operator or a type is not supported, or a shape is not constant.
     """
-    network = _with_whole_constants(network)
+    network = blocks.with_dilations(_with_whole_constants(network))
     into = Translation(network)
     inputs, outputs = _input_names(network), _output_names(network)
     ends = {*inputs, *outputs, *(number for number, tensor in enumerate(network.tensors) if tensor.value is not None)}
