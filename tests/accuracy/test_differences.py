@@ -89,6 +89,26 @@ def test_layers_in_the_order_of_execution_with_what_they_lose() -> None:
     assert all(torch.equal(tensor, module.state_dict()[name]) for name, tensor in before[1].items())
 
 
+@pytest.mark.parametrize("expanded", [False, True])
+def test_weights_in_the_place_of_an_activation_are_not_changed(expanded: bool) -> None:
+    """As the learned queries of a pooling head; an expanded tensor has several elements in one place."""
+
+    class Pooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(1 if expanded else 4, 256))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            return torch.mm(self.queries.expand(4, 256), data.flatten(2)[0].t().repeat(1, 3).reshape(256, 9))
+
+    torch.manual_seed(0)
+    module = Pooling().eval()
+    before = module.queries.detach().clone()
+    layers = [stored_layers(by_torch(module), IMAGES, FLOAT16) for _ in range(2)]
+    assert torch.equal(module.queries, before) and layers[0] == layers[1]
+    assert layers[0][0].signal_to_noise_db is not None and 55 < layers[0][0].signal_to_noise_db < 85
+
+
 def test_what_the_network_returns_in_the_model_is_what_rounding_by_hand_gives() -> None:
     convolution = nn.Conv2d(3, 4, 1, bias=False)
     (layer,) = stored_layers(by_torch(convolution), IMAGES[:1], FLOAT16)

@@ -186,6 +186,7 @@ def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
         ("leave", "a region was begun and never ended."),
         ("unopened", "a region ends that was not begun."),
         ("nested", "a region begins inside a region."),
+        ("two-threads", "regions begin in different threads."),
         ("children", "2 processes of"),
         ("crowd", "it has more than 32 threads at once."),
         ("exec", "left nothing to model"),
