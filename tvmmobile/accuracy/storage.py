@@ -78,10 +78,15 @@ class _Sums:
 
 @dataclass
 class _WatchedLayers:
-    """The layers of one run in the order of execution: names, and sums as they were before the activation."""
+    """The layers of one run in the order of execution: names, and sums as they were before the activation.
+
+    Attributes:
+        before: (tensor, values) of each operand that outlives the run, such as a parameter, before it was rounded in place.
+    """
 
     names: list[str] = field(default_factory=list)
     sums: list[Any] = field(default_factory=list)
+    before: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 def stored_layers(compute: Compute, images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
@@ -104,11 +109,16 @@ def stored_layers(compute: Compute, images: Iterable[Array], precision: Precisio
 
 
 def _run(compute: Compute, image: Array, precision: Precision | None) -> _WatchedLayers:
+    import torch
+
     from tvmmobile.networks.models.weights import single_thread
 
     watched = _WatchedLayers()
     with single_thread(), _watching(watched, precision):
         compute([image.copy()])
+    with torch.no_grad():
+        for tensor, values in reversed(watched.before):
+            tensor.copy_(values)
     return watched
 
 
@@ -119,8 +129,21 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
 
     aten = torch.ops.aten
+    made: set[int] = set()  # memory of what the run itself computes
+
+    def memory_of(values: Any) -> set[int]:
+        return {value.untyped_storage()._cdata for value in tree_leaves(values) if isinstance(value, torch.Tensor)}
+
+    def round_in_place(operand: torch.Tensor, to: Precision) -> None:
+        for axis in (axis for axis, stride in enumerate(operand.stride()) if not stride):
+            operand = operand.narrow(axis, 0, min(1, operand.shape[axis]))  # an expanded axis has its values once
+        if not memory_of(operand) <= made:
+            watched.before.append((operand, operand.clone()))
+        operand.copy_(_rounded(operand, to))
+
     #: Operators, by where their activation and their weights are among the arguments.
     products = {aten.convolution.default: (0, 1), aten.addmm.default: (1, 2), aten.mm.default: (0, 1), aten.bmm.default: (0, 1)}
     norms = {
@@ -135,13 +158,15 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
             if function in products:
                 data, weights = (args[place] for place in products[function])
                 if precision is not None:
-                    data.copy_(_rounded(data, precision))
+                    round_in_place(data, precision)
                     args = tuple(_rounded(argument, precision) if argument is weights else argument for argument in args)
                 result = function(*args, **(kwargs or {}))
+                made.update(memory_of(result))
                 watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
                 watched.sums.append(result)
                 return result
             result = function(*args, **(kwargs or {}))
+            made.update(memory_of(result) - memory_of((args, kwargs)))
             if function in norms and watched.sums and args[0] is watched.sums[-1]:
                 watched.sums[-1] = result[0]
             return result
