@@ -41,7 +41,7 @@ def user_data_dir() -> Path:
 
 
 def _whole_path(text: str) -> Path:
-    """Return an absolute path: agents run in folders of their own. Without a shell, as in a CI system's variables, nobody has replaced `~`."""
+    """Return an absolute path, since agents run in folders of their own, with `~` replaced, as no shell does in a CI system's variables."""
     return Path(os.path.expanduser(text)).absolute()
 
 

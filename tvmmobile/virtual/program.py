@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.system.doctor import require
+from tvmmobile.system.doctor import qemu_with_plugins, require
 from tvmmobile.system.errors import UserError, one_line
 from tvmmobile.system.programs import signal_name
 from tvmmobile.system.scratch import scratch, scratch_folder
@@ -127,10 +127,12 @@ def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]
     """Return the command line of QEMU with the plugin that leaves profiles in `folder`, without the program; see `run_program`.
 
     Raises:
-        UserError: QEMU, or what the plugin is built with, is not installed.
+        UserError: QEMU, or what the plugin is built with, is not installed, or QEMU is too new.
     """
+    qemu_with_plugins()
     caches = board.caches
-    options = f"dir={folder.replace(',', ',,')},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
+    options = f"dir={folder.replace(',', ',,')},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways}"
+    options += f",l2={caches.l2_bytes}/{caches.l2_ways}"
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
     options += ",watch=marked" * skip_start
     plugin = _plainly_named(build_plugin(phases=overlaps(board)))
