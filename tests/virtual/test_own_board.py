@@ -29,7 +29,7 @@ def test_a_written_board_is_the_same_board(tmp_path: Path, name: str) -> None:
 
 def test_characters_beyond_the_first_plane_of_unicode(tmp_path: Path) -> None:
     """TOML has no halves of characters, by which JSON would write them."""
-    board = PI4.model_copy(update={"board": "Küche \N{FRIED SHRIMP} \"Pi\"", "name": "mine"})
+    board = PI4.model_copy(update={"board": 'Küche \N{FRIED SHRIMP} "Pi"', "name": "mine"})
     assert write_own_board(board, tmp_path / "mine.toml") == board
 
 
