@@ -15,10 +15,11 @@ from conftest import CommandLine
 from own_boards import calibrated_board, own_board, uncalibrated_board
 from region_programs import build_program
 
+from tvmmobile.system import files
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.terms import TERMS
-from tvmmobile.virtual.program import _check_end, run_program
+from tvmmobile.virtual.program import _check_end, read_profile, run_program
 
 
 @pytest.fixture(scope="session")
@@ -161,6 +162,14 @@ def test_what_the_caches_do_not_see_is_said(program: str) -> None:
 def test_environment_input_and_output_pass_through(program: str) -> None:
     done = start("--json", "--", program, "echo", input="hello\n", env={"GREETING": "world", "PATH": "/usr/bin:/bin"})
     assert done.stdout.startswith("hello\nworld\n{") and done.stderr.startswith("to stderr\n")
+
+
+def test_a_full_disk_is_not_taken_for_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="it became another program"):
+        read_profile(tmp_path, 1, "program")
+    monkeypatch.setattr(files, "_FULL_BYTES", 1 << 60)
+    with pytest.raises(OSError, match="No space left on device"):
+        read_profile(tmp_path, 1, "program")
 
 
 @pytest.mark.virtual

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tvmmobile.system.doctor import qemu_with_plugins, require
 from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.system.files import check_space
 from tvmmobile.system.programs import signal_name
 from tvmmobile.system.scratch import scratch, scratch_folder
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
@@ -233,7 +234,12 @@ def _check_end(code: int, name: str) -> None:
 
 
 def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
-    """Return the profile and memory map of the one process with a region, or else of the program itself."""
+    """Return the profile and memory map of the one process with a region, or else of the program itself.
+
+    Raises:
+        UserError: there is none, or more than one; or it is damaged, or says why nothing can be modelled.
+        OSError: the disk is full.
+    """
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
     try:
         profiles = {pid: parse_profile(text) for pid, text in texts.items()}
@@ -244,6 +250,7 @@ def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
         raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")
     pid = marked[0] if marked else process
     if pid not in profiles:
+        check_space(folder)
         raise UserError(f"{name} left nothing to model: it became another program (exec).", "Name that program instead.")
     if profiles[pid].problem:
         raise UserError(f"{name} cannot be modelled: {profiles[pid].problem}.", _MARKERS)
