@@ -127,6 +127,26 @@ def test_an_exported_program_is_seen_alike() -> None:
     assert stored_layers(tuple, IMAGES, FLOAT16) == (), "PyTorch does not compute it"
 
 
+def test_a_matrix_that_all_channels_share_and_a_parameter_that_is_multiplied() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores, self.wanted = nn.Conv2d(3, 1, 1), nn.Parameter(torch.rand(4, 16))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            mixed = torch.softmax(self.scores(data), -1) @ data  # [1, 1, 16, 16], which PyTorch expands, by [1, 3, 16, 16]
+            return self.wanted @ mixed[0, 0]
+
+    torch.manual_seed(0)
+    module = Attention().eval()
+    before = module.wanted.detach().clone()
+    layers = stored_layers(by_torch(module), [IMAGES[0]] * 3, FLOAT16)
+    assert [layer.layer for layer in layers] == ["1: 1×1, 3 → 1 channels, to 16×16", "2: dense, 16 → 16", "3: dense, 16 → 16"]
+    assert torch.equal(module.wanted, before), "the next image's sums in float32 are of the parameter as it was"
+    (once,) = stored_layers(by_torch(module), IMAGES[:1], FLOAT16)[2:]
+    assert layers[2].signal_to_noise_db == once.signal_to_noise_db
+
+
 def test_layers_beyond_the_range_of_half_precision_are_found() -> None:
     layers = stored_layers(by_torch(network(scale=1e6)), IMAGES, FLOAT16)
     assert [layer.beyond > 0 for layer in layers] == [False, False, True, True] and layers[2].largest > 65504

@@ -149,13 +149,12 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
         """Return the places of tensors in memory."""
         return {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(tensors) if isinstance(tensor, torch.Tensor)}
 
-    def rounded_in_place(data: torch.Tensor, precision: Precision) -> torch.Tensor:
-        rounded = _rounded(data, precision)
-        if any(extent > 1 and not step for extent, step in zip(data.shape, data.stride(), strict=True)):
-            return rounded  # an expanded tensor cannot be written
+    def round_in_place(data: torch.Tensor, precision: Precision) -> None:
+        for axis in (axis for axis, step in enumerate(data.stride()) if not step):
+            data = data.narrow(axis, 0, min(1, data.shape[axis]))  # an expanded axis has its values once
         if made.isdisjoint(stored(data)):
             watched.lent.append((data, data.clone()))
-        return data.copy_(rounded)
+        data.copy_(_rounded(data, precision))
 
     class Watching(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -167,8 +166,9 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
             if function in products:
                 data, weights = (args[place] for place in products[function])
                 if precision is not None:
-                    new = {id(weights): _rounded(weights, precision), id(data): rounded_in_place(data, precision)}
-                    args = tuple(new.get(id(argument), argument) for argument in args)
+                    weights_as_stored = _rounded(weights, precision)
+                    round_in_place(data, precision)
+                    args = tuple(weights_as_stored if argument is weights else argument for argument in args)
                 result = function(*args, **kwargs)
                 watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
                 watched.sums.append(result)

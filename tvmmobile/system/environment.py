@@ -23,7 +23,7 @@ PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 def cache_dir() -> Path:
     """Return the folder of built helpers (agent, plugin, unpacked runtime); `TVMMOBILE_CACHE` moves it."""
-    return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
+    return _whole_path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
 
 
 def torch_cache() -> Path:
@@ -38,7 +38,12 @@ def keep_torch_cache() -> None:
 
 def user_data_dir() -> Path:
     """Return the folder of the user's own tuning logs and device profiles; `TVMMOBILE_DATA` moves it."""
-    return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+    return _whole_path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+
+
+def _whole_path(text: str) -> Path:
+    """Return an absolute path, since agents run in folders of their own, with `~` replaced, as no shell does in a CI system's variables."""
+    return Path(os.path.expanduser(text)).absolute()
 
 
 def user_name() -> str:
