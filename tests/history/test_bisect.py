@@ -34,6 +34,9 @@ factor = float(said[0])
 one["samples_us"] = [sample * factor for sample in one["samples_us"]]
 for name in ("latency_us", "real_time", "cpu_time"):
     one[name] *= factor
+runs = pathlib.Path(sys.argv[2]).read_text().split().count(said[0])
+if "invalid" in said or ("spoiled" in said and runs == 1):
+    one["invalid"] = "the clock fell to 0.6 GHz"
 content["context"]["date"] = "2026-11-20T08:00:%02d+00:00" % int(said[1])
 (where / "out").mkdir(exist_ok=True)
 (where / "out" / "report.json").write_text(json.dumps(content))
@@ -51,7 +54,8 @@ class Checkout:
         git_in(self.folder, "init", "-q")
         self.names = []
         for number, latency in enumerate(latencies):
-            (self.folder / "latency").write_text(f"{latency} {number}")
+            factor, *state = latency.split()
+            (self.folder / "latency").write_text(" ".join((factor, str(number), *state)))
             git_in(self.folder, "add", "latency")
             git_in(self.folder, "commit", "-q", "-m", f"Change {number}")
             self.names.append(git_in(self.folder, "rev-parse", "HEAD"))
@@ -112,6 +116,19 @@ def test_a_commit_close_to_the_middle_is_timed_again(cli: CommandLine, tmp_path:
     made = Checkout(tmp_path, latencies)
     assert bisect(cli, made, monkeypatch).code == 0
     assert made.timed.count("1.049") == 4
+    made.check_clean()
+
+
+def test_a_run_that_does_not_count_is_repeated(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = stepped()
+    latencies[5], latencies[8] = "1.0001 spoiled", "1.1001 invalid"
+    made = Checkout(tmp_path, latencies)
+    outcome = bisect(cli, made, monkeypatch)
+    assert outcome.code == 0 and outcome.out.startswith(f"{made.names[AT]} "), outcome.err
+    assert (made.timed.count("1.0001"), made.timed.count("1.1001")) == (2, 4)
+    assert f"{made.names[8][:10]} Change 8: cannot be timed, skipped (the clock fell to 0.6 GHz)" in outcome.err
+    with open_history(made.history, add=False) as history:
+        assert {entry.invalid for entry in history.entries()} == {"", "the clock fell to 0.6 GHz"}
     made.check_clean()
 
 

@@ -13,13 +13,13 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import History
 from tvmmobile.history.series import CommitHistory, Point, Series
-from tvmmobile.results.file import read_results
+from tvmmobile.results.file import VariantResult, read_results
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.programs import run_tool
@@ -69,29 +69,35 @@ class _Timer:
     tree: Path
     result: Path
     say: Say
-    latencies: dict[str, list[float]] = field(default_factory=dict)
 
     def is_new(self, name: str, middle: float, sign: float) -> bool | None:
         """Return whether a commit's latency is on the new side of `middle`, a logarithm; `None` if it cannot be timed."""
         git(self.tree, "checkout", "--quiet", "--detach", "--force", name)
         git(self.tree, "clean", "--quiet", "-ffd")  # ignored files, such as what is built, stay: they save time
         commit, noise = commit_of("HEAD", self.tree), self.series.current.found.noise
+        runs: list[float] = []
+        problem = ""
         for _ in range(_MOST_RUNS):
-            latency_us = self._run(commit)
-            if latency_us is None:
-                self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
-                return None
-            runs = self.latencies.setdefault(name, [])
-            runs.append(math.log(latency_us))
+            result = self._run(commit)
+            if result is None:
+                runs.clear()
+                break
+            problem = result.invalid
+            if problem:
+                continue
+            runs.append(math.log(result.latency_us))
             if abs(statistics.fmean(runs) - middle) > _CLOSE * noise / math.sqrt(len(runs)):
                 break
+        if not runs:
+            self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped{problem and f' ({problem})'}")
+            return None
         new = sign * (statistics.fmean(runs) - middle) > 0
         latency_ms = math.exp(statistics.fmean(runs)) / 1e3
         self.say(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
         return new
 
-    def _run(self, commit: Commit) -> float | None:
-        """Run the command; return the latency in microseconds that it found, `None` if it failed or wrote no result."""
+    def _run(self, commit: Commit) -> VariantResult | None:
+        """Run the command; return the result of the series, valid or not; `None` if the command failed or wrote no file."""
         self.result.unlink(missing_ok=True)
         process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
         try:
@@ -107,13 +113,13 @@ class _Timer:
         if code != 0 or not self.result.is_file():
             return None
         results = read_results(self.result)
-        found = [variant for variant in results.variants if self.series.holds(results.context, variant) and not variant.invalid]
+        found = [variant for variant in results.variants if self.series.holds(results.context, variant)]
         if len(found) != 1:
             raise UserError(
                 f"the command's result has no {self.series.label} on {self.series.device} to compare.", "Let it time the series asked for."
             )
         self.history.add(results, commit, "bisect")
-        return found[0].latency_us
+        return found[0]
 
 
 def bisect(
