@@ -132,6 +132,39 @@ def test_a_run_that_does_not_count_is_repeated(cli: CommandLine, tmp_path: Path,
     made.check_clean()
 
 
+@pytest.mark.parametrize("program", ["./time_commit", "no-such-program", "/nowhere/time_commit", "./latency"])
+def test_a_command_that_cannot_be_started_is_refused(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    made = Checkout(tmp_path, stepped())
+    script = made.folder / "time_commit"  # not committed: it is in no commit's worktree
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(made.folder)
+    outcome = cli("history", "bisect", str(made.history), "--good", made.names[0], "--bad", made.names[-1], "--", program)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 2, outcome.err
+    assert f"{program} is not a program that can be started in commit {made.names[-1][:10]}" in outcome.err
+    script.unlink()
+    made.check_clean()
+
+
+def test_a_commit_without_the_script_is_skipped(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Checkout(tmp_path, stepped())
+    script = made.folder / "time_commit"
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(made.command)}\n")
+    script.chmod(0o755)
+    git_in(made.folder, "add", "time_commit")
+    git_in(made.folder, "commit", "-q", "--amend", "-m", "The script")
+    made.names[-1] = git_in(made.folder, "rev-parse", "HEAD")
+    with open_history(made.history, add=True) as history:
+        history.add(results(COMMITS, (1.1,)), commit_of(made.names[-1], made.folder), "bench")
+    monkeypatch.chdir(made.folder)
+    outcome = cli("history", "bisect", str(made.history), "--good", made.names[0], "--bad", made.names[-1], "--", "./time_commit")
+    assert outcome.code == 0 and f"{COMMITS - 2} commits between could not be timed" in outcome.out, outcome.err
+    assert outcome.err.count("./time_commit cannot be started: No such file or directory") == COMMITS - 2
+    made.check_clean()
+
+
 @pytest.mark.parametrize(
     ("known", "options", "complaint"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -99,7 +100,11 @@ class _Timer:
     def _run(self, commit: Commit) -> VariantResult | None:
         """Run the command; return the result of the series, valid or not; `None` if the command failed or wrote no file."""
         self.result.unlink(missing_ok=True)
-        process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        try:
+            process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        except OSError as error:  # such as a script that this commit does not have
+            self.say(f"{self.command[0]} cannot be started: {error.strerror}")
+            return None
         try:
             code = process.wait()
         finally:
@@ -134,8 +139,8 @@ def bisect(
         say: called with a line for each commit.
 
     Raises:
-        UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, or
-            the command's result is of something else.
+        UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, the
+            command cannot be started in the newer one, or its result is of something else.
     """
     if len(over.series) != 1:
         names = "; ".join(f"{one.label} on {one.device}" for one in over.series[:3])
@@ -154,10 +159,20 @@ def bisect(
         raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
     first, last = over.commits[old.commit].name, over.commits[new.commit].name
     chain = _between(first, last)
-    say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
     with _worktree(last) as tree:
+        _check_command(command[0], tree, last)
+        say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
         timer = _Timer(history, series, command, tree, tree / result, say)
         return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, difference)))
+
+
+def _check_command(program: str, tree: Path, commit: str) -> None:
+    """Raise `UserError` if a program cannot be started in the folder of a commit."""
+    if shutil.which(tree / program if os.path.dirname(program) else program) is None:
+        raise UserError(
+            f"{program} is not a program that can be started in commit {commit[:10]}.",
+            "Give the whole path of a program outside the checkout, and make it executable.",
+        )
 
 
 def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
