@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,20 @@ def test_what_cannot_be_bisected(
     assert outcome.code == 1 and complaint in outcome.err and len(outcome.err.splitlines()) == 2
     assert made.timed == []
     made.check_clean()
+
+
+def test_a_step_before_the_timing_model_changed_is_not_bisected(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Checkout(tmp_path, stepped())
+    with open_history(made.history, add=True) as history:
+        for number, factor, model in ((1, 1.0, "old"), (3, 1.1, "old"), (4, 1.1, "new"), (5, 1.1, "new")):
+            found = results(number, (factor,), measured=False)
+            found = replace(found, context=replace(found.context, timing_model=model))
+            history.add(found, commit_of(made.names[number], made.folder), "bench")
+    outcome = bisect(cli, made, monkeypatch, "--device", "pi4-virtual")
+    assert outcome.code == 1 and "has no step since its board or timing model changed" in outcome.err, outcome.err
+    assert made.timed == []
 
 
 def test_results_of_something_else_are_refused(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,9 +148,11 @@ def bisect(
     if not command:
         raise UserError("no command is given.", "Give it after --, such as: -- ./time_it")
     series = over.series[0]
-    if good is None and bad is None and not over.steps:
-        raise UserError(f"{series.label} has no step.", "Name two commits with --good and --bad.")
-    ends = (over.steps[0].earliest, over.steps[0].latest) if over.steps else (None, None)
+    steps = [step for step in over.steps if step.line is series.current]
+    if good is None and bad is None and not steps:
+        since = " since its board or timing model changed" if over.steps else ""
+        raise UserError(f"{series.label} has no step{since}.", "Name two commits with --good and --bad.")
+    ends = (steps[0].earliest, steps[0].latest) if steps else (None, None)
     old, new = (_point(over, series, name, end) for name, end in zip((good, bad), ends, strict=True))
     noise = series.current.found.noise * math.sqrt(1 / len(old.results) + 1 / len(new.results))
     difference, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
