@@ -132,6 +132,16 @@ def test_dirty_trees_and_invalid_results_do_not_count(cli: CommandLine, tmp_path
     assert [len(line.points) for one in over.series for line in one.lines] == [1]
 
 
+def test_a_history_without_valid_results_says_so(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with open_history(path, add=True) as history:
+        history.add(results(2), replace(commit(1), dirty=True), "bench")
+    shown = cli("history", "show", str(path)).out
+    assert shown == "1 commit, 0 series, 0 steps.\n1 result of dirty trees, or not valid, does not count.\n"
+    outcome = cli("history", "bisect", str(path), "--", "true")
+    assert outcome.code == 1 and "all results are of dirty trees, or not valid" in outcome.err
+
+
 def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     with open_history(path, add=True) as history:

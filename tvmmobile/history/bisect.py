@@ -142,6 +142,8 @@ def bisect(
         UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, the
             command cannot be started in the newer one, or its result is of something else.
     """
+    if not over.series:
+        raise UserError("all results are of dirty trees, or not valid.", "Time two commits with tvmmobile bench --history FILE.")
     if len(over.series) != 1:
         names = "; ".join(f"{one.label} on {one.device}" for one in over.series[:3])
         raise UserError(f"{len(over.series)} series match, such as {names}.", "Choose one with --network, --device, --dtype and --threads.")
