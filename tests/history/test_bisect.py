@@ -188,9 +188,7 @@ def test_what_cannot_be_bisected(
     made.check_clean()
 
 
-def test_a_step_before_the_timing_model_changed_is_not_bisected(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_before_the_timing_model_changed_is_not_bisected(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Checkout(tmp_path, stepped())
     with open_history(made.history, add=True) as history:
         for number, factor, model in ((1, 1.0, "old"), (3, 1.1, "old"), (4, 1.1, "new"), (5, 1.1, "new")):
