@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,8 +26,7 @@ def fastest(by_count: Sequence[Timed]) -> Timed:
         UserError: a variant was not timed on each count.
     """
     found = {results.context.threads: {_key(variant): variant for variant in results.variants} for results in by_count}
-    if len({frozenset(variants) for variants in found.values()}) > 1:
-        raise UserError(f"some networks have no library for one of {sorted(found)} threads.", "Time them one thread count at a time.")
+    check_counts(found)
     best = min(
         list(filter(all_valid, by_count)) or by_count,
         key=lambda results: statistics.geometric_mean(variant.latency_us for variant in results.variants),
@@ -35,6 +34,12 @@ def fastest(by_count: Sequence[Timed]) -> Timed:
     chosen = best.context.threads
     others = {count: variants for count, variants in found.items() if count != chosen}
     return replace(best, variants=tuple(_with_others(variant, others) for variant in best.variants))
+
+
+def check_counts(by_count: Mapping[int, Collection[Hashable]]) -> None:
+    """Raise `UserError` if the thread counts, the keys, do not all have the same networks."""
+    if len({frozenset(networks) for networks in by_count.values()}) > 1:
+        raise UserError(f"some networks have no library for one of {sorted(by_count)} threads.", "Time them one thread count at a time.")
 
 
 def all_valid(results: Results) -> bool:
