@@ -14,6 +14,7 @@ from histories import Writers, commit, git_in, results
 from tvmmobile.history import file
 from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import FORMAT, History, open_history
+from tvmmobile.results.file import read_results, write_results
 from tvmmobile.system.errors import UserError
 
 
@@ -47,6 +48,17 @@ def test_adding_twice_adds_nothing(tmp_path: Path) -> None:
         assert history.add(results(1), commit(2), "add") == 0  # a run belongs to one commit
         assert history.add(results(2), commit(2), "bench") == 1
     assert [entry.name for entry in entries(path)] == [commit(1).name, commit(2).name]
+
+
+def test_the_name_of_a_file_that_is_not_utf8_is_added_as_its_report_has_it(tmp_path: Path) -> None:
+    path, found = tmp_path / "history.sqlite", results(1)
+    named = replace(found, variants=(replace(found.variants[0], name="n\udce9t", conditions={"a\udcff": ["\udcff"]}),))
+    write_results(named, tmp_path / "report.json")
+    with open_history(path, add=True) as history:
+        assert history.add(named, commit(1), "bench", {"n\udce9t": "slower"}) == 1
+        assert history.add(read_results(tmp_path / "report.json"), commit(1), "add") == 0
+    (only,) = entries(path)
+    assert only.verdict == "slower"
 
 
 def test_a_baseline_and_a_verdict_are_marked_on_what_is_there(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tvmmobile.results.file import (
     PositiveCount,
     Results,
     VariantResult,
+    encodable,
 )
 from tvmmobile.system.errors import UserError, one_line, shown
 from tvmmobile.system.files import make_folders
@@ -130,8 +131,9 @@ class History:
             source: the command that it came from; `baseline` also marks results that are there.
             verdicts: the gate's, by the name of the variant.
         """
+        context = encodable(results.context)
         return sum(
-            self._add(results.context, variant, commit, source, (verdicts or {}).get(variant.name, "")) for variant in results.variants
+            self._add(context, encodable(variant), commit, source, (verdicts or {}).get(variant.name, "")) for variant in results.variants
         )
 
     def entries(self) -> list[Entry]:

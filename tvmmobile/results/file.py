@@ -10,9 +10,9 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -24,6 +24,8 @@ from tvmmobile.running.formats import REFERENCE, VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
+
+Value = TypeVar("Value")
 
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
@@ -323,6 +325,7 @@ def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
 
 def write_results(results: Results, path: Path) -> None:
     """Write `report.json` whole; raise `ValueError` and write nothing if a number is not finite: JSON has no such numbers."""
+    results = encodable(results)
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = _stated(asdict(variant))
@@ -344,9 +347,25 @@ def write_results(results: Results, path: Path) -> None:
         }
         benchmarks.append({"name": entry.pop("name"), **google, **entry})
     content = {"version": FORMAT, "context": asdict(results.context), "benchmarks": benchmarks}
-    # Half a character, as the name of a file that is not UTF-8 has, would make the file one that most programs refuse.
-    whole = json.loads(json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
-    write_text(path, json.dumps(whole, indent=1) + "\n")
+    write_text(path, json.dumps(content, allow_nan=False, indent=1) + "\n")
+
+
+def encodable(value: Value) -> Value:
+    """Return results, or a part of them, with a question mark for half a character, as the name of a file that is not UTF-8 has.
+
+    Most programs refuse JSON with such halves, and SQLite does not store them.
+    """
+    found: Any = value
+    if isinstance(value, str):
+        found = value.encode("utf-8", "replace").decode()
+    elif isinstance(value, Mapping):
+        found = {encodable(key): encodable(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        found = type(value)(map(encodable, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{item.name: encodable(getattr(value, item.name)) for item in fields(value)})
+    kept: Value = found
+    return kept
 
 
 def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
