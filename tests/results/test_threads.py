@@ -111,6 +111,17 @@ def test_results_with_different_other_counts_are_joined() -> None:
     assert only == "Not compared: a thread count of 1 or 2, for which some networks have no valid latency."
 
 
+def test_small_weights_are_compared_with_small_weights() -> None:
+    def small(results: Results) -> Results:
+        return replace(results, variants=tuple(replace(one, weights_dtype="int8") for one in results.variants))
+
+    on_one, on_two = (
+        replace(plain, variants=(*plain.variants, *small(other).variants))
+        for plain, other in ((timed(1, 80), timed(1, 60)), (timed(2, 44), timed(2, 33)))
+    )
+    assert [one.other_threads_us for one in fastest([on_one, on_two]).variants] == [{"1": 80e3}, {"1": 60e3}]
+
+
 def test_each_network_needs_each_count() -> None:
     with pytest.raises(UserError, match=r"some networks have no library for one of \[1, 2\] threads"):
         fastest([timed(1, 80, 8), timed(2, 44)])

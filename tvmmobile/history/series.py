@@ -105,7 +105,8 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        values = [getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY]
+        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY}
+        values = list((found | {"dtype": variant.precision}).values())
         line = (context.board, context.cpu, context.timing_model or "")
         own = (self.current.board, self.current.cpu, self.current.timing_model)
         return values == [getattr(self, name) for name in _IDENTITY] and line == own

@@ -45,7 +45,7 @@ def bench(
     settings, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
     check_libraries(found, board.profile, listener)
     groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
-    check_counts({group[0].threads: [(library.spec, library.dtype, library.format) for library in group] for group in groups})
+    check_counts({group[0].threads: [(library.spec, library.precision, library.format) for library in group] for group in groups})
     dask = settings.dask if board.boards is None else None  # for a board there is nothing to build
     with (
         started_workers(worker_count(len(found)), board.boards, dask) as workers,

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.cores import llvm_name
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.precision import is_precision, precision_named
+from tvmmobile.graph.precision import is_precision, precision_named, with_weights
 from tvmmobile.running.formats import REFERENCE, VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
@@ -46,8 +46,9 @@ Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**18)]
 _Share = Annotated[float, Field(ge=0, le=1)]
-#: Fields that are left out of a file where they are `None`, so that results without sparse kernels are written as they always were.
-WHERE_SPARSE = frozenset({"zeros", "dense_us"})
+#: Fields that are left out of a file where they are `None`, so that results without sparse kernels and small weights are written as they
+#: always were.
+OMITTED_IF_NONE = frozenset({"zeros", "dense_us", "weights_dtype"})
 # Not `Literal[1]`, which `True` is as well.
 _Zero = Annotated[int, Field(ge=0, le=0)]
 _One = Annotated[int, Field(ge=1, le=1)]
@@ -170,6 +171,7 @@ class VariantFields:
             not timed with it.
         dense_us: the sum of the tuning records of the best kernels without sparse ones, in microseconds; not there without sparse kernels,
             or without such records.
+        weights_dtype: precision of weights that are stored in fewer bits than `dtype` has, e.g. `int8`; not there without such weights.
     """
 
     __pydantic_config__ = _STRICT
@@ -203,6 +205,7 @@ class VariantFields:
     input: str = ""
     other_threads_us: Mapping[str, Latency] = field(default_factory=dict)
     dense_us: Positive | None = None
+    weights_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,11 @@ class VariantResult(VariantFields):
     def side(self) -> str:
         """Input side, or size if the input is not square."""
         return self.input or str(self.resolution)
+
+    @property
+    def precision(self) -> str:
+        """Its precision, with that of weights stored in fewer bits, such as `float32_int8weights`; part of a variant's identity."""
+        return with_weights(self.dtype, self.weights_dtype)
 
     @property
     def latency_us(self) -> float:
@@ -369,8 +377,8 @@ def encodable(value: Value) -> Value:
 
 
 def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's object, without fields on sparse kernels if there are none."""
-    return {name: value for name, value in entry.items() if name not in WHERE_SPARSE or value is not None}
+    """Return a file's object, without the fields that are left out where they are `None`."""
+    return {name: value for name, value in entry.items() if name not in OMITTED_IF_NONE or value is not None}
 
 
 def read_results(path: str | Path) -> Results:

@@ -59,7 +59,7 @@ def spoiled_sentence(by_count: Sequence[Results]) -> str:
 
 
 def _key(variant: VariantResult) -> tuple[str | float, ...]:
-    return variant.model, variant.alpha, variant.resolution, variant.input, variant.dtype, variant.format, variant.network_sha256
+    return variant.model, variant.alpha, variant.resolution, variant.input, variant.precision, variant.format, variant.network_sha256
 
 
 def _with_others(variant: VariantResult, others: Mapping[int, Mapping[tuple[str | float, ...], VariantResult]]) -> VariantResult:
