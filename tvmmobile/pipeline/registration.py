@@ -32,6 +32,8 @@ from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.logs.directories import own_logs
 
 OnProgress = Callable[[str], None]
 
@@ -43,10 +45,13 @@ class AddedDevice:
     Attributes:
         board: the board's address, folders and hardware.
         file: path of the device's file, which has all boards of that name.
+        earlier_logs: folder of your own tuning logs with records of a device of that name, made before it was registered; `None` without
+            any. They count as this board's.
     """
 
     board: RegisteredBoard
     file: Path
+    earlier_logs: Path | None = None
 
 
 @with_options(DeviceOptions)
@@ -88,7 +93,9 @@ def add_device(
     board = _board(address, chosen, on_progress)
     if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
         raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
-    return AddedDevice(board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board))))
+    file = save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+    has_logs = known is None and any(path.stat().st_size for path in log_paths(own_logs(), name))
+    return AddedDevice(board, file, own_logs() / name if has_logs else None)
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:

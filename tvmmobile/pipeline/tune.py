@@ -27,7 +27,7 @@ from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.pipeline.tuned import TunedResults
 from tvmmobile.results.file import Results
-from tvmmobile.results.threads import fastest, tried_counts
+from tvmmobile.results.threads import all_valid, fastest, spoiled_sentence, tried_counts
 from tvmmobile.running.bench import Bench
 from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
@@ -80,8 +80,10 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
         # A later count's run must not set aside what an earlier one logged.
         found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
         best = fastest(found)
-        if best.context.threads != same[0].options.threads:
+        if best.context.threads != same[0].options.threads and all_valid(found[-1]):
             break
+    if remark := spoiled_sentence(found):
+        listener.message(remark)
     return best
 
 
