@@ -134,7 +134,7 @@ _install_system_packages() {
     set -- $packages
     [[ $# -gt 0 ]] || return 0
     command -v apt-get >/dev/null || _fail "these Debian packages or their like are missing: $*"
-    [[ $(id -u) -eq 0 ]] || _fail "system packages are missing. Run as root: apt-get update && apt-get install -y $*"
+    [[ $(id -u) -eq 0 ]] || _fail "system packages are missing. Run as root: apt-get update && apt-get install -y ${*/llvm-16/$(_offered_llvm)}"
     _apt_install "$@"
 }
 
@@ -164,12 +164,24 @@ _apt_install() {
     local log
     log=$(mktemp)
     export DEBIAN_FRONTEND=noninteractive
-    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "${@/llvm-16/$(_offered_llvm)}"; } >"$log" 2>&1; then
         tail -n 20 "$log"
         rm -f "$log"
         _fail "apt-get failed; the lines above say why"
     fi
     rm -f "$log"
+}
+
+# Debian 13 has no llvm-16: the first after it that apt has, if it knows of any.
+_offered_llvm() {
+    local version
+    for version in 16 17 18 19; do
+        if apt-cache show "llvm-$version" >/dev/null 2>&1; then
+            printf 'llvm-%s' "$version"
+            return
+        fi
+    done
+    printf 'llvm-16'
 }
 
 # The first Python that can make a virtual environment. 3.11 first: torch and TVM have wheels for it everywhere.

@@ -89,6 +89,26 @@ def test_layers_in_the_order_of_execution_with_what_they_lose() -> None:
     assert all(torch.equal(tensor, module.state_dict()[name]) for name, tensor in before[1].items())
 
 
+@pytest.mark.parametrize("expanded", [False, True])
+def test_weights_in_the_place_of_an_activation_are_not_changed(expanded: bool) -> None:
+    """As the learned queries of a pooling head; an expanded tensor has several elements in one place."""
+
+    class Pooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(1 if expanded else 4, 256))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            return torch.mm(self.queries.expand(4, 256), data.flatten(2)[0].t().repeat(1, 3).reshape(256, 9))
+
+    torch.manual_seed(0)
+    module = Pooling().eval()
+    before = module.queries.detach().clone()
+    layers = [stored_layers(by_torch(module), IMAGES, FLOAT16) for _ in range(2)]
+    assert torch.equal(module.queries, before) and layers[0] == layers[1]
+    assert layers[0][0].signal_to_noise_db is not None and 55 < layers[0][0].signal_to_noise_db < 85
+
+
 def test_what_the_network_returns_in_the_model_is_what_rounding_by_hand_gives() -> None:
     convolution = nn.Conv2d(3, 4, 1, bias=False)
     (layer,) = stored_layers(by_torch(convolution), IMAGES[:1], FLOAT16)
@@ -105,6 +125,26 @@ def test_an_exported_program_is_seen_alike() -> None:
     exported = torch.export.export(module, (torch.zeros(1, 3, 16, 16),)).module()
     assert stored_layers(by_torch(exported), IMAGES, FLOAT16) == stored_layers(by_torch(module), IMAGES, FLOAT16)
     assert stored_layers(tuple, IMAGES, FLOAT16) == (), "PyTorch does not compute it"
+
+
+def test_a_matrix_that_all_channels_share_and_a_parameter_that_is_multiplied() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores, self.wanted = nn.Conv2d(3, 1, 1), nn.Parameter(torch.rand(4, 16))
+
+        def forward(self, data: torch.Tensor) -> torch.Tensor:
+            mixed = torch.softmax(self.scores(data), -1) @ data  # [1, 1, 16, 16], which PyTorch expands, by [1, 3, 16, 16]
+            return self.wanted @ mixed[0, 0]
+
+    torch.manual_seed(0)
+    module = Attention().eval()
+    before = module.wanted.detach().clone()
+    layers = stored_layers(by_torch(module), [IMAGES[0]] * 3, FLOAT16)
+    assert [layer.layer for layer in layers] == ["1: 1×1, 3 → 1 channels, to 16×16", "2: dense, 16 → 16", "3: dense, 16 → 16"]
+    assert torch.equal(module.wanted, before), "the next image's sums in float32 are of the parameter as it was"
+    (once,) = stored_layers(by_torch(module), IMAGES[:1], FLOAT16)[2:]
+    assert layers[2].signal_to_noise_db == once.signal_to_noise_db
 
 
 def test_layers_beyond_the_range_of_half_precision_are_found() -> None:

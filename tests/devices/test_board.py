@@ -74,6 +74,23 @@ def test_a_clock_that_is_not_told_is_asked_for(ssh_board: SshBoard, cli: Command
     assert profile_of("desk", only_board(register(cli, ssh_board, "desk", "--clock", "1.5"))).clock_hz == 1.5e9
 
 
+def test_a_clock_that_is_fixed_below_the_highest_is_measured_at(ssh_board: SshBoard, cli: CommandLine) -> None:
+    """As by a power mode of a Jetson's, or by users who want a steady clock."""
+    for number in range(4):
+        (ssh_board.root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_max_freq").write_text("1498000\n")
+    board = only_board(register(cli, ssh_board, "capped", "--clock", "1.6"))
+    with connected(board.address) as remote:
+        (note,) = (note for note in disturbances(read_health(remote, board), board) if "clock is capped at 1.498 of 1.8 GHz" in note)
+        assert note.endswith("To measure at that clock, add it again with --clock.")
+    board = only_board(register(cli, ssh_board, "desk", "--clock", "1.5"))
+    assert profile_of("desk", board).clock_hz == 1.5e9
+    with watching([board]) as watch:
+        fixed = watch.wait_until_cool(limit_s=0)
+        assert watch.spoiled(fixed, watch.read()) == ""
+        (ssh_board.root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq").write_text("1200000\n")
+        assert watch.spoiled(fixed, watch.read()) == "its clock was capped at 1.2 of 1.5 GHz"
+
+
 def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
     assert "--join" in cli(*ssh_board.add_words("desk")).err
     assert len(register(cli, ssh_board, "desk", "--join").boards) == 2

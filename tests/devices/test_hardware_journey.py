@@ -14,9 +14,10 @@ import psutil
 import pytest
 from conftest import CommandLine
 from deployed import make_library
+from pi4_tree import write_pi4_tree
 from quiet_listener import Quiet
 from registered_boards import SshBoard, make_board, make_home, register
-from ssh_server import Home, new_key
+from ssh_server import Home, Server, new_key
 from waiting import wait_until
 
 from tvmmobile.devices.agents.rpc import LinkError, open_session
@@ -125,6 +126,19 @@ def test_refused_in_one_sentence(board: SshBoard, home: Home, cli: CommandLine, 
     new_key(home.key)
     assert cli("device", "remove", "desk", "--keep-files").code == 0
     assert "refuses user" in refusal(*board.add_words("desk"))
+
+
+def test_a_server_that_forwards_no_ports_is_named_at_once(tmp_path: Path, home: Home, cli: CommandLine) -> None:
+    server = Server(tmp_path / "server", home, "AllowTcpForwarding no")
+    try:
+        register(cli, SshBoard(write_pi4_tree(tmp_path / "tree"), tmp_path / "agent", server))
+        begin = time.monotonic()
+        outcome = cli("device", "check", "desk")
+        assert outcome.code == 3 and time.monotonic() - begin < CONTACT_S, outcome.err
+        message, remedy = outcome.err.strip().splitlines()
+        assert message.endswith("127.0.0.1 refuses to forward ports.") and remedy == "Set AllowTcpForwarding yes in its sshd_config."
+    finally:
+        server.stop()
 
 
 def test_a_device_that_does_not_answer_ends_the_command_in_time(board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:

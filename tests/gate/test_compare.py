@@ -384,6 +384,18 @@ def test_baselines_that_are_not_there(
     assert outcome.code == 1 and message in outcome.err and len(outcome.err.splitlines()) == 2 and list(tmp_path.iterdir()) == []
 
 
+def test_a_library_with_small_weights_has_a_baseline_of_its_own(compare: Files, tmp_path: Path) -> None:
+    results = sample_results(1)
+    small = replace(results.variants[0], name="small", weights_dtype="int8", library_sha256="3" * 64)
+    both = replace(results, variants=(*results.variants, small))
+    assert compare(both, rebuilt(both, 1.0)).code == 0
+    save_baselines(both, tmp_path, tmp_path / "kept")
+    names = [one.name for one in load_baselines(tmp_path / "kept", both.context.device)]
+    assert names == ["mobilenet_v1_1.0_224_float32_int8weights_t1", "mobilenet_v1_1.0_224_float32_t1"]
+    refused = compare(replace(results, variants=(small,)), results)
+    assert refused.code == 1 and "the dtypes of mobilenet_v1 1.0-224 differ, float32_int8weights and float32" in refused.err
+
+
 def test_a_spoiled_run_is_no_baseline(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not valid: throttled"):
         save_baselines(_variants(invalid="throttled")(measured()), tmp_path, tmp_path / "kept")

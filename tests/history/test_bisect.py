@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ factor = float(said[0])
 one["samples_us"] = [sample * factor for sample in one["samples_us"]]
 for name in ("latency_us", "real_time", "cpu_time"):
     one[name] *= factor
+runs = pathlib.Path(sys.argv[2]).read_text().split().count(said[0])
+if "invalid" in said or ("spoiled" in said and runs == 1):
+    one["invalid"] = "the clock fell to 0.6 GHz"
 content["context"]["date"] = "2026-11-20T08:00:%02d+00:00" % int(said[1])
 (where / "out").mkdir(exist_ok=True)
 (where / "out" / "report.json").write_text(json.dumps(content))
@@ -51,7 +55,8 @@ class Checkout:
         git_in(self.folder, "init", "-q")
         self.names = []
         for number, latency in enumerate(latencies):
-            (self.folder / "latency").write_text(f"{latency} {number}")
+            factor, *state = latency.split()
+            (self.folder / "latency").write_text(" ".join((factor, str(number), *state)))
             git_in(self.folder, "add", "latency")
             git_in(self.folder, "commit", "-q", "-m", f"Change {number}")
             self.names.append(git_in(self.folder, "rev-parse", "HEAD"))
@@ -115,6 +120,52 @@ def test_a_commit_close_to_the_middle_is_timed_again(cli: CommandLine, tmp_path:
     made.check_clean()
 
 
+def test_a_run_that_does_not_count_is_repeated(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = stepped()
+    latencies[5], latencies[8] = "1.0001 spoiled", "1.1001 invalid"
+    made = Checkout(tmp_path, latencies)
+    outcome = bisect(cli, made, monkeypatch)
+    assert outcome.code == 0 and outcome.out.startswith(f"{made.names[AT]} "), outcome.err
+    assert (made.timed.count("1.0001"), made.timed.count("1.1001")) == (2, 4)
+    assert f"{made.names[8][:10]} Change 8: cannot be timed, skipped (the clock fell to 0.6 GHz)" in outcome.err
+    with open_history(made.history, add=False) as history:
+        assert {entry.invalid for entry in history.entries()} == {"", "the clock fell to 0.6 GHz"}
+    made.check_clean()
+
+
+@pytest.mark.parametrize("program", ["./time_commit", "no-such-program", "/nowhere/time_commit", "./latency"])
+def test_a_command_that_cannot_be_started_is_refused(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    made = Checkout(tmp_path, stepped())
+    script = made.folder / "time_commit"  # not committed: it is in no commit's worktree
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(made.folder)
+    outcome = cli("history", "bisect", str(made.history), "--good", made.names[0], "--bad", made.names[-1], "--", program)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 2, outcome.err
+    assert f"{program} is not a program that can be started in commit {made.names[-1][:10]}" in outcome.err
+    script.unlink()
+    made.check_clean()
+
+
+def test_a_commit_without_the_script_is_skipped(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Checkout(tmp_path, stepped())
+    script = made.folder / "time_commit"
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(made.command)}\n")
+    script.chmod(0o755)
+    git_in(made.folder, "add", "time_commit")
+    git_in(made.folder, "commit", "-q", "--amend", "-m", "The script")
+    made.names[-1] = git_in(made.folder, "rev-parse", "HEAD")
+    with open_history(made.history, add=True) as history:
+        history.add(results(COMMITS, (1.1,)), commit_of(made.names[-1], made.folder), "bench")
+    monkeypatch.chdir(made.folder)
+    outcome = cli("history", "bisect", str(made.history), "--good", made.names[0], "--bad", made.names[-1], "--", "./time_commit")
+    assert outcome.code == 0 and f"{COMMITS - 2} commits between could not be timed" in outcome.out, outcome.err
+    assert outcome.err.count("./time_commit cannot be started: No such file or directory") == COMMITS - 2
+    made.check_clean()
+
+
 @pytest.mark.parametrize(
     ("known", "options", "complaint"),
     [
@@ -135,6 +186,18 @@ def test_what_cannot_be_bisected(
     assert outcome.code == 1 and complaint in outcome.err and len(outcome.err.splitlines()) == 2
     assert made.timed == []
     made.check_clean()
+
+
+def test_a_step_before_the_timing_model_changed_is_not_bisected(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Checkout(tmp_path, stepped())
+    with open_history(made.history, add=True) as history:
+        for number, factor, model in ((1, 1.0, "old"), (3, 1.1, "old"), (4, 1.1, "new"), (5, 1.1, "new")):
+            found = results(number, (factor,), measured=False)
+            found = replace(found, context=replace(found.context, timing_model=model))
+            history.add(found, commit_of(made.names[number], made.folder), "bench")
+    outcome = bisect(cli, made, monkeypatch, "--device", "pi4-virtual")
+    assert outcome.code == 1 and "has no step since its board or timing model changed" in outcome.err, outcome.err
+    assert made.timed == []
 
 
 def test_results_of_something_else_are_refused(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import sqlite3
 import threading
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from histories import Writers, commit, git_in, results
+from pydantic_core import to_json
 
 from tvmmobile.history import file
 from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import FORMAT, History, open_history
+from tvmmobile.results.file import read_results, write_results
 from tvmmobile.system.errors import UserError
 
 
@@ -47,6 +51,26 @@ def test_adding_twice_adds_nothing(tmp_path: Path) -> None:
         assert history.add(results(1), commit(2), "add") == 0  # a run belongs to one commit
         assert history.add(results(2), commit(2), "bench") == 1
     assert [entry.name for entry in entries(path)] == [commit(1).name, commit(2).name]
+
+
+def test_results_are_found_that_were_added_before_small_weights_were_known(tmp_path: Path) -> None:
+    path, found = tmp_path / "history.sqlite", results(1)
+    with open_history(path, add=True) as history:
+        history.add(found, commit(1), "bench")
+    known = to_json((found.context, found.variants[0])).replace(b',"weights_dtype":null', b"")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT digest FROM results").fetchall() == [(hashlib.sha256(known).hexdigest(),)]
+
+
+def test_the_name_of_a_file_that_is_not_utf8_is_added_as_its_report_has_it(tmp_path: Path) -> None:
+    path, found = tmp_path / "history.sqlite", results(1)
+    named = replace(found, variants=(replace(found.variants[0], name="n\udce9t", conditions={"a\udcff": ["\udcff"]}),))
+    write_results(named, tmp_path / "report.json")
+    with open_history(path, add=True) as history:
+        assert history.add(named, commit(1), "bench", {"n\udce9t": "slower"}) == 1
+        assert history.add(read_results(tmp_path / "report.json"), commit(1), "add") == 0
+    (only,) = entries(path)
+    assert only.verdict == "slower"
 
 
 def test_a_baseline_and_a_verdict_are_marked_on_what_is_there(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def large(commits: int, series: int) -> CommitHistory:
         points = tuple(Point(place, us, 0.99 * us, 0.01, (place,), "", False) for place, us in enumerate(latencies))
         line = LatencyLine("Raspberry Pi 4", "Cortex-A72", "", points, find_steps(latencies, [1] * commits, exact=False))
         made.append(Series("mobilenet_v1", 1.0, str(32 * number + 32), "float32", "c", 1, "pi4", "measured", 1.8e9, (line,), 0))
-    return CommitHistory(known, tuple(made), ())
+    return CommitHistory(known, tuple(made), (), 0)
 
 
 def test_the_page_is_self_contained_and_shows_the_step(cli: CommandLine, tmp_path: Path) -> None:
@@ -103,6 +103,13 @@ def test_a_single_commit_has_a_page(tmp_path: Path) -> None:
         history.add(results(1), commit(1), "bench")
     found = check(history_page(read(tmp_path / "history.sqlite"), 20))
     assert "No latency has changed beyond its noise." in "".join(found.text["p"])
+
+
+def test_a_history_without_valid_results_has_a_page(tmp_path: Path) -> None:
+    with open_history(tmp_path / "history.sqlite", add=True) as history:
+        history.add(results(1), replace(commit(1), dirty=True), "bench")
+    found = check(history_page(read(tmp_path / "history.sqlite"), 20))
+    assert "0 series" in found.text["p"][0] and "1 result of dirty trees, or not valid, left out" in found.text["p"][0]
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +192,13 @@ def test_a_large_page_opens_at_once(browser: Browser, tmp_path: Path) -> None:
         times.append(browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))
     assert min(times) < 1000
     assert browser.run("document.querySelectorAll('#series tbody tr').length") == 64
+
+
+@BROWSER
+def test_a_page_without_valid_results_has_no_errors(browser: Browser, tmp_path: Path) -> None:
+    with open_history(tmp_path / "history.sqlite", add=True) as history:
+        history.add(results(1), replace(commit(1), dirty=True), "bench")
+    (tmp_path / "history.html").write_text(history_page(read(tmp_path / "history.sqlite"), 20))
+    browser.size(1280, 900)
+    browser.open(tmp_path / "history.html")
+    assert browser.run("document.getElementById('chart').hidden") and browser.problems == []

@@ -107,6 +107,19 @@ def test_modelled_and_measured_are_never_one_series(tmp_path: Path) -> None:
     ]
 
 
+def test_a_library_with_small_weights_has_a_series_of_its_own(cli: CommandLine, tmp_path: Path) -> None:
+    path, found = tmp_path / "history.sqlite", results(1)
+    small = replace(found.variants[0], name="small", weights_dtype="int8")
+    both = replace(found, variants=(*found.variants, small))
+    with open_history(path, add=True) as history:
+        assert history.add(both, commit(1), "bench") == 2
+        plain, other = over_commits(history, SeriesFilter(), 0.01).series
+    assert [plain.holds(found.context, one) for one in both.variants] == [True, False]
+    assert [other.holds(found.context, one) for one in both.variants] == [False, True]
+    assert other.label == "mobilenet_v1 1.0-224 float32_int8weights, 1 thread"
+    assert "1 series" in cli("history", "show", str(path), "--dtype", "float32_int8weights").out
+
+
 def test_results_of_a_machine_that_hides_its_clock_are_shown(cli: CommandLine, tmp_path: Path) -> None:
     path, found = tmp_path / "history.sqlite", results(1)
     with open_history(path, add=True) as history:
@@ -130,6 +143,16 @@ def test_dirty_trees_and_invalid_results_do_not_count(cli: CommandLine, tmp_path
         history.add(invalid, Commit("x"), "bench")
         over = over_commits(history, SeriesFilter(), 0.01)
     assert [len(line.points) for one in over.series for line in one.lines] == [1]
+
+
+def test_a_history_without_valid_results_says_so(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with open_history(path, add=True) as history:
+        history.add(results(2), replace(commit(1), dirty=True), "bench")
+    shown = cli("history", "show", str(path)).out
+    assert shown == "1 commit, 0 series, 0 steps.\n1 result of dirty trees, or not valid, does not count.\n"
+    outcome = cli("history", "bisect", str(path), "--", "true")
+    assert outcome.code == 1 and "all results are of dirty trees, or not valid" in outcome.err
 
 
 def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:

@@ -218,6 +218,12 @@ def test_no_other_symbol_is_seen(built: Path) -> None:
     }
 
 
+def test_it_calls_its_own_functions(built: Path) -> None:
+    """Not those of another library of this network that the program has loaded before, whose functions have the same names."""
+    relocations = subprocess.run(["readelf", "-rW", built], capture_output=True, text=True, check=True).stdout
+    assert "R_" in relocations and "net_" not in relocations
+
+
 @pytest.mark.parametrize("compiler", [["gcc", "-std=c99"], ["g++", "-std=c++11"]], ids=["C", "C++"])
 def test_headers_with_and_without_images_in_one_program(compiler: list[str], tmp_path: Path) -> None:
     """Whichever comes first."""

@@ -105,6 +105,13 @@ def test_two_calls_of_pillow_give_the_same_bits(frames: Frames, width: int, heig
     assert np.array_equal(frames.run([frame])[0], wanted)
 
 
+def test_a_network_that_sees_one_pixel(tmp_path: Path) -> None:
+    """A frame nearly five times as long as wide is scaled by 5/4 of its width, which takes the most taps."""
+    generator, program = np.random.default_rng(1), built(tmp_path, 1, "address,undefined")
+    given = [some_frame(generator, RGB, *size) for size in [(1, 1), (499, 100), (100, 499), (30, 149), (200, 200), (1, 99), (299, 100)]]
+    assert same(program.run(given, THREADS), given, 1, tmp_path)
+
+
 @pytest.mark.virtual
 def test_the_devices_code_gives_the_same_bits(tmp_path: Path) -> None:
     """Compiled as libraries are."""

@@ -97,7 +97,7 @@ def test_no_split_of_a_step_could_end_sooner(tmp_path: Path) -> None:
 #: By the name of a file of each of the CPUs 58 to 63, which no machine of ours has.
 SPEEDS: dict[str, tuple[object, ...]] = {
     "cpu_capacity": (300, 897, 897, 1024, 512, ""),
-    "cpufreq/cpuinfo_max_freq": (2000000, 1, 1, 1, 1, 3000000),
+    "cpufreq/cpuinfo_max_freq": (2000000, 1, 4320000, 1, 1, 3000000),
 }
 
 
@@ -109,6 +109,7 @@ SPEEDS: dict[str, tuple[object, ...]] = {
         ((61, 62), 2, "58 29"),
         ((61, 62, 63), 2, "44 43"),  # one capacity is not known, and two of the clocks are equal
         ((58, 63), 2, "35 52"),  # by their clocks
+        ((60, 63), 2, "51 36"),  # a phone's newest core: 4.32 GHz, in kHz
         ((59, 60), 2, "44 43"),
         ((59, 60, 61), 2, "44 43"),  # a run of fewer threads than init's, whose speeds are equal
         ((58, 61), 1, "87"),

@@ -256,6 +256,21 @@ def other_network(folder: Path) -> Path:
     return tm.write_aar(library, folder / "other.aar", "org.example.other")
 
 
+def test_an_output_with_a_states_name_is_described(tmp_path: Path) -> None:
+    """The state comes out as `output`; in the library that is the name of the only other output."""
+    nodes = [
+        helper.make_node("Concat", ["x", "h"], ["both"], axis=1),
+        helper.make_node("Conv", ["both", "w"], ["output"], pads=[1, 1, 1, 1]),
+        helper.make_node("Tanh", ["output"], ["y"]),
+    ]
+    graph = Graph(nodes, {"w": np.ones((1, 2, 3, 3), np.float32)})
+    model = tm.load(write_model(tmp_path / "state.onnx", graph, SHAPE, inputs=["h"], outputs=["output"]))
+    path = tm.compile(model, "pi4-virtual", stateful="h=output", check=False, out=tmp_path).path
+    (library,) = find_libraries([path])
+    about = json.loads(aar._description(library, library.facts, "1.0"))
+    assert [[port["name"] for port in about[key]] for key in ("inputs", "outputs")] == [["input"], ["output"]]
+
+
 def some_frames(folder: Path) -> Iterator[tuple[str, Frame]]:
     """Frames as `Program.java` knows them."""
     generator = np.random.default_rng(7)

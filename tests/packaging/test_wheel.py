@@ -119,8 +119,11 @@ def test_the_same_library_gives_the_same_wheel(library: CompiledLibrary, tmp_pat
 
 def test_bad_names_and_libraries(library: CompiledLibrary, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (found,) = find_libraries([library.path])
-    for name in ("My-Net", "class", "1net", ""):
+    for name in ("My-Net", "class", "1net", "", "net_"):
         with pytest.raises(UserError, match="cannot be the name"):
+            write_wheel(found, tmp_path, name)
+    for name in ("numpy", "statistics"):
+        with pytest.raises(UserError, match="one would hide the other"):
             write_wheel(found, tmp_path, name)
     for release in ("one", "1..0", "1.0\nName: other"):
         with pytest.raises(UserError, match="not a version"):

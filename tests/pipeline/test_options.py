@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
@@ -12,8 +15,10 @@ import pytest
 import tvmmobile as tm
 from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.cli.network import Variants
+from tvmmobile.devices.registry import find_device
 from tvmmobile.gate import DEFAULT_THRESHOLD
 from tvmmobile.graph.precision import FLOAT16, FLOAT32
+from tvmmobile.native.source import RUNTIME
 from tvmmobile.pipeline.options.compiled import (
     BenchArguments,
     BenchOptions,
@@ -27,11 +32,12 @@ from tvmmobile.pipeline.options.compiled import (
     TimingOptions,
 )
 from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
-from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.options.library import MOST_C_THREADS, LibraryOptions
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
 from tvmmobile.pipeline.options.option import Option, Options, identity, options_of
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions, RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
+from tvmmobile.pipeline.tune import _by_count
 from tvmmobile.system.errors import UserError
 
 CALLS = (LibraryOptions, RunOptions, SearchOptions)
@@ -154,3 +160,25 @@ def test_runs_to_time_are_counted_from_one(given: dict[str, Any]) -> None:
         with pytest.raises(UserError, match=f"^`{name}={value}` is too small") as caught:
             call([], "pi4-virtual", **given)
         assert caught.value.as_typed[0] == f"--{name.replace('_', '-')} {value} is too small."
+
+
+def test_c_libraries_are_for_as_many_threads_as_their_runtime_takes() -> None:
+    (most,) = re.findall(r"#define MOST_THREADS (\d+)", RUNTIME.read_text(encoding="utf-8"))
+    assert int(most) == MOST_C_THREADS
+    server = replace(find_device("pi4-virtual").profile, cores=64)
+    for accepted in ({"threads": MOST_C_THREADS}, {"threads": 48, "format": "vm"}):
+        LibraryOptions.of(accepted).check(server)
+    with pytest.raises(UserError, match="at most 32 threads") as caught:
+        LibraryOptions.of({"threads": 48}).check(server)
+    assert caught.value.remedy == "Give `threads=32` or fewer."
+
+
+@pytest.mark.parametrize(("form", "counts"), [("c", [1, 2, 4, 8, 16, 32]), ("vm", [1, 2, 4, 8, 16, 32, 64])])
+def test_the_best_count_is_one_that_the_library_takes(form: str, counts: list[int]) -> None:
+    @dataclass(frozen=True)
+    class Job:
+        options: LibraryOptions
+
+    server: Any = SimpleNamespace(profile=replace(find_device("pi4-virtual").profile, cores=64))
+    job: Any = Job(LibraryOptions.of({"threads": "best", "format": form}))
+    assert [same[0].options.threads for same in _by_count([job], server)] == counts

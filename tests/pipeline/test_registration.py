@@ -18,6 +18,7 @@ from tvmmobile.devices.board.registered import (
 )
 from tvmmobile.pipeline import registration
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.tuning.logs.directories import own_logs
 
 
 def _board() -> RegisteredBoard:
@@ -50,6 +51,20 @@ def test_a_damaged_device_can_be_removed_and_hides_no_other(cli: CommandLine) ->
     assert removed.code == 0 and registered_names() == ["whole"], removed.err
     assert cli("device", "list").code == 0
     assert cli("device", "remove", "cut", "--keep-files").code == 1
+
+
+def test_records_of_an_earlier_board_of_that_name_are_named(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "_board", lambda *_: _board())
+    folder = own_logs() / "desk"
+    for content, noted in ((None, False), ("", False), ("{}\n", True)):
+        if content is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "float32_t1.jsonl").write_text(content)
+        added = cli("device", "add", "desk", "--adb", "abc")
+        assert added.code == 0 and (f"note: {folder} has records of an earlier desk" in added.err) == noted, added.err
+        joined = cli("device", "add", "desk", "--adb", "abd", "--join")
+        assert joined.code == 0 and "note:" not in joined.err, joined.err
+        tm.remove_device("desk", keep_files=True)
 
 
 def test_progress_is_reported_before_a_board_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:

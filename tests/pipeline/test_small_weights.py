@@ -60,6 +60,8 @@ def test_a_library_with_small_weights(tmp_path: Path, name: str) -> None:
     assert (entry["dtype"], entry["layers"], entry["weights"]) == (name, 2, 64 * 520 + 520 * 72)
     assert manifest["checked"] and manifest["dtype"] == FLOAT32.name and f"2 layers in {name}" in manifest["reference"]
     assert 0 < entry["loss"] < 0.05 and entry["signal_to_noise_db"] > 25
+    (result,) = tvmmobile.bench(library, "pi4").variants
+    assert result.weights_dtype == name and f"{library.spec.variant}_{result.precision}_t1" == library.path.stem == result.name
     (sentence,) = [remark for remark in heard.remarks if "stored in" in remark]
     assert sentence == small_weights_sentence(library.spec.variant, entry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -298,6 +299,36 @@ def test_a_complete_file_needs_no_board(cli: CommandLine, tmp_path: Path, monkey
     plain = replace(fresh.measured, kernel=sent.measured.kernel)
     assert sent == replace(fresh, date=fresh.date[:10], measured=plain) and len(sent.date) == 10
     assert "| Raspberry Pi 4 Model B Rev 1.4 | Cortex-A72, 1.8 GHz | measured | pi4 |" in " ".join(validations_page(tmp_path).split())
+
+
+#: Invalid points of the suite's kernels with which the others are too few for a fit.
+FEW = len(SUITE.kernels) - FEWEST_EACH * len(TERMS) + 1
+
+
+@pytest.mark.parametrize(("spoiled", "refit", "again"), [(1, False, 1), (1, True, 0), (FEW, True, FEW), (0, False, 0)])
+def test_invalid_points_are_measured_again(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoiled: int, refit: bool, again: int
+) -> None:
+    asked: list[str] = []
+
+    def built(names: list[str], *_: object) -> None:
+        asked.extend(names)
+        raise UserError("stopped.", "Nothing is measured here.")
+
+    monkeypatch.setattr(validate, "_built", built)
+    monkeypatch.setattr(validate, "Workers", lambda _count: nullcontext())
+    monkeypatch.setattr(validate, "SUITE", replace(NAMES, networks=()))
+    out = tmp_path / "validation.json"
+    fresh = started_validation(registered(), compared(), validate.SUITE, out)
+    for number, point in enumerate(validated(observed(len(NAMES.kernels), 0.02, stores=2.4)).points):
+        fresh = with_point(
+            fresh, replace(point, kind="kernel", invalid="throttled" if number < spoiled else ""), validate.SUITE, compared()
+        )
+    write_validation(fresh, out)
+    assert fresh.complete
+    done = cli("device", "validate", "desk", "--out", str(out), *(["--refit", str(tmp_path / "fitted.toml")] if refit else []))
+    assert f"{again} to measure" in done.err and done.code == (1 if again else 0), done.err
+    assert asked == list(NAMES.kernels)[:again]
 
 
 def test_what_tells_whose_board_it_is_is_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from tvmmobile.graph.layers import Array, MaxPool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation import mixed
 from tvmmobile.quantisation.assignment import fastest
-from tvmmobile.quantisation.calibration import Method, observe, quantised
+from tvmmobile.quantisation.calibration import Images, Method, observe, quantised
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import (
     Costs,
@@ -132,6 +133,22 @@ def test_inputs_are_counted_where_the_output_has_no_batch_dimension(images: Arra
         assert compared.holds(flat) and not compared.holds(wrong)
 
 
+def test_large_outputs_are_compared_on_fewer_images(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are in memory at once."""
+    flow, read = trained_flow(), []
+
+    def batch_of(numbers: Sequence[int]) -> Array:
+        read.extend(numbers)
+        return images[list(numbers)]
+
+    elements = flow.outputs(images[:1]).size
+    for most, count in ((len(images) * elements, len(images)), (5 * elements + 1, 5), (elements - 1, 1)):
+        monkeypatch.setattr(mixed, "_MOST_ELEMENTS", most)
+        observed = mixed._Comparison(flow, Images(len(images), batch_of).some(mixed._most_compared(flow)), Limit(30, "dB"))
+        assert len(observed.outputs(cast(Any, flow))) == count and len(set(read)) == count
+        read.clear()
+
+
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
     float32_reasons = chosen_layers(flow, ["dw_*", "0"])
@@ -141,6 +158,21 @@ def test_kept_layers_stay_in_float32(images: Array) -> None:
         found.decision.float32_reasons == float32_reasons
         and network.steps.keys() == {step.number for step in flow.steps} - float32_reasons.keys()
     )
+    assert decibels(network.outputs(images), flow.outputs(images)) > 25
+
+
+def test_layers_between_float32_are_not_equalised(images: Array) -> None:
+    """They keep ReLU6 as it is, which on other images acts in other channels; those beside integers are equalised as they were."""
+    flow, data, apart = trained_flow(), images_of(images), 9
+    observed = observe(flow, data, True)
+    network = quantised(observed, replace(METHOD, equalise=True), everything, range(apart))
+    assert any(observed.flow.steps[number].layer != flow.steps[number].layer for number in range(apart - 1))
+    for given, plain in zip(network.flow.steps[: apart - 1], flow.steps, strict=False):
+        assert given.layer == plain.layer and given.parameters is not None and plain.parameters is not None
+        assert np.array_equal(given.parameters.weight, plain.parameters.weight)
+    for given, scaled in zip(network.flow.steps[apart:], observed.flow.steps[apart:], strict=True):
+        assert given.layer == scaled.layer
+    assert decibels(network.flow.outputs(images), flow.outputs(images)) > 100
     assert decibels(network.outputs(images), flow.outputs(images)) > 25
 
 

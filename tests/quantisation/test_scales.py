@@ -26,6 +26,16 @@ def test_a_tensor_of_zeros_has_a_scale() -> None:
     assert all(choose(histogram).step > 0 for choose in RANGES.values())
 
 
+@pytest.mark.parametrize("least", [1e-43, 2e-38])
+def test_a_tensor_of_next_to_nothing_has_a_scale(least: float) -> None:
+    """Subnormal numbers count as zeros, until greater ones come."""
+    histogram = Histogram()
+    histogram.add(np.float32([least, 0, -least]))
+    assert all(choose(histogram).step > 0 for choose in RANGES.values())
+    histogram.add(np.float32([1, -1]))
+    assert all(choose(histogram).high == pytest.approx(1, rel=0.1) for choose in RANGES.values())
+
+
 def test_integers_come_back() -> None:
     scale = scale_of(-1.5, 4.0)
     integers = np.arange(-128, 128, dtype=np.int8)

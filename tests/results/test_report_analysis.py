@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_samples import MODELLED, sample_results
 
-from tvmmobile.results.report.beside import join
+from tvmmobile.results.report.beside import join, side_by_side
 from tvmmobile.results.report.figures import Box, axis_of, place_labels, ticks
 from tvmmobile.results.report.kernel_rows import Roof, kernel_table, kind_rows, limit_of
 from tvmmobile.results.report.law import departures, fit_power_law
@@ -244,6 +244,16 @@ def test_joining_keeps_the_latest_and_says_so() -> None:
         twice, versions = joined.remarks
         assert twice.startswith("mobilenet_v1_1.0_224_float32_t1 appears 2 times") and "the latest counts" in twice
         assert versions == "The version of tvmmobile differs: 0.1.0, 0.2.0."
+
+
+def test_a_library_with_small_weights_is_another_variant() -> None:
+    results = sample_results(1)
+    small = replace(results.variants[0], name="small", weights_dtype="int8", samples_us=(1234.0,))
+    both = replace(results, variants=(*results.variants, small))
+    joined = join([both])
+    assert joined.results == both and joined.remarks == ()
+    assert [(grid.title.split(", ")[1], len(grid.rows)) for grid in view_of(both).grids] == [("float32", 1), ("float32_int8weights", 1)]
+    assert len(side_by_side(view_of(both), view_of(results)).pairs) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from report_pages import Page, check_page, texts_of
 from report_samples import sample_results
 
-from tvmmobile.results.file import WHERE_SPARSE, Results, read_results
+from tvmmobile.results.file import OMITTED_IF_NONE, Results, read_results
 from tvmmobile.results.report import print_table, write_report
 from tvmmobile.results.report.view import view_of
 from tvmmobile.results.report.zeros import zero_sentences
@@ -93,5 +93,5 @@ def test_the_peak_is_of_counted_multiply_adds() -> None:
 def test_other_results_are_written_as_before(tmp_path: Path) -> None:
     files = report_of(sample_results(2), tmp_path)
     benchmark, *_ = json.loads(files["json"])["benchmarks"]
-    assert not WHERE_SPARSE & (benchmark.keys() | benchmark["kernels"][0].keys())
+    assert not OMITTED_IF_NONE & (benchmark.keys() | benchmark["kernels"][0].keys())
     assert not any("zeros" in text or "dense_us" in text for text in files.values())

@@ -21,7 +21,7 @@ from report_samples import sample_results
 from tvmmobile.gate.comparison import Comparison, compare_results
 from tvmmobile.gate.report import comparison_json
 from tvmmobile.results import file as result_module
-from tvmmobile.results.file import WHERE_SPARSE, Context, KernelResult, Results, VariantResult, read_results, write_results
+from tvmmobile.results.file import OMITTED_IF_NONE, Context, KernelResult, Results, VariantResult, read_results, write_results
 from tvmmobile.system.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
@@ -47,7 +47,7 @@ def test_every_field_is_described_and_no_other_is_allowed(name: str) -> None:
     assert len(parts) >= 4
     for part in parts:
         assert part["description"] and not part["additionalProperties"]
-        assert part["required"] == [field for field in part["properties"] if field not in WHERE_SPARSE]
+        assert part["required"] == [field for field in part["properties"] if field not in OMITTED_IF_NONE]
         assert all(field["description"] and "`None`" not in field["description"] for field in part["properties"].values())
 
 
@@ -77,7 +77,7 @@ def _results() -> Iterator[Results]:
         context = replace(results.context, kind="emulated", memory_bytes_per_s=4e9, memory_source="a manual")
         yield Results(context, (full, poor))
         yield Results(context, ())
-        yield Results(context, (replace(full, kernels=(replace(kernel, zeros=0.8), other), dense_us=90.5),))
+        yield Results(context, (replace(full, kernels=(replace(kernel, zeros=0.8), other), dense_us=90.5, weights_dtype="int8"),))
 
 
 @pytest.mark.parametrize("results", list(_results()), ids=lambda results: f"{results.context.kind}-{len(results.variants)}")

@@ -12,7 +12,7 @@ from report_samples import sample_results
 from tvmmobile.results.file import Results, read_results, write_results
 from tvmmobile.results.report.threads import thread_sentences
 from tvmmobile.results.report.view import view_of
-from tvmmobile.results.threads import fastest, tried_counts
+from tvmmobile.results.threads import fastest, spoiled_sentence, tried_counts
 from tvmmobile.system.errors import UserError
 
 SAMPLE = sample_results(2)
@@ -65,6 +65,61 @@ def test_wasted_cores_are_named() -> None:
 def test_what_is_not_valid_is_not_compared() -> None:
     spoiled = fastest([timed(1, 80), timed(2, 44)])
     assert thread_sentences(replace(spoiled, variants=(replace(spoiled.variants[0], invalid="throttled"),))) == []
+
+
+def spoiled(results: Results, *places: int) -> Results:
+    """Mark the latencies of some variants as invalid, or of all if no place is given."""
+    variants = enumerate(results.variants)
+    marked = (replace(one, invalid="throttled") if not places or place in places else one for place, one in variants)
+    return replace(results, variants=tuple(marked))
+
+
+@pytest.mark.parametrize("hot", [3, 30])
+def test_a_count_that_was_spoiled_is_not_chosen_and_not_compared(hot: float) -> None:
+    found = [timed(1, 10), timed(2, 7), spoiled(timed(4, hot))]
+    best = fastest(found)
+    assert best.context.threads == 2 and best.variants[0].other_threads_us == {"1": 10e3}
+    assert (
+        spoiled_sentence(found) == "note: some latencies for a thread count of 4 are not valid, so the fastest is chosen among the others."
+    )
+    assert thread_sentences(best)[0] == "Fastest on 2 threads, modelled: 1.43 times as fast as on 1."
+
+
+def test_a_count_that_was_spoiled_for_one_network_is_named() -> None:
+    found = fastest([timed(1, 10, 20), timed(2, 7, 15), spoiled(timed(4, 6, 9), 1)])
+    assert found.context.threads == 2 and [set(one.other_threads_us) for one in found.variants] == [{"1", "4"}, {"1"}]
+    first, second, *_ = thread_sentences(found)
+    assert first == "Fastest on 2 threads, modelled: 1.38 times as fast as on 1 (geometric means)."
+    assert second == "Not compared: a thread count of 4, for which some networks have no valid latency."
+
+
+def test_if_all_counts_are_spoiled_the_fastest_is_chosen() -> None:
+    found = [spoiled(timed(1, 10)), spoiled(timed(2, 7))]
+    assert fastest(found).context.threads == 2 and "each thread count has latencies that are not valid" in spoiled_sentence(found)
+    assert spoiled_sentence(found[:1]) == "" == spoiled_sentence([timed(1, 10), timed(2, 7)])
+
+
+def test_results_with_different_other_counts_are_joined() -> None:
+    """`report --join` puts networks that were timed on 1, 2 and 4 threads beside others timed on 1 and 4."""
+    first, second = fastest([timed(1, 80), timed(2, 44), timed(4, 20)]), fastest([timed(1, 8), timed(4, 4)])
+    for variants in ((*first.variants, *second.variants), (*second.variants, *first.variants)):
+        lines = thread_sentences(replace(first, variants=variants))
+        assert lines[0] == "Fastest on 4 threads, modelled: 2.83 times as fast as on 1 (geometric means)."
+        assert lines[1] == "Not compared: a thread count of 2, for which some networks have no valid latency."
+    apart = [fastest([timed(count, 80), timed(4, 20)]).variants[0] for count in (1, 2)]
+    (only,) = thread_sentences(replace(first, variants=tuple(apart)))
+    assert only == "Not compared: a thread count of 1 or 2, for which some networks have no valid latency."
+
+
+def test_small_weights_are_compared_with_small_weights() -> None:
+    def small(results: Results) -> Results:
+        return replace(results, variants=tuple(replace(one, weights_dtype="int8") for one in results.variants))
+
+    on_one, on_two = (
+        replace(plain, variants=(*plain.variants, *small(other).variants))
+        for plain, other in ((timed(1, 80), timed(1, 60)), (timed(2, 44), timed(2, 33)))
+    )
+    assert [one.other_threads_us for one in fastest([on_one, on_two]).variants] == [{"1": 80e3}, {"1": 60e3}]
 
 
 def test_each_network_needs_each_count() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint
 from tvmmobile.devices.registry import find_device
+from tvmmobile.running import measure
 from tvmmobile.running.bench import started_agents, started_bench
 from tvmmobile.running.measure import Agents, Timing
 
@@ -84,6 +88,33 @@ def test_a_clock_is_read_until_it_is_steady(origin: Any) -> None:
     assert (network.min_total_ms, network.max_total_ms, network.flush_bytes) == (500, 20_000, 0)
     assert (kernel.warmup, kernel.repeat, kernel.settle, kernel.min_total_ms, kernel.max_total_ms) == (1, 10, 0.05, 20, 3000)
     assert (kernel.flush_bytes, kernel.produce) == (4 << 20, (0,))
+
+
+def test_kernels_are_timed_in_no_more_runs_than_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network that takes 0.25 s, 20 s have 80 samples; a thousand further runs would outlast the session."""
+    given: list[Timing] = []
+
+    @contextmanager
+    def session(_agents: Agents, _timeout_s: float) -> Iterator[Any]:
+        yield SimpleNamespace(get_function=lambda _name: lambda: 0)
+
+    def time_evaluator(_session: Any, _module: Any, _function: str, timing: Timing, _mode: str, *, calls: bool = False) -> Any:
+        given.append(timing)
+        row = [0.25e9] * timing.repeat
+        return lambda *_: json.dumps(
+            {"calls": [["kernel"]], "samples_ns": [[0.25e9]] * timing.repeat} if calls else {"samples_ns": row}
+        ).encode()
+
+    network = SimpleNamespace(module=None, function="run", arguments=(), threads=1, observable=True)
+    network.set_inputs, network.outputs = (lambda _: None), (lambda: ())
+    monkeypatch.setattr(Agents, "session", session)
+    monkeypatch.setattr(measure, "calling", lambda *_: None)
+    monkeypatch.setattr(measure, "_network", lambda *_: network)
+    monkeypatch.setattr(measure, "time_evaluator", time_evaluator)
+    agents = Agents(replace(MODELLED, origin=MEASURED), Endpoint("127.0.0.1", 7, "key"))
+    run = agents.measure_network(Path("library.so"), (), 60, replace(agents.network_timing(1, repeat=1000, warmup=5), warm_s=0.0))
+    assert len(run.latency.samples_ns) == given[-1].repeat == 80
+    assert [call.seconds for call in run.calls] == [0.25]
 
 
 def test_weights_are_cold_behind_a_third_level_too() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline import bench as bench_module
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.compiled_library import open_libraries
@@ -224,6 +225,19 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
 
     check_libraries(libraries, PROFILE, Remarks())
     assert remarks == ([remark] if remark else [])
+
+
+def test_networks_without_a_library_for_each_thread_count_are_refused_before_they_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "started_workers", None)  # nothing starts
+    changes: list[Manifest] = [{}, {"threads": 4, "dtype": "int8"}]
+    libraries = []
+    for number, change in enumerate(changes):
+        (folder := tmp_path / str(number)).mkdir()
+        libraries += find_libraries([write_library(folder, lambda manifest, change=change: manifest.update(change))])
+    with pytest.raises(UserError, match=r"some networks have no library for one of \[1, 4\] threads"):
+        bench_module.bench(libraries, "pi4-virtual")
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def test_without_root_the_missing_packages_are_named(checkout: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("offered", "llvm"), [(("17", "19"), "llvm-17"), (("16", "17"), "llvm-16"), ((), "llvm-16")])
+def test_the_llvm_that_this_release_has(checkout: Path, offered: tuple[str, ...], llvm: str) -> None:
+    """Debian 13 has none of version 16."""
+    names = "|".join(["none", *(f"llvm-{version}" for version in offered)])
+    _program(checkout / "bin" / "apt-cache", f'case "$2" in {names}) ;; *) exit 100 ;; esac')
+    _program(checkout / "bin" / "apt-get", f'echo "$*" >>"{checkout}/apt.log"')
+    _program(checkout / "bin" / "id", "echo 1000")
+    assert f" {llvm} gcc" in _call(checkout).stderr
+    script = f'source "{checkout}/scripts/setup.sh"; PATH="{checkout}/bin:$PATH"; _apt_install qemu-user llvm-16 gcc'
+    subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    assert (checkout / "apt.log").read_text().splitlines()[-1].endswith(f"--no-install-recommends qemu-user {llvm} gcc")
+
+
 def test_on_aarch64_the_systems_own_compiler_suffices(checkout: Path) -> None:
     script = f'PATH="{checkout}/bin"; HOSTTYPE=aarch64; source "{checkout}/scripts/setup.sh"; _missing_packages'
     done = subprocess.run([shutil.which("bash") or "bash", "-c", script], capture_output=True, text=True, check=False)

@@ -83,7 +83,7 @@ def _describe(schema: dict[str, Any], kind: type) -> None:
         field.pop("default", None)
         # `description` of a `$ref` stands beside it.
         field["description"] = descriptions[name]
-    schema["required"] = [name for name in schema["properties"] if name not in result_file.WHERE_SPARSE]
+    schema["required"] = [name for name in schema["properties"] if name not in result_file.OMITTED_IF_NONE]
     schema["additionalProperties"] = False
 
 

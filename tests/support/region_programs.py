@@ -114,6 +114,10 @@ int main(int argc, char **argv)
         for (int i = 0; i < 40; i++) pthread_join(crowd[i], 0);
     }
     else if (!strcmp(what, "worker")) { pthread_create(&thread, 0, working, 0); pthread_join(thread, 0); }
+    else if (!strcmp(what, "two-threads")) {
+        begin(); spin(n); end();
+        pthread_create(&thread, 0, working, 0); pthread_join(thread, 0);
+    }
     else if (!strcmp(what, "exec")) { execl("/bin/true", "true", (char *)0); return 1; }
     else if (!strcmp(what, "echo")) {
         char line[64] = "";

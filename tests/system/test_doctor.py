@@ -71,6 +71,24 @@ def test_llvm_is_16_or_newer(bare: Path, says: str, fits: bool) -> None:
             doctor.require("llvm-mca")
 
 
+@pytest.mark.parametrize(
+    ("says", "fits"), [("version 7.2.22 (Debian 1:7.2)", True), ("version 8.2.2 (Debian 1:8.2.2)", True), ("version 10.0.13", False)]
+)
+def test_a_qemu_that_takes_no_plugin_of_ours(bare: Path, says: str, fits: bool) -> None:
+    _program(bare, "qemu-aarch64", f"qemu-aarch64 {says}")
+    assert doctor.require("qemu-aarch64") == bare / "qemu-aarch64", "without the plugin, any newer one runs programs"
+    (row,) = (check for check in doctor.diagnose().checks if check.name == "qemu-aarch64")
+    assert row.ok == fits and row.virtual
+    if fits:
+        assert doctor.qemu_with_plugins() == bare / "qemu-aarch64"
+        return
+    assert row.found == "version 10.0.13, but modelled boards need 7 or 8"
+    assert "qemu-user" not in doctor.diagnose().remedy and doctor.diagnose().remedy.endswith("docker run -it debian:12")
+    with pytest.raises(UserError, match=r"version 10\.0\.13, but modelled boards need 7 or 8") as caught:
+        doctor.qemu_with_plugins()
+    assert "Debian 12" in caught.value.remedy
+
+
 def test_a_versioned_name_wins_over_an_old_plain_one(bare: Path) -> None:
     _program(bare, "llvm-mca", "LLVM version 14.0.6")
     _program(bare, "llvm-mca-17", "LLVM version 17.0.1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from machine_code import assemble
 
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
+from tvmmobile.virtual.cores import cost_cache
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.core_model import MODEL_VERSION, core_time, model_hash
 from tvmmobile.virtual.cores.cost_cache import CostCache
@@ -159,6 +161,21 @@ def test_many_writers_share_a_cache(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert min(pool.map(work, range(4))) >= 50
     assert len(CostCache(tmp_path / "shared.sqlite").costs({(i, j) for i in range(50) for j in range(2)})) == 100
+
+
+def test_an_interrupted_entry_holds_up_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_cache, "BUSY_S", 0.0)
+    first, second = CostCache(tmp_path / "shared.sqlite"), CostCache(tmp_path / "shared.sqlite")
+
+    def interrupted() -> Iterator[tuple[int, str]]:
+        yield 1, "nop"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first._insert("INSERT OR IGNORE INTO texts VALUES (?, ?)", interrupted())  # type: ignore[arg-type]  # any iterable will do
+    second.add_texts({2: "ret"})
+    first.add_texts({3: "yield"})
+    assert CostCache(tmp_path / "shared.sqlite").texts({1, 2, 3}) == {2: "ret", 3: "yield"}
 
 
 def test_pinned_numbers() -> None:

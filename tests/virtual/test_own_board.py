@@ -27,6 +27,12 @@ def test_a_written_board_is_the_same_board(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "mine.toml").read_text().startswith("# measured by nobody\nname = ")
 
 
+def test_characters_beyond_the_first_plane_of_unicode(tmp_path: Path) -> None:
+    """TOML has no halves of characters, by which JSON would write them."""
+    board = PI4.model_copy(update={"board": 'Küche \N{FRIED SHRIMP} "Pi"', "name": "mine"})
+    assert write_own_board(board, tmp_path / "mine.toml") == board
+
+
 def test_its_own_parameters_replace_the_cores_and_enter_the_timing_model(tmp_path: Path) -> None:
     before = run_hash(PI4)
     plain = write_own_board(PI4, tmp_path / "plain.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -14,10 +15,11 @@ from conftest import CommandLine
 from own_boards import calibrated_board, own_board, uncalibrated_board
 from region_programs import build_program
 
+from tvmmobile.system import files
 from tvmmobile.system.errors import UserError
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.calibration.terms import TERMS
-from tvmmobile.virtual.program import _check_end, run_program
+from tvmmobile.virtual.program import _check_end, read_profile, run_program
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +164,27 @@ def test_environment_input_and_output_pass_through(program: str) -> None:
     assert done.stdout.startswith("hello\nworld\n{") and done.stderr.startswith("to stderr\n")
 
 
+def test_a_full_disk_is_not_taken_for_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="it became another program"):
+        read_profile(tmp_path, 1, "program")
+    monkeypatch.setattr(files, "_FULL_BYTES", 1 << 60)
+    with pytest.raises(OSError, match="No space left on device"):
+        read_profile(tmp_path, 1, "program")
+
+
+@pytest.mark.virtual
+def test_folders_whose_names_have_blanks_and_commas(program: str, tmp_path: Path) -> None:
+    cache, temporary = tmp_path / "a cache, mine", tmp_path / "tmp,own"
+    temporary.mkdir()
+    settings = {"TVMMOBILE_CACHE": str(cache)}
+    done = start("--", program, "region", env={**os.environ, **settings})
+    assert (done.returncode, done.stderr) == (0, "")
+    done = start("--", program, "region", env={**os.environ, "TMPDIR": str(temporary)})
+    assert (done.returncode, done.stderr) == (0, ""), "QEMU's options end at a comma"
+    done = start("--", program, "region", env={**os.environ, **settings, "TMPDIR": str(temporary)})
+    assert done.returncode == 1 and "its name has a blank, colon or comma" in done.stderr
+
+
 @pytest.mark.virtual
 def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
     done = start("--top", "2", "--", program, "region", "100000")
@@ -186,6 +209,7 @@ def test_top_shows_blocks_with_place_and_reason(program: str) -> None:
         ("leave", "a region was begun and never ended."),
         ("unopened", "a region ends that was not begun."),
         ("nested", "a region begins inside a region."),
+        ("two-threads", "regions begin in different threads."),
         ("children", "2 processes of"),
         ("crowd", "it has more than 32 threads at once."),
         ("exec", "left nothing to model"),

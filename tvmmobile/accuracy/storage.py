@@ -78,10 +78,15 @@ class _Sums:
 
 @dataclass
 class _WatchedLayers:
-    """The layers of one run in the order of execution: names, and sums as they were before the activation."""
+    """The layers of one run in the order of execution: names, and sums as they were before the activation.
+
+    Attributes:
+        lent: tensors that the run rounded but did not make, such as weights in the place of an activation, and what they held before.
+    """
 
     names: list[str] = field(default_factory=list)
     sums: list[Any] = field(default_factory=list)
+    lent: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 def stored_layers(compute: Compute, images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
@@ -104,21 +109,29 @@ def stored_layers(compute: Compute, images: Iterable[Array], precision: Precisio
 
 
 def _run(compute: Compute, image: Array, precision: Precision | None) -> _WatchedLayers:
+    import torch
+
     from tvmmobile.networks.models.weights import single_thread
 
     watched = _WatchedLayers()
-    with single_thread(), _watching(watched, precision):
-        compute([image.copy()])
+    try:
+        with single_thread(), _watching(watched, precision):
+            compute([image.copy()])
+    finally:
+        with torch.no_grad():
+            for tensor, before in reversed(watched.lent):
+                tensor.copy_(before)
     return watched
 
 
 def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
     """Return a PyTorch dispatcher mode that records the layers and, given a precision, rounds their inputs to it.
 
-    Operands are rounded in place, so that a residual reads the same numbers.
+    Activations are rounded in place, so that a residual reads the same numbers.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
 
     aten = torch.ops.aten
     #: Operators, by where their activation and their weights are among the arguments.
@@ -129,19 +142,38 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
         aten._native_batch_norm_legit.default,
         aten.cudnn_batch_norm.default,
     }
+    #: Places in memory of what the run computed.
+    made: set[int] = set()
+
+    def stored(tensors: Any) -> set[int]:
+        """Return the places of tensors in memory."""
+        return {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(tensors) if isinstance(tensor, torch.Tensor)}
+
+    def round_in_place(data: torch.Tensor, precision: Precision) -> None:
+        for axis in (axis for axis, step in enumerate(data.stride()) if not step):
+            data = data.narrow(axis, 0, min(1, data.shape[axis]))  # an expanded axis has its values once
+        if made.isdisjoint(stored(data)):
+            watched.lent.append((data, data.clone()))
+        data.copy_(_rounded(data, precision))
 
     class Watching(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = self.computed(function, args, kwargs or {})
+            made.update(stored(result) - (stored((args, kwargs)) - made))
+            return result
+
+        def computed(self, function: Any, args: Any, kwargs: Any) -> Any:
             if function in products:
                 data, weights = (args[place] for place in products[function])
                 if precision is not None:
-                    data.copy_(_rounded(data, precision))
-                    args = tuple(_rounded(argument, precision) if argument is weights else argument for argument in args)
-                result = function(*args, **(kwargs or {}))
+                    weights_as_stored = _rounded(weights, precision)
+                    round_in_place(data, precision)
+                    args = tuple(weights_as_stored if argument is weights else argument for argument in args)
+                result = function(*args, **kwargs)
                 watched.names.append(f"{len(watched.names) + 1}: {_described(args, products[function], result)}")
                 watched.sums.append(result)
                 return result
-            result = function(*args, **(kwargs or {}))
+            result = function(*args, **kwargs)
             if function in norms and watched.sums and args[0] is watched.sums[-1]:
                 watched.sums[-1] = result[0]
             return result

@@ -38,6 +38,12 @@ def add(name: DeviceName, **chosen: Any) -> None:
 
     added = add_device(name, **chosen, confirm_host_key=_confirm_host_key, on_progress=_print_step)
     _print_board(name, added.board)
+    if added.earlier_logs is not None:
+        typer.echo(
+            f"note: {added.earlier_logs} has records of an earlier {name}, which count as this board's. "
+            "If that was another board, move the folder away.",
+            err=True,
+        )
     typer.echo(f"Written: {added.file}")
 
 

@@ -100,7 +100,7 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
         context = got.context
         for variant in got.variants:
             origin = context.device, context.kind, context.threads, context.timing_model, context.clock_hz
-            _, variants = found.setdefault((variant.dtype, variant.format, *origin), (context, {}))
+            _, variants = found.setdefault((variant.precision, variant.format, *origin), (context, {}))
             if not (variant.invalid or variant.network_sha256):
                 variants[variant.model, variant.alpha, variant.resolution] = variant
     if len(found) > _MOST_COLUMNS:

@@ -53,7 +53,7 @@ class Baseline:
 
 def baseline_name(variant: VariantResult) -> str:
     """Return the name of a variant's baseline: its identity, whatever its library's file is called."""
-    return stem_of(f"{variant.model}_{variant.alpha}_{variant.side}", variant.dtype, variant.threads)
+    return stem_of(f"{variant.model}_{variant.alpha}_{variant.side}", variant.precision, variant.threads)
 
 
 def save_baselines(results: Results, libraries: str | Path, baselines: str | Path) -> list[Baseline]:

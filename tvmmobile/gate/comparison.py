@@ -31,7 +31,7 @@ FORMAT = 1
 _SAME_KERNEL = 0.02
 #: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
 _SHOWS = 2e-3
-#: Network, α, side, dtype, threads, format.
+#: Network, α, side, precision, threads, format.
 Key = tuple[str, float, str, str, int, str]
 
 
@@ -347,7 +347,7 @@ def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
 def _by_key(results: Results) -> dict[Key, VariantResult]:
     found: dict[Key, VariantResult] = {}
     for variant in results.variants:
-        key = (variant.model, variant.alpha, variant.side, variant.dtype, variant.threads, variant.format)
+        key = (variant.model, variant.alpha, variant.side, variant.precision, variant.threads, variant.format)
         if key in found:
             raise _refusal(f"{variant.name} appears twice")
         try:

@@ -158,6 +158,11 @@ def register(precision: Precision) -> None:
     _KNOWN[precision.name] = precision
 
 
+def with_weights(dtype: str, weights: str | None) -> str:
+    """Return a precision as names show it: weights that are stored in fewer bits follow, such as `float32_int8weights`."""
+    return dtype if weights is None else f"{dtype}_{weights}weights"
+
+
 def is_precision(name: str) -> bool:
     """Return whether there is a precision of that name."""
     return name in _KNOWN

@@ -8,18 +8,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import History
 from tvmmobile.history.series import CommitHistory, Point, Series
-from tvmmobile.results.file import read_results
+from tvmmobile.results.file import VariantResult, read_results
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.programs import run_tool
@@ -69,31 +70,41 @@ class _Timer:
     tree: Path
     result: Path
     say: Say
-    latencies: dict[str, list[float]] = field(default_factory=dict)
 
     def is_new(self, name: str, middle: float, sign: float) -> bool | None:
         """Return whether a commit's latency is on the new side of `middle`, a logarithm; `None` if it cannot be timed."""
         git(self.tree, "checkout", "--quiet", "--detach", "--force", name)
         git(self.tree, "clean", "--quiet", "-ffd")  # ignored files, such as what is built, stay: they save time
         commit, noise = commit_of("HEAD", self.tree), self.series.current.found.noise
+        runs: list[float] = []
+        problem = ""
         for _ in range(_MOST_RUNS):
-            latency_us = self._run(commit)
-            if latency_us is None:
-                self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped")
-                return None
-            runs = self.latencies.setdefault(name, [])
-            runs.append(math.log(latency_us))
+            result = self._run(commit)
+            if result is None:
+                runs.clear()
+                break
+            problem = result.invalid
+            if problem:
+                continue
+            runs.append(math.log(result.latency_us))
             if abs(statistics.fmean(runs) - middle) > _CLOSE * noise / math.sqrt(len(runs)):
                 break
+        if not runs:
+            self.say(f"{name[:10]} {commit.subject}: cannot be timed, skipped{problem and f' ({problem})'}")
+            return None
         new = sign * (statistics.fmean(runs) - middle) > 0
         latency_ms = math.exp(statistics.fmean(runs)) / 1e3
         self.say(f"{name[:10]} {commit.subject}: {latency_ms:.4g} ms {self.series.kind}, {'new' if new else 'old'} latency")
         return new
 
-    def _run(self, commit: Commit) -> float | None:
-        """Run the command; return the latency in microseconds that it found, `None` if it failed or wrote no result."""
+    def _run(self, commit: Commit) -> VariantResult | None:
+        """Run the command; return the result of the series, valid or not; `None` if the command failed or wrote no file."""
         self.result.unlink(missing_ok=True)
-        process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        try:
+            process = subprocess.Popen(self.command, cwd=self.tree, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        except OSError as error:  # such as a script that this commit does not have
+            self.say(f"{self.command[0]} cannot be started: {error.strerror}")
+            return None
         try:
             code = process.wait()
         finally:
@@ -107,13 +118,13 @@ class _Timer:
         if code != 0 or not self.result.is_file():
             return None
         results = read_results(self.result)
-        found = [variant for variant in results.variants if self.series.holds(results.context, variant) and not variant.invalid]
+        found = [variant for variant in results.variants if self.series.holds(results.context, variant)]
         if len(found) != 1:
             raise UserError(
                 f"the command's result has no {self.series.label} on {self.series.device} to compare.", "Let it time the series asked for."
             )
         self.history.add(results, commit, "bisect")
-        return found[0].latency_us
+        return found[0]
 
 
 def bisect(
@@ -128,18 +139,22 @@ def bisect(
         say: called with a line for each commit.
 
     Raises:
-        UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, or
-            the command's result is of something else.
+        UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, the
+            command cannot be started in the newer one, or its result is of something else.
     """
+    if not over.series:
+        raise UserError("all results are of dirty trees, or not valid.", "Time two commits with tvmmobile bench --history FILE.")
     if len(over.series) != 1:
         names = "; ".join(f"{one.label} on {one.device}" for one in over.series[:3])
         raise UserError(f"{len(over.series)} series match, such as {names}.", "Choose one with --network, --device, --dtype and --threads.")
     if not command:
         raise UserError("no command is given.", "Give it after --, such as: -- ./time_it")
     series = over.series[0]
-    if good is None and bad is None and not over.steps:
-        raise UserError(f"{series.label} has no step.", "Name two commits with --good and --bad.")
-    ends = (over.steps[0].earliest, over.steps[0].latest) if over.steps else (None, None)
+    steps = [step for step in over.steps if step.line is series.current]
+    if good is None and bad is None and not steps:
+        since = " since its board or timing model changed" if over.steps else ""
+        raise UserError(f"{series.label} has no step{since}.", "Name two commits with --good and --bad.")
+    ends = (steps[0].earliest, steps[0].latest) if steps else (None, None)
     old, new = (_point(over, series, name, end) for name, end in zip((good, bad), ends, strict=True))
     noise = series.current.found.noise * math.sqrt(1 / len(old.results) + 1 / len(new.results))
     difference, middle = math.log(new.latency_us / old.latency_us), math.log(new.latency_us * old.latency_us) / 2
@@ -148,10 +163,20 @@ def bisect(
         raise UserError(f"the two latencies differ {change}, which noise explains.", "Name commits further apart, or time them more often.")
     first, last = over.commits[old.commit].name, over.commits[new.commit].name
     chain = _between(first, last)
-    say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
     with _worktree(last) as tree:
+        _check_command(command[0], tree, last)
+        say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
         timer = _Timer(history, series, command, tree, tree / result, say)
         return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, difference)))
+
+
+def _check_command(program: str, tree: Path, commit: str) -> None:
+    """Raise `UserError` if a program cannot be started in the folder of a commit."""
+    if shutil.which(tree / program if os.path.dirname(program) else program) is None:
+        raise UserError(
+            f"{program} is not a program that can be started in commit {commit[:10]}.",
+            "Give the whole path of a program outside the checkout, and make it executable.",
+        )
 
 
 def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,7 @@ from tvmmobile.results.file import (
     PositiveCount,
     Results,
     VariantResult,
+    encodable,
 )
 from tvmmobile.system.errors import UserError, one_line, shown
 from tvmmobile.system.files import make_folders
@@ -76,7 +77,7 @@ class Entry:
         name, dirty, time, subject: its commit; see `Commit`.
         date: time when it was obtained, in seconds since 1970.
         source: the command it came from: `bench`, `tune`, `regress`, `baseline` or `add`.
-        model, alpha, side, dtype, format, threads: the network variant, as result files have it.
+        model, alpha, side, dtype, format, threads: the network variant; `dtype` is the `precision` of `VariantResult`.
         device, board, cpu, clock_hz, kind, timing_model: origin of the latency; "" for no timing model.
         versions: versions of tvmmobile, tvm and others.
         median_us, least_us: median and least of the samples, in microseconds.
@@ -131,8 +132,9 @@ class History:
             source: the command that it came from; `baseline` also marks results that are there.
             verdicts: the gate's, by the name of the variant.
         """
+        context = encodable(results.context)
         return sum(
-            self._add(results.context, variant, commit, source, (verdicts or {}).get(variant.name, "")) for variant in results.variants
+            self._add(context, encodable(variant), commit, source, (verdicts or {}).get(variant.name, "")) for variant in results.variants
         )
 
     def entries(self) -> list[Entry]:
@@ -275,10 +277,11 @@ _OF_COMMIT = frozenset({"name", "dirty", "time", "subject"})
 def _values(context: Context, variant: VariantResult, source: str, verdict: str) -> dict[str, Any]:
     """Return the columns of a result, without its commit."""
     return {
-        "digest": hashlib.sha256(to_json((context, variant))).hexdigest(),
+        "digest": _digest(context, variant),
         "date": _seconds(context.date, variant.name),
         "source": source,
-        **{name: getattr(variant, name) for name in ("name", "model", "side", "dtype", "format", "threads", "invalid", "library_sha256")},
+        "dtype": variant.precision,
+        **{name: getattr(variant, name) for name in ("name", "model", "side", "format", "threads", "invalid", "library_sha256")},
         "alpha": float(variant.alpha),
         **{name: getattr(context, name) for name in ("device", "board", "cpu", "kind")},
         "clock_hz": float(context.clock_hz),
@@ -291,6 +294,14 @@ def _values(context: Context, variant: VariantResult, source: str, verdict: str)
         "verdict": verdict,
         "baseline": int(source == "baseline"),
     }
+
+
+def _digest(context: Context, variant: VariantResult) -> str:
+    """Return the digest by which a result is found; without small weights, it is that of versions that knew none."""
+    content = {item.name: getattr(variant, item.name) for item in fields(variant)}
+    if variant.weights_dtype is None:
+        del content["weights_dtype"]
+    return hashlib.sha256(to_json((context, content))).hexdigest()
 
 
 def _seconds(date: str, name: str) -> int:

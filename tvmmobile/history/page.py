@@ -39,7 +39,6 @@ def history_page(over: CommitHistory, since: int) -> str:
         rows=[(number, one, where(one), last.get(id(one))) for number, one in enumerate(over.series)],
         numbers={id(one): number for number, one in enumerate(over.series)},
         kinds=list(dict.fromkeys(one.kind for one in over.series)),
-        left_out=sum(one.left_out for one in over.series),
         most_steps=_MOST_STEPS,
         most_kernels=MOST_KERNELS,
         confidence=f"{100 * CONFIDENCE:.0f} %",

@@ -105,7 +105,8 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        values = [getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY]
+        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY}
+        values = list((found | {"dtype": variant.precision}).values())
         line = (context.board, context.cpu, context.timing_model or "")
         own = (self.current.board, self.current.cpu, self.current.timing_model)
         return values == [getattr(self, name) for name in _IDENTITY] and line == own
@@ -170,11 +171,19 @@ class MeasuredCommit:
 
 @dataclass(frozen=True)
 class CommitHistory:
-    """A history as series over commits."""
+    """A history as series over commits.
+
+    Attributes:
+        commits: all commits with results, the oldest first.
+        series: series that have at least one result that counts.
+        steps: their steps, the newest first.
+        left_out: results that do not count: of dirty trees, and invalid ones.
+    """
 
     commits: tuple[MeasuredCommit, ...]
     series: tuple[Series, ...]
     steps: tuple[ExplainedStep, ...]
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -212,7 +221,8 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     steps = [
         _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
     ]
-    return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)))
+    left_out = sum(not _counts(entry) for entry in entries)
+    return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)), left_out)
 
 
 _IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
@@ -222,9 +232,13 @@ def _shows(step: Step, least: float) -> bool:
     return abs(step.change) >= least
 
 
+def _counts(entry: Entry) -> bool:
+    return not entry.invalid and not entry.dirty
+
+
 def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
     """Return the series of these results; `None` if none are valid."""
-    counting = [entry for entry in entries if not entry.invalid and not entry.dirty]
+    counting = [entry for entry in entries if _counts(entry)]
     lines: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in counting:
         lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)

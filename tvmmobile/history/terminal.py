@@ -39,8 +39,8 @@ def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
             console.print(f"  {clean(kernel_line(kernel, explained.series.kind))}", soft_wrap=True)
     more = f"; {most_steps} are listed" if len(over.steps) > most_steps else ""
     console.print(f"{plural(len(over.commits), 'commit')}, {f'{len(over.series)} series'}, {plural(len(over.steps), 'step')}{more}.")
-    if left_out := sum(one.left_out for one in over.series):
-        console.print(f"{plural(left_out, 'result')} of dirty trees, or not valid, {'do' if left_out > 1 else 'does'} not count.")
+    if over.left_out:
+        console.print(f"{plural(over.left_out, 'result')} of dirty trees, or not valid, {'do' if over.left_out > 1 else 'does'} not count.")
 
 
 def alike(over: CommitHistory) -> dict[tuple[str, str], list[Series]]:

@@ -30,7 +30,8 @@ from tvmmobile.system.toolchain import Toolchain, toolchain
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 #: A device's: no C library, and instructions of the base architecture alone, atomic ones in place.
 DEVICE_FLAGS = ("-march=armv8-a", "-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
-_LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both")
+#: `-Bsymbolic`: two libraries of one network in a program have functions of the same names, and each calls its own.
+_LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both", "-Bsymbolic")
 #: Nothing may be missing.
 _DEVICE_LINK_OPTIONS = ("-z,defs",)
 #: In assembly, read-only and from a cache line on; from a page on if there are several sets.

@@ -441,7 +441,7 @@ static void find_speeds(Instance *self) {
   uint64_t fastest = 1;
   for (uint32_t i = 0; i < self->threads; ++i) fastest = self->speeds[i] > fastest ? self->speeds[i] : fastest;
   for (uint32_t i = 0; i < self->threads; ++i)
-    self->speeds[i] = known ? (uint32_t)((self->speeds[i] * MOST_SPEED + fastest - 1) / fastest) : 0;
+    self->speeds[i] = known ? (uint32_t)(((uint64_t)self->speeds[i] * MOST_SPEED + fastest - 1) / fastest) : 0;
 }
 #else
 static void find_speeds(Instance *self) { (void)self; }

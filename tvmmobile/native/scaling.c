@@ -77,9 +77,11 @@ typedef struct Scaling {
   size_t pixels_bytes, chroma_bytes;
 } Scaling;
 
-/* At most so many taps for frames with this shorter side, rounded up to a multiple of 4. */
+/* At most so many taps for frames with this shorter side, rounded up to a multiple of 4. A longer side is scaled by up to
+ * shorter / (IMAGE_SHORTER - 1); to one pixel, by 5/4 of `shorter` where the taps do not end with the frame before. */
 static int32_t most_taps(int32_t shorter) {
   int32_t least = IMAGE_SHORTER > 1 ? IMAGE_SHORTER - 1 : 1, half = (2 * shorter + least - 1) / least;
+  if (IMAGE_SHORTER == 1) half = (5 * shorter + 1) / 2;
   return (2 * (half > 2 ? half : 2) + 4) / 4 * 4;
 }
 

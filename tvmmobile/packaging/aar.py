@@ -168,14 +168,12 @@ def _linked(tools: Toolchain, objects: Sequence[Path | str], output: Path, optio
 
 def _description(library: Library, facts: Manifest, release: str) -> str:
     """Return the network's description for apps and developers as JSON."""
-    kept = {state.input for state in facts.program.states}, {state.output for state in facts.program.states}
     ports = [
         [
             {"name": port.name, "shape": port.shape, "type": entry.dtype, "layout": port.layout}
             for port, entry in zip(own, entries, strict=True)
-            if port.name not in states
         ]
-        for own, entries, states in zip((library.spec.takes, library.spec.returns), (facts.takes, facts.returns), kept, strict=True)
+        for own, entries in ((library.spec.takes, facts.takes), (library.spec.returns, facts.returns))
     ]
     image = facts.program.image
     entries: dict[str, Any] = {

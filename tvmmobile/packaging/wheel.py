@@ -7,6 +7,7 @@ import hashlib
 import io
 import keyword
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tvmmobile.system.files import write_bytes
 #: C libraries need nothing of the system's, so that the oldest glibc for AArch64 will do, and musl.
 _TAGS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "musllinux_1_1_aarch64")
 _MODULES = Path(python.__file__).parent
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+#: Of a module; pip installs no package whose name ends with an underscore.
+_NAME = re.compile(r"[a-z]([a-z0-9_]{0,98}[a-z0-9])?")
 #: The usual forms of PEP 440.
 _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
@@ -99,6 +101,8 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
     name = facts.program.prefix.lower() if name is None else name
     if _NAME.fullmatch(name) is None or keyword.iskeyword(name):
         raise UserError(f"{name} cannot be the name of a Python module.", "Give --name lower-case letters, digits and underscores.")
+    if name in {*sys.stdlib_module_names, "numpy"}:
+        raise UserError(f"{name} is a module that Python or NumPy brings, and one would hide the other.", "Give --name another name.")
     if _RELEASE.fullmatch(release) is None:
         raise UserError(f"{release} is not a version of a Python package.", "Give --release numbers such as 1.0 or 2.1.3.")
     title = title_of(library)

@@ -15,7 +15,7 @@ from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.sentences import differences
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
-from tvmmobile.results.threads import fastest
+from tvmmobile.results.threads import check_counts, fastest, spoiled_sentence
 from tvmmobile.running.library import Library
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
@@ -44,14 +44,18 @@ def bench(
     """
     settings, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
     check_libraries(found, board.profile, listener)
+    groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
+    check_counts({group[0].threads: [(library.spec, library.precision, library.format) for library in group] for group in groups})
     dask = settings.dask if board.boards is None else None  # for a board there is nothing to build
     with (
         started_workers(worker_count(len(found)), board.boards, dask) as workers,
         bench_of(board, workers, dask, settings.repeat, settings.warmup_runs) as started,
         listener.stage("verifying", len(found)) as done,
     ):
-        groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
-        return fastest([bench_libraries(started, group, done) for group in groups])
+        by_count = [bench_libraries(started, group, done) for group in groups]
+    if remark := spoiled_sentence(by_count):
+        listener.message(remark)
+    return fastest(by_count)
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:

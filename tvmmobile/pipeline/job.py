@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.layers import Layer
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, with_weights
 from tvmmobile.graph.tasks import Task
 from tvmmobile.native.sets import Suitability
 from tvmmobile.networks.model import Model
@@ -87,8 +87,9 @@ class VariantJob:
     @property
     def stem(self) -> str:
         """File name without suffix, e.g. `mobilenet_v1_1.0_224_float32_t1`; weights not stored in float32 come behind the precision."""
-        weights = "" if self.options.weights == FLOAT32.name else f"_{self.options.weights}weights"
-        return stem_of(without_states(self.spec, self.states).variant, self.options.precision.name + weights, self.options.threads)
+        weights = None if self.options.weights == FLOAT32.name else self.options.weights
+        precision = with_weights(self.options.precision.name, weights)
+        return stem_of(without_states(self.spec, self.states).variant, precision, self.options.threads)
 
     @property
     def library(self) -> Library:

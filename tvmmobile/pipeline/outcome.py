@@ -62,6 +62,7 @@ def result_of(library: Library, run: NetworkRun, error: float, device: DevicePro
         format=manifest.format,
         input=spec.side if spec.odd_shape else "",
         dense_us=manifest.sparse.dense_us if manifest.sparse and comparable else None,
+        weights_dtype=manifest.small_weights.dtype if manifest.small_weights else None,
     )
 
 

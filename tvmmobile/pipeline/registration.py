@@ -10,6 +10,7 @@ from typing import Unpack
 
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
+from tvmmobile.devices.board.health import read_health, with_clock
 from tvmmobile.devices.board.install import check_runs, home_directory, install_agent, remove_folder
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
@@ -31,6 +32,8 @@ from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.logs.directories import own_logs
 
 OnProgress = Callable[[str], None]
 
@@ -42,10 +45,13 @@ class AddedDevice:
     Attributes:
         board: the board's address, folders and hardware.
         file: path of the device's file, which has all boards of that name.
+        earlier_logs: folder of your own tuning logs with records of a device of that name, made before it was registered; `None` without
+            any. They count as this board's.
     """
 
     board: RegisteredBoard
     file: Path
+    earlier_logs: Path | None = None
 
 
 @with_options(DeviceOptions)
@@ -87,7 +93,9 @@ def add_device(
     board = _board(address, chosen, on_progress)
     if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
         raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
-    return AddedDevice(board, save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board))))
+    file = save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+    has_logs = known is None and any(path.stat().st_size for path in log_paths(own_logs(), name))
+    return AddedDevice(board, file, own_logs() / name if has_logs else None)
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:
@@ -156,12 +164,11 @@ def _board(address: Address, chosen: DeviceOptions, on_progress: OnProgress) -> 
         here = address if isinstance(address, LocalAddress) else None
         # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
         facts = probe(remote, chosen.root, bool(chosen.runner), "aarch64" if here and here.emulator else "")
+        directory, added = chosen.directory or home_directory(remote), datetime.now(UTC).isoformat(timespec="seconds")
+        board = RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
         if chosen.clock_ghz is not None:
-            cores = tuple(core if core.max_hz else core.model_copy(update={"max_hz": chosen.clock_ghz * 1e9}) for core in facts.cores)
-            facts = facts.model_copy(update={"cores": cores})
-        if here is None and not facts.emulator and not all(core.max_hz for core in facts.cores):
+            board = with_clock(board, read_health(remote, board).caps_hz, chosen.clock_ghz * 1e9)
+        if here is None and not facts.emulator and not all(core.max_hz for core in board.facts.cores):
             raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
-        directory = chosen.directory or home_directory(remote)
         check_runs(remote, install_agent(remote, directory, bundle, on_progress), chosen.runner)
-    added = datetime.now(UTC).isoformat(timespec="seconds")
-    return RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
+    return board

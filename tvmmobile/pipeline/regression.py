@@ -128,4 +128,4 @@ def _check_format(baseline: Baseline, library: Library) -> None:
 
 
 def _identity(library: Library) -> str:
-    return stem_of(library.spec.variant, library.dtype, library.threads)
+    return stem_of(library.spec.variant, library.precision, library.threads)

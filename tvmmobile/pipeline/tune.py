@@ -15,7 +15,7 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
 from tvmmobile.pipeline.needed_trials import NeededTrials
 from tvmmobile.pipeline.options.call import with_options
-from tvmmobile.pipeline.options.library import BEST, LibraryOptions
+from tvmmobile.pipeline.options.library import BEST, MOST_C_THREADS, LibraryOptions
 from tvmmobile.pipeline.options.run import RunOptions
 from tvmmobile.pipeline.options.search import SearchOptions, TuneArguments
 from tvmmobile.pipeline.remeasure import doubted, measure_again
@@ -27,8 +27,9 @@ from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.pipeline.tuned import TunedResults
 from tvmmobile.results.file import Results
-from tvmmobile.results.threads import fastest, tried_counts
+from tvmmobile.results.threads import all_valid, fastest, spoiled_sentence, tried_counts
 from tvmmobile.running.bench import Bench
+from tvmmobile.running.formats import C
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import note_check
 from tvmmobile.system.errors import Disagreement
@@ -79,8 +80,10 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
         # A later count's run must not set aside what an earlier one logged.
         found.append(_run(same, board, logs, replace(asked, fresh=asked.fresh and not found), run.dask, listener))
         best = fastest(found)
-        if best.context.threads != same[0].options.threads:
+        if best.context.threads != same[0].options.threads and all_valid(found[-1]):
             break
+    if remark := spoiled_sentence(found):
+        listener.message(remark)
     return best
 
 
@@ -88,7 +91,8 @@ def _by_count(jobs: Sequence[VariantJob], board: Device) -> list[list[VariantJob
     """Return the jobs for each thread count to try, the fewest threads first: those asked for, unless they are for the best count."""
     if jobs[0].options.threads != BEST:
         return [list(jobs)]
-    counts = tried_counts(board.profile.cores)
+    cores = board.profile.cores
+    counts = tried_counts(min(cores, MOST_C_THREADS) if jobs[0].options.format == C else cores)
     return [[replace(job, options=replace(job.options, threads=count)) for job in jobs] for count in counts]
 
 

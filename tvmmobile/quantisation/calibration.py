@@ -93,12 +93,16 @@ class Observed:
     """A network after calibration, equalised or not.
 
     Attributes:
+        given: the network before it was equalised.
+        ranges: ranges of its channels that it was equalised by; empty if it was not.
         histograms: values of the input and of each step's output, by number.
         looked_up: values that steps with a `curve` look up, by number.
         read_as_integers: numbers of the steps that `moves.read_as_integers` returns.
         some: inputs on which errors of layers are measured.
     """
 
+    given: Flow
+    ranges: Mapping[int, ChannelRange]
     flow: Flow
     histograms: Mapping[int, Histogram]
     looked_up: Mapping[int, Histogram]
@@ -108,10 +112,11 @@ class Observed:
 
 def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     """Run a network on calibration data, equalised first if asked, and record its values."""
+    given, ranges = flow, channel_ranges(flow, images.batches()) if equalise else {}
     if equalise:
-        flow = equalised(flow, channel_ranges(flow, images.batches()))
+        flow = equalised(given, ranges)
     measured = images.some(min(_MEASURED, max(1, _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
-    return Observed(flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
+    return Observed(given, ranges, flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
 
 
 def largest_tensor(flow: Flow) -> int:
@@ -126,7 +131,9 @@ def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lamb
 
 def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: Collection[int] = ()) -> IntegerNetwork:
     """Quantise a network that was observed; steps in `in_float32`, by number, stay in float32 too."""
-    return _Quantisation(observed, method).network(accepts, in_float32)
+    network = _Quantisation(observed, method).network(accepts, in_float32)
+    left = [step.number for step in observed.flow.steps if step.number not in network.steps]
+    return replace(network, flow=equalised(observed.given, observed.ranges, left)) if observed.ranges and left else network
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +47,15 @@ def pairs_of(flow: Flow) -> Iterator[LayerPair]:
             last, readers = readers[0], flow.readers.get(readers[0], ())
         if len(readers) == 1 and at[readers[0]].sources[0] == last and at[readers[0]].layer.takes_factors(step.layer.output_shape[-1]):
             yield LayerPair(step.number, readers[0])
+
+
+def _steps_of(flow: Flow, pair: LayerPair) -> Iterator[int]:
+    """Yield the numbers of a pair's steps and of those between them."""
+    number = pair.first
+    while number != pair.second:
+        yield number
+        (number,) = flow.readers[number]
+    yield number
 
 
 def _scalable(step: FlowStep) -> bool:
@@ -105,9 +114,13 @@ class ChannelRange:
         return np.asarray(np.sqrt(self.power / self.count))
 
 
-def equalised(flow: Flow, ranges: Mapping[int, ChannelRange]) -> Flow:
-    """Equalise all pairs by the channel ranges of their first steps on calibration data."""
-    for pair in pairs_of(flow):
+def equalised(flow: Flow, ranges: Mapping[int, ChannelRange], in_float32: Collection[int] = ()) -> Flow:
+    """Equalise all pairs by the channel ranges of their first steps on calibration data.
+
+    Args:
+        in_float32: numbers of steps that stay in float32; pairs of these keep their weights, and their bounds on all data.
+    """
+    for pair in [pair for pair in pairs_of(flow) if not set(in_float32).issuperset(_steps_of(flow, pair))]:
         at = {step.number: step for step in flow.steps}
         factors, end = _factors(at[pair.first], at[pair.second], ranges[pair.first])
         flow = scaled(flow, pair, factors)

@@ -12,6 +12,8 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation.scales import Scale, scale_of
 
 _BINS = 2048
+#: Values below this one count as 0, as in `scale_of`; there are no float32 numbers to cut so small a range into bins.
+_LEAST = float(np.finfo(np.float32).tiny)
 #: The share of values on each side of 0 that a percentile's range may leave out.
 _OUTSIDE = 1e-4
 #: Ranges that least squares tries at each end, as shares of the range of all values.
@@ -36,7 +38,7 @@ class Histogram:
         """Count a batch of finite values."""
         self.low, self.high = min(self.low, float(values.min(initial=0.0))), max(self.high, float(values.max(initial=0.0)))
         most = max(-self.low, self.high)
-        if most > self._limit:
+        if most > max(self._limit, _LEAST):
             self._widen(most)
         self._counts += np.histogram(values, _BINS, (-self._limit, self._limit))[0] if self._limit else 0
 

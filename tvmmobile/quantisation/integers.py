@@ -247,7 +247,7 @@ class IntegerNetwork:
     """A network in integers, and the float32 network that it represents.
 
     Attributes:
-        flow: network in float32, equalised.
+        flow: network in float32, equalised but between steps that stay in float32.
         steps: steps in integers, by number; the other steps of the flow stay in float32.
         scales: scales of the outputs of steps that return integers, by number, roundings included, which are not among `steps`.
     """

@@ -44,7 +44,7 @@ def lower_quantised(integers: IntegerNetwork, composed: ComposedNetwork, wide: N
             quantised[name] = QuantisedLayer(found.layer, found.parameters, step_written, scales, zero)
         elif name and step.parameters is not None:
             assert step.most is None
-            floats[name] = ComposedLayer(step.layer, step.parameters)  # equalised as its neighbours are
+            floats[name] = ComposedLayer(step.layer, step.parameters)  # equalised where a neighbour in integers is
     network = read_network(*lower_in_integers(composed, quantised, floats, accepts))
     numbers = {name: number for number, name in enumerate(names) if name}
     return LoweredNetwork(network, integers, {numbers[name]: node for node, name in enumerate(names_of(network)) if name in numbers})

@@ -24,7 +24,7 @@ from tvmmobile.system.errors import UserError
 
 #: Most images on which networks are compared.
 _COMPARED = 128
-#: Most images on which single layers are measured, and most numbers in all their tensors.
+#: Most images on which single layers are measured, and most numbers in all their tensors, or in the outputs that are compared.
 _MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
 #: Most assignments that are measured.
 _ROUNDS = 10
@@ -210,7 +210,7 @@ def quantise_within(
     network = quantised(observed, method, accepts, float32_reasons)
     if limit is None:
         return Mixed(network, Decision(method, float32_reasons))
-    compared = _Comparison(flow, images.some(_COMPARED), limit)
+    compared = _Comparison(flow, images.some(_most_compared(flow)), limit)
     outputs = compared.outputs(network)
     if compared.holds_for(outputs):
         return Mixed(network, Decision(method, float32_reasons))
@@ -233,6 +233,11 @@ def quantise_within(
         best,
         Decision(method, float32_reasons | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found),
     )
+
+
+def _most_compared(flow: Flow) -> int:
+    """Return the most images on which networks are compared: fewer than `_COMPARED` where the output is large, as of a segmentation."""
+    return max(1, min(_COMPARED, _MOST_ELEMENTS // math.prod(flow.steps[-1].layer.output_shape)))
 
 
 def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:

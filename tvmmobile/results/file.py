@@ -10,20 +10,22 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.graph.cores import llvm_name
 from tvmmobile.graph.machine import machine_of
-from tvmmobile.graph.precision import is_precision, precision_named
+from tvmmobile.graph.precision import is_precision, precision_named, with_weights
 from tvmmobile.running.formats import REFERENCE, VM
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
+
+Value = TypeVar("Value")
 
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
@@ -44,8 +46,9 @@ Latency = Annotated[float, Field(ge=1e-3, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**18)]
 _Share = Annotated[float, Field(ge=0, le=1)]
-#: Fields that are left out of a file where they are `None`, so that results without sparse kernels are written as they always were.
-WHERE_SPARSE = frozenset({"zeros", "dense_us"})
+#: Fields that are left out of a file where they are `None`, so that results without sparse kernels and small weights are written as they
+#: always were.
+OMITTED_IF_NONE = frozenset({"zeros", "dense_us", "weights_dtype"})
 # Not `Literal[1]`, which `True` is as well.
 _Zero = Annotated[int, Field(ge=0, le=0)]
 _One = Annotated[int, Field(ge=1, le=1)]
@@ -168,6 +171,7 @@ class VariantFields:
             not timed with it.
         dense_us: the sum of the tuning records of the best kernels without sparse ones, in microseconds; not there without sparse kernels,
             or without such records.
+        weights_dtype: precision of weights that are stored in fewer bits than `dtype` has, e.g. `int8`; not there without such weights.
     """
 
     __pydantic_config__ = _STRICT
@@ -201,6 +205,7 @@ class VariantFields:
     input: str = ""
     other_threads_us: Mapping[str, Latency] = field(default_factory=dict)
     dense_us: Positive | None = None
+    weights_dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,11 @@ class VariantResult(VariantFields):
     def side(self) -> str:
         """Input side, or size if the input is not square."""
         return self.input or str(self.resolution)
+
+    @property
+    def precision(self) -> str:
+        """Its precision, with that of weights stored in fewer bits, such as `float32_int8weights`; part of a variant's identity."""
+        return with_weights(self.dtype, self.weights_dtype)
 
     @property
     def latency_us(self) -> float:
@@ -323,6 +333,7 @@ def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
 
 def write_results(results: Results, path: Path) -> None:
     """Write `report.json` whole; raise `ValueError` and write nothing if a number is not finite: JSON has no such numbers."""
+    results = encodable(results)
     benchmarks = []
     for index, variant in enumerate(results.variants):
         entry = _stated(asdict(variant))
@@ -344,14 +355,30 @@ def write_results(results: Results, path: Path) -> None:
         }
         benchmarks.append({"name": entry.pop("name"), **google, **entry})
     content = {"version": FORMAT, "context": asdict(results.context), "benchmarks": benchmarks}
-    # Half a character, as the name of a file that is not UTF-8 has, would make the file one that most programs refuse.
-    whole = json.loads(json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
-    write_text(path, json.dumps(whole, indent=1) + "\n")
+    write_text(path, json.dumps(content, allow_nan=False, indent=1) + "\n")
+
+
+def encodable(value: Value) -> Value:
+    """Return results, or a part of them, with a question mark for half a character, as the name of a file that is not UTF-8 has.
+
+    Most programs refuse JSON with such halves, and SQLite does not store them.
+    """
+    found: Any = value
+    if isinstance(value, str):
+        found = value.encode("utf-8", "replace").decode()
+    elif isinstance(value, Mapping):
+        found = {encodable(key): encodable(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        found = type(value)(map(encodable, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{item.name: encodable(getattr(value, item.name)) for item in fields(value)})
+    kept: Value = found
+    return kept
 
 
 def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's object, without fields on sparse kernels if there are none."""
-    return {name: value for name, value in entry.items() if name not in WHERE_SPARSE or value is not None}
+    """Return a file's object, without the fields that are left out where they are `None`."""
+    return {name: value for name, value in entry.items() if name not in OMITTED_IF_NONE or value is not None}
 
 
 def read_results(path: str | Path) -> Results:

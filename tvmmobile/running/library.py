@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tvmmobile.graph.precision import INT8, precision_named
+from tvmmobile.graph.precision import INT8, precision_named, with_weights
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import C
@@ -82,6 +82,12 @@ class Library:
     def is_c(self) -> bool:
         """True for a C library, false for one of TVM's virtual machine."""
         return self.format == C
+
+    @property
+    def precision(self) -> str:
+        """Precision of the library, with that of weights stored in fewer bits, such as `float32_int8weights`."""
+        small = self.facts.small_weights
+        return with_weights(self.dtype, small.dtype if small else None)
 
     @property
     def weights(self) -> str:

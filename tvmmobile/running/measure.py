@@ -239,7 +239,9 @@ class Agents:
             latency = self._timed(session, network.module, network.function, timing, network.arguments, network.threads)
             outputs = network.outputs()
             peak = int(session.get_function("tvmmobile.peak_memory")()) - int(session.get_function("tvmmobile.baseline_memory")())
-            return NetworkRun(latency, outputs, peak, self._timed_calls(session, network, timing) if network.observable else ())
+            # Nothing stops the timing by kernels early, so that it has no more runs than the network got in its time.
+            calls = replace(timing, repeat=min(timing.repeat, len(latency.samples_ns) or 1))
+            return NetworkRun(latency, outputs, peak, self._timed_calls(session, network, calls) if network.observable else ())
 
     def measure_startup(self, library: Path, inputs: Sequence[Array], threads: int, timeout_s: float) -> Startup:
         """Load a library that is known to run on the board and run it once, timed by the board's clock."""

@@ -23,6 +23,10 @@ _DISTRIBUTION = "tvmmobile"
 CROSS_COMPILER, _AGENTS_COMPILER = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++"
 #: On AArch64, Debian's own compiler has the cross compiler's names as well.
 CROSS_PACKAGE = "g++" if platform.machine() == "aarch64" else "g++-aarch64-linux-gnu"
+_QEMU = "qemu-aarch64"
+#: First version of QEMU whose plugins have another interface than ours; Debian 13's takes none at all.
+_TOO_NEW_QEMU = 9
+_OLDER_SYSTEM = "docker run -it debian:12"
 _FREE_DISK_GB = 2.0
 _VERSION_TIMEOUT_S = 10
 
@@ -54,7 +58,7 @@ def _of_llvm(name: str) -> tuple[str, ...]:
 
 
 TOOLS = (
-    Tool("qemu-aarch64", ("qemu-aarch64",), "qemu-user", "runs AArch64 code", 7, virtual=True),
+    Tool(_QEMU, (_QEMU,), "qemu-user", "runs AArch64 code", 7, virtual=True),
     Tool(_AGENTS_COMPILER, (_AGENTS_COMPILER,), CROSS_PACKAGE, "builds the agent", 10),
     Tool(CROSS_COMPILER, (CROSS_COMPILER,), CROSS_PACKAGE, "links compiled libraries", 10),
     Tool("llvm-mca", _of_llvm("llvm-mca"), "llvm-16", "models the cores' timing", 16, virtual=True),
@@ -103,6 +107,20 @@ def require(name: str) -> Path:
     return path
 
 
+def qemu_with_plugins() -> Path:
+    """Return QEMU's program for modelled boards; raise `UserError`, with the remedy, if it is missing or too new for our plugin."""
+    path = require(_QEMU)
+    if problem := _too_new(version_of(str(path))):
+        raise UserError(f"{_QEMU} is {problem}.", f"Use Debian 12 or Ubuntu 24.04, if need be in a container: {_OLDER_SYSTEM}")
+    return path
+
+
+def _too_new(version: str) -> str:
+    """Return why a version of QEMU does not take our plugin; "" if it does."""
+    new = bool(version) and int(version.split(".")[0]) >= _TOO_NEW_QEMU
+    return f"version {version}, but modelled boards need 7 or 8" if new else ""
+
+
 def installed(name: str) -> bool:
     """Return whether `require(name)` finds it."""
     return _find(_tool(name))[0] is not None
@@ -121,7 +139,8 @@ def diagnose() -> Diagnosis:
     packages = [(requirement, _check_package(requirement)) for requirement in requirements]
     disk = _check_disk()
     fixes = []
-    if lacking := [tool for tool, check in tools if not check.ok]:
+    wanting = [tool for tool, check in tools if not check.ok]
+    if lacking := [tool for tool in wanting if _find(tool)[0] is None]:
         fixes.append(install_command(lacking))
     if wrong := [requirement for requirement, check in packages if not check.ok]:
         fixes.append(shlex.join([sys.executable, "-m", "pip", "install", *wrong]))
@@ -130,6 +149,8 @@ def diagnose() -> Diagnosis:
         fixes.append(shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "-e", str(Path(__file__).parents[2])]))
     if not disk.ok:
         fixes.append(f"df -h {shlex.quote(str(_existing(cache_dir())))}")
+    if len(lacking) < len(wanting):  # QEMU is there, but too new
+        fixes.append(_OLDER_SYSTEM)
     checks = (*(check for _, check in tools), *(check for _, check in packages), disk)
     return Diagnosis(checks, " && ".join(fixes))
 
@@ -170,7 +191,8 @@ def _check_tool(tool: Tool) -> Finding:
         return Finding("ziglang", True, "in its place", tool.purpose)
     if tool.name == _AGENTS_COMPILER and PREBUILT.is_dir():
         return Finding("device agent", True, "ready built", "runs on boards")
-    return Finding(tool.name, path is not None, version, tool.purpose, tool.virtual)
+    problem = _too_new(version) if path and tool.name == _QEMU else ""
+    return Finding(tool.name, path is not None and not problem, problem or version, tool.purpose, tool.virtual)
 
 
 def _requirements() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 def cache_dir() -> Path:
     """Return the folder of built helpers (agent, plugin, unpacked runtime); `TVMMOBILE_CACHE` moves it."""
-    return Path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
+    return _whole_path(os.environ.get("TVMMOBILE_CACHE") or platformdirs.user_cache_dir("tvmmobile"))
 
 
 def torch_cache() -> Path:
@@ -37,7 +38,20 @@ def keep_torch_cache() -> None:
 
 def user_data_dir() -> Path:
     """Return the folder of the user's own tuning logs and device profiles; `TVMMOBILE_DATA` moves it."""
-    return Path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+    return _whole_path(os.environ.get("TVMMOBILE_DATA") or platformdirs.user_data_dir("tvmmobile"))
+
+
+def _whole_path(text: str) -> Path:
+    """Return an absolute path, since agents run in folders of their own, with `~` replaced, as no shell does in a CI system's variables."""
+    return Path(os.path.expanduser(text)).absolute()
+
+
+def user_name() -> str:
+    """Return this user's name; "" where the system has none, as in a container started with `--user 1234`."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return ""
 
 
 def adb_server_port() -> int:

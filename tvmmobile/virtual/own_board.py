@@ -43,6 +43,6 @@ def _toml(values: dict[str, Any], table: str = "") -> str:
     """Write tables after the plain values, as TOML needs; JSON writes numbers, booleans and printable text like TOML."""
     inner = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"[{table}]\n"] if table and len(inner) < len(values) else []
-    lines += [f"{key} = {json.dumps(value)}\n" for key, value in values.items() if key not in inner]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items() if key not in inner]
     text = ("\n" if table else "") + "".join(lines)
     return text + "".join(_toml(value, f"{table}.{key}" if table else key) for key, value in inner.items())

@@ -9,6 +9,8 @@ there on, and it runs some eight times as fast before.
 
 from __future__ import annotations
 
+import functools
+import re
 import shutil
 import struct
 import subprocess
@@ -16,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tvmmobile.system.doctor import require
+from tvmmobile.system.doctor import qemu_with_plugins, require
 from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.system.files import check_space
 from tvmmobile.system.programs import signal_name
-from tvmmobile.system.scratch import scratch
+from tvmmobile.system.scratch import scratch, scratch_folder
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX, Board, load_board
 from tvmmobile.virtual.calibration.fit import calibration_of
 from tvmmobile.virtual.calibration.terms import overlaps
@@ -33,6 +36,7 @@ from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_p
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
 #: Makes QEMU's random values for the program (stack protectors, AT_RANDOM) the same in every run.
 SEED = "1"
+_CUT = re.compile(r"[\s:,]")
 _MARKERS = (
     "The region lies between prctl(0x7a110001,0,0,0,0) and prctl(0x7a110002,0,0,0,0), both called by the same thread; "
     "with --skip-start, prctl(0x7a110004,0,0,0,0) comes before it."
@@ -124,15 +128,29 @@ def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]
     """Return the command line of QEMU with the plugin that leaves profiles in `folder`, without the program; see `run_program`.
 
     Raises:
-        UserError: QEMU, or what the plugin is built with, is not installed.
+        UserError: QEMU, or what the plugin is built with, is not installed, or QEMU is too new.
     """
+    qemu_with_plugins()
     caches = board.caches
-    options = f"dir={folder},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways},l2={caches.l2_bytes}/{caches.l2_ways}"
+    options = f"dir={folder.replace(',', ',,')},line={caches.line_bytes},l1d={caches.l1d_bytes}/{caches.l1d_ways}"
+    options += f",l2={caches.l2_bytes}/{caches.l2_ways}"
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
     options += ",watch=marked" * skip_start
-    plugin = build_plugin(phases=overlaps(board))
+    plugin = _plainly_named(build_plugin(phases=overlaps(board)))
     # Preloaded for its sched_yield; not by the program, which gets the environment as it is.
     return ["env", f"LD_PRELOAD={plugin}", *plain_qemu_words(board), "-U", "LD_PRELOAD", "-plugin", f"{plugin},{options}"]
+
+
+@functools.cache
+def _plainly_named(plugin: Path) -> Path:
+    """Return a path for a plugin that the loader and QEMU do not cut: blanks and colons end a name in LD_PRELOAD, commas one in options."""
+    if not _CUT.search(str(plugin)):
+        return plugin
+    link = scratch_folder("plugin") / plugin.name
+    if _CUT.search(str(link)):
+        raise UserError(f"QEMU cannot load {plugin}: its name has a blank, colon or comma.", "Set TVMMOBILE_CACHE to a folder without any.")
+    link.symlink_to(plugin)
+    return link
 
 
 def plain_qemu_words(board: Board) -> list[str]:
@@ -216,7 +234,12 @@ def _check_end(code: int, name: str) -> None:
 
 
 def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
-    """Return the profile and memory map of the one process with a region, or else of the program itself."""
+    """Return the profile and memory map of the one process with a region, or else of the program itself.
+
+    Raises:
+        UserError: there is none, or more than one; or it is damaged, or says why nothing can be modelled.
+        OSError: the disk is full.
+    """
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}
     try:
         profiles = {pid: parse_profile(text) for pid, text in texts.items()}
@@ -227,6 +250,7 @@ def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
         raise UserError(f"{len(marked)} processes of {name} have regions.", "Mark the region in one process only.")
     pid = marked[0] if marked else process
     if pid not in profiles:
+        check_space(folder)
         raise UserError(f"{name} left nothing to model: it became another program (exec).", "Name that program instead.")
     if profiles[pid].problem:
         raise UserError(f"{name} cannot be modelled: {profiles[pid].problem}.", _MARKERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,16 @@ def test_an_alias(shared: Server, home: Home) -> None:
 def test_what_is_no_destination(home: Home, destination: str) -> None:
     with pytest.raises(DeviceUnavailable, match="not an SSH destination"):
         route_to(destination, None)
+
+
+def test_a_user_without_a_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", getuser)
+    with pytest.raises(DeviceUnavailable, match="has no name, which SSH needs") as caught:
+        route_to("pi@board", None)
+    assert "LOGNAME" in caught.value.remedy
 
 
 def test_a_configuration_that_cannot_be_understood(home: Home) -> None:

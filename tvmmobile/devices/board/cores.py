@@ -28,7 +28,7 @@ def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int
     """
     status, cpuset = (f"{board.root.rstrip('/')}/proc/self/{name}" for name in ("status", "cpuset"))
     files = read_files(remote, [status, cpuset])
-    every_core = frozenset(range(len(board.facts.cores)))
+    every_core = frozenset(board.facts.core_numbers)
     found = _ALLOWED.search(files[status])
     listed = _numbers(found[1]) & every_core if found else every_core
     return listed or every_core, files[cpuset][:200]
@@ -48,7 +48,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
     Raises:
         DeviceUnavailable: this user's programs may not run on any of the fastest cores.
     """
-    numbers = fastest(board.facts.cores)
+    numbers = _fastest_numbers(board)
     if len(numbers) == len(board.facts.cores):
         return []
     allowed, cpuset = allowed_cores(remote, board)
@@ -75,7 +75,7 @@ def fast_core_words(remote: Remote, board: RegisteredBoard) -> list[str]:
 
 def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
     """Return remarks on the cores that measurements will use, one sentence each."""
-    numbers = fastest(board.facts.cores)
+    numbers = _fastest_numbers(board)
     usable = [number for number in numbers if number in allowed_cores(remote, board)[0]]
     notes = []
     if len(usable) < len(numbers):
@@ -83,6 +83,11 @@ def core_notes(remote: Remote, board: RegisteredBoard) -> list[str]:
     if len(numbers) < len(board.facts.cores) and not board.runner and not fast_core_words(remote, board):
         notes.append("It has no taskset, so measurements run on slow cores as well as on fast ones.")
     return notes
+
+
+def _fastest_numbers(board: RegisteredBoard) -> list[int]:
+    """Return Linux's numbers of the fastest cores."""
+    return [board.facts.core_numbers[index] for index in fastest(board.facts.cores)]
 
 
 def _cores(numbers: Collection[int]) -> str:

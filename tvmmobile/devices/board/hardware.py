@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import secrets
 import socket
@@ -20,6 +19,7 @@ from tvmmobile.devices.board.parts import CoreDesign, as_reported, fastest, part
 from tvmmobile.devices.board.registered import DeviceFile, LocalAddress, RegisteredBoard
 from tvmmobile.devices.board.watch import watching
 from tvmmobile.devices.protocol import EMULATED, MEASURED, DeviceProfile, Endpoint, Watch
+from tvmmobile.system.environment import user_name
 
 #: Longest time for first contact, without the agent's installation.
 CONTACT_S = 30.0
@@ -61,7 +61,7 @@ class HardwareDevice:
             UserError: the agent cannot be built.
         """
         secret = new_secret()
-        owner = f"{getpass.getuser()}@{socket.gethostname()}"
+        owner = f"{user_name() or os.getuid()}@{socket.gethostname()}"
         plan = AgentPlan(self.file.name, build_bundle(), secret, owner, secrets.token_hex(8), self.pin)
         config = LinkConfig(plan=plan, boards=self.file.boards, parent=os.getpid(), deadline_s=CONTACT_S)
         words = [sys.executable, "-P", "-m", "tvmmobile.devices.board.link_host"]
@@ -79,9 +79,9 @@ class HardwareDevice:
 
 def fastest_cores(board: RegisteredBoard) -> tuple[CoreDesign, int, float]:
     """Return the board's fastest kind of core, their number, and their highest clock in Hz (0 if unknown)."""
-    numbers = fastest(board.facts.cores)
-    best = board.facts.cores[numbers[0]]
-    return as_reported(part_of(best.implementer, best.part), best.has), len(numbers), best.max_hz
+    indices = fastest(board.facts.cores)
+    best = board.facts.cores[indices[0]]
+    return as_reported(part_of(best.implementer, best.part), best.has), len(indices), best.max_hz
 
 
 def profile_of(name: str, board: RegisteredBoard) -> DeviceProfile:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tvmmobile.devices.board.parts import fastest
-from tvmmobile.devices.board.probe import hottest, number_in, read_files
-from tvmmobile.devices.board.registered import RegisteredBoard
+from tvmmobile.devices.board.probe import number_in, read_files, temperature_files, temperature_in
+from tvmmobile.devices.board.registered import LinuxCore, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
 #: The Raspberry Pi's firmware says with these bits what holds its clocks down now (vcgencmd get_throttled).
 _PI_FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 #: Android's THERMAL_STATUS_LIGHT and above (android.os.PowerManager); at "none", 0, nothing is held down.
 _ANDROID_STATUS = {1: "light", 2: "moderate", 3: "severe", 4: "critical", 5: "emergency", 6: "shutdown"}
-_MOST_ZONES = 16
 #: Beyond this, boards are near the temperature at which they hold clocks down (80 °C on a Raspberry Pi).
 WARM_C = 70.0
 #: Load of other programs that counts as a disturbance.
@@ -52,14 +52,13 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
-        [f"{cpu}/cpu{index}/cpufreq/{name}" for index in range(len(board.facts.cores))] for name in ("scaling_cur_freq", "scaling_max_freq")
+        [f"{cpu}/cpu{number}/cpufreq/{name}" for number in board.facts.core_numbers] for name in ("scaling_cur_freq", "scaling_max_freq")
     )
-    zones = [f"{root}/sys/class/thermal/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
-    files = read_files(remote, [*clocks, *caps, *zones, governor, load, boot])
+    files = read_files(remote, [*clocks, *caps, *temperature_files(root), governor, load, boot])
     first = files[load].split(" ")[0]
     return Health(
-        temperature_c=hottest([files[path] for path in zones]),
+        temperature_c=temperature_in(files, root),
         clocks_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in clocks),
         caps_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in caps),
         throttled=_throttled(remote, board),
@@ -85,10 +84,25 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
 
 def capped(health: Health, board: RegisteredBoard) -> str:
     """Describe how far the clock of the fastest cores is held down; "" if it is not, or if the board does not tell."""
-    numbers = fastest(board.facts.cores)
-    highest = board.facts.cores[numbers[0]].max_hz
-    caps = [health.caps_hz[number] for number in numbers if number < len(health.caps_hz) and health.caps_hz[number]]
+    indices = fastest(board.facts.cores)
+    highest = board.facts.cores[indices[0]].max_hz
+    caps = [health.caps_hz[index] for index in indices if index < len(health.caps_hz) and health.caps_hz[index]]
     return f"capped at {min(caps) / 1e9:g} of {highest / 1e9:g} GHz" if caps and min(caps) < CLOCK_SHARE * highest else ""
+
+
+def with_clock(board: RegisteredBoard, limits_hz: Sequence[float], clock_hz: float) -> RegisteredBoard:
+    """Return a board with a clock that the user gives, for cores that tell none and for those that are fixed at this lower one.
+
+    Args:
+        limits_hz: the present limit of each core's clock, as in `Health.caps_hz`.
+    """
+
+    def clocked(core: LinuxCore, limit_hz: float) -> LinuxCore:
+        fixed = clock_hz < core.max_hz and abs(limit_hz - clock_hz) < (1 - CLOCK_SHARE) * clock_hz
+        return core.model_copy(update={"max_hz": clock_hz}) if fixed or not core.max_hz else core
+
+    cores = tuple(map(clocked, board.facts.cores, limits_hz))
+    return board.model_copy(update={"facts": board.facts.model_copy(update={"cores": cores})})
 
 
 def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
@@ -97,7 +111,8 @@ def disturbances(health: Health, board: RegisteredBoard) -> list[str]:
     if health.throttled:
         found.append(f"Its clocks are held down: {', '.join(health.throttled)}. Cool it, and give it a power supply that is strong enough.")
     if cap := capped(health, board):
-        found.append(f"Its fastest clock is {cap}. Cool it, end its power-saving mode, or raise scaling_max_freq.")
+        cure = "Cool it, end its power-saving mode, or raise scaling_max_freq. To measure at that clock, add it again with --clock."
+        found.append(f"Its fastest clock is {cap}. {cure}")
     if health.temperature_c is not None and health.temperature_c > WARM_C:
         found.append(f"It is {health.temperature_c:.0f} °C warm. Wait, or cool it.")
     if health.governor and health.governor not in _STEADY_GOVERNORS:

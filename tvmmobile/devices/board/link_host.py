@@ -50,7 +50,9 @@ def _serve(config: LinkConfig) -> None:
                     print(f"tvmmobile: {problem.as_typed[0]} Other boards do its work.", file=sys.stderr)
                 loop.announce()
             if not loop.announced and late:
-                say(error_message(DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")))
+                trouble = next((link.trouble for link in links if link.trouble is not None), None)
+                slow = DeviceUnavailable(f"no board of {config.plan.key} was ready within {config.deadline_s:g} s.")
+                say(error_message(trouble or slow))
                 return
     finally:
         until = time.monotonic() + _STOP_ALL_S

@@ -63,10 +63,10 @@ def as_reported(design: CoreDesign, has: Sequence[str] | None) -> CoreDesign:
 
 
 def fastest(cores: Sequence[LinuxCore]) -> list[int]:
-    """Return the numbers of the cores of the fastest kind, in order; the others are slower."""
+    """Return the indices of the cores of the fastest kind, in order; the others are slower."""
 
     def speed(core: LinuxCore) -> tuple[float, float, int]:
         return part_of(core.implementer, core.part).machine.fma_lanes_per_cycle * core.max_hz, core.max_hz, core.part
 
     best = max(cores, key=speed)
-    return [number for number, core in enumerate(cores) if core == best]
+    return [index for index, core in enumerate(cores) if core == best]

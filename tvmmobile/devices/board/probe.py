@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tvmmobile.devices.board.registered import MOST_HZ, Facts, LinuxCore
 from tvmmobile.devices.board.remote import Remote
@@ -13,11 +13,15 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 #: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.
 _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
+#: Linux supports at most 4096 cores on AArch64.
+_MOST_NUMBER = 4095
 _CAT = 'for file in "$@"; do printf "\\n@@ %s\\n" "$file"; cat "$file" 2>/dev/null; done; exit 0'
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
+#: Types of thermal zones that say nothing: a Jetson's power controller is always at 100 °C.
+_CONSTANT_SENSORS = ("PMIC-Die",)
 
 
 def read_files(remote: Remote, paths: Sequence[str]) -> dict[str, str]:
@@ -42,7 +46,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         DeviceUnavailable: it is no 64-bit Arm board.
     """
     prefix = root.rstrip("/")
-    cpu, thermal = f"{prefix}/sys/devices/system/cpu", f"{prefix}/sys/class/thermal"
+    cpu = f"{prefix}/sys/devices/system/cpu"
     names = {
         "arch": f"{prefix}/proc/sys/kernel/arch",
         "release": f"{prefix}/proc/sys/kernel/osrelease",
@@ -54,9 +58,8 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     }
     clocks = [_clock_file(cpu, index) for index in range(_MOST_CORES)]
     caches = [f"{cpu}/cpu0/cache/index{index}/{field}" for index in range(_MOST_CACHES) for field in ("level", "type", "size")]
-    zones = [f"{thermal}/thermal_zone{index}/temp" for index in range(_MOST_ZONES)]
     describing = [f"{prefix}/{name}" for name in DESCRIBING]
-    files = read_files(remote, [*names.values(), *describing, *clocks, *caches, *zones])
+    files = read_files(remote, [*names.values(), *describing, *clocks, *caches, *temperature_files(prefix)])
     android = _android(remote)
     # On a phone the device tree names a chip maker's board, if it can be read at all.
     model = android.get("model", "") or files[names["model"]]
@@ -66,9 +69,9 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _output_of(remote, ["uname", "-m"]))
     )
     _check_architecture(architecture, model)
-    further = len(parse_cores(files[names["cpuinfo"]], ())) - _MOST_CORES
-    if further > 0:  # a server
-        clocks += [_clock_file(cpu, _MOST_CORES + index) for index in range(further)]
+    numbers = core_numbers(files[names["cpuinfo"]])
+    if further := range(_MOST_CORES, max(numbers, default=0) + 1):  # a server
+        clocks += [_clock_file(cpu, number) for number in further]
         files |= read_files(remote, clocks[_MOST_CORES:])
     cores = parse_cores(files[names["cpuinfo"]], [files[path] for path in clocks])
     if not cores:
@@ -85,9 +88,10 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         l1d_bytes=l1d,
         l2_bytes=l2,
         governor=files[names["governor"]],
-        temperature_c=hottest([files[path] for path in zones]),
+        temperature_c=temperature_in(files, prefix),
         api_level=number_in(android.get("api", "")),
         emulator="" if emulated else emulator_described(*(files[path] for path in describing)),
+        numbers=() if numbers == tuple(range(len(numbers))) else numbers,
     )
 
 
@@ -141,19 +145,29 @@ def _check_architecture(architecture: str, model: str) -> None:
 
 
 def parse_cores(cpuinfo: str, max_khz: Sequence[str]) -> tuple[LinuxCore, ...]:
-    """Return cores from the text of /proc/cpuinfo and each core's highest clock in kHz, as text."""
+    """Return cores from the text of /proc/cpuinfo and the highest clock in kHz, as text, of the cores numbered 0, 1 and so on."""
     cores = []
-    for section in re.split(r"\n\s*\n", cpuinfo):
-        fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
-        index, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
-        if index is None or part is None:
-            continue
-        clock_hz = (number_in(max_khz[index]) or 0) * _HZ_PER_KHZ if index < len(max_khz) else 0.0
+    for number, part, fields in _described_cores(cpuinfo):
+        clock_hz = (number_in(max_khz[number]) or 0) * _HZ_PER_KHZ if number < len(max_khz) else 0.0
         implementer = number_in(fields.get("CPU implementer", "")) or 0
         words = fields.get("Features", "").split()
         has = tuple(name for name, feature in MACHINE_FEATURES.items() if feature.name in words) if words else None
         cores.append(LinuxCore(implementer=implementer, part=part, max_hz=clock_hz if clock_hz <= MOST_HZ else 0.0, has=has))
     return tuple(cores)
+
+
+def core_numbers(cpuinfo: str) -> tuple[int, ...]:
+    """Return the numbers of the cores that `parse_cores` finds; those of cores that are offline are missing."""
+    return tuple(number for number, _, _ in _described_cores(cpuinfo))
+
+
+def _described_cores(cpuinfo: str) -> Iterator[tuple[int, int, Mapping[str, str]]]:
+    """Yield number, part and fields of each core in /proc/cpuinfo that has the first two."""
+    for section in re.split(r"\n\s*\n", cpuinfo):
+        fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", section, re.MULTILINE))
+        number, part = number_in(fields.get("processor", "")), number_in(fields.get("CPU part", ""))
+        if number is not None and number <= _MOST_NUMBER and part is not None:
+            yield number, part, fields
 
 
 def number_in(text: str) -> int | None:
@@ -166,6 +180,18 @@ def parse_memory(meminfo: str) -> int:
     """Return MemTotal of /proc/meminfo in bytes; 0 where it is missing."""
     found = re.search(r"^MemTotal:\s+([0-9]{1,15}) kB", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
+
+
+def temperature_files(prefix: str) -> list[str]:
+    """Return the files from which `temperature_in` reads: type and reading of each thermal zone below `prefix`."""
+    return [f"{prefix}/sys/class/thermal/thermal_zone{index}/{name}" for index in range(_MOST_ZONES) for name in ("type", "temp")]
+
+
+def temperature_in(files: Mapping[str, str], prefix: str) -> float | None:
+    """Return the hottest sensor's temperature in °C; `None` without a plausible one."""
+    paths = temperature_files(prefix)
+    zones = zip(paths[::2], paths[1::2], strict=True)
+    return hottest([files[reading] for kind, reading in zones if files[kind] not in _CONSTANT_SENSORS])
 
 
 def hottest(millidegrees: Sequence[str]) -> float | None:

@@ -85,7 +85,8 @@ class Facts(_Strict):
     Attributes:
         architecture: `uname -m`.
         model: the product's name; "" where it is not known.
-        cores: the cores, in the order of their numbers.
+        cores: the cores that were online, in the order of their numbers.
+        numbers: Linux's numbers of the cores; empty if they are 0, 1, 2 and so on.
         memory_bytes: size of the RAM.
         system: the operating system's name and version.
         kernel: `uname -r`.
@@ -110,6 +111,12 @@ class Facts(_Strict):
     temperature_c: float | None = None
     api_level: int | None = None
     emulator: str = ""
+    numbers: tuple[int, ...] = ()
+
+    @property
+    def core_numbers(self) -> tuple[int, ...]:
+        """Linux's number of each core."""
+        return self.numbers or tuple(range(len(self.cores)))
 
 
 class RegisteredBoard(_Strict):

@@ -83,7 +83,8 @@ class Remote(Protocol):
     def reverse(self, port: int) -> int:
         """Open a port on the board's 127.0.0.1 that leads to `port` of this machine's 127.0.0.1, until the connection ends; return it.
 
-        A board that refuses to forward ports is `LinkLost` too.
+        Raises:
+            DeviceUnavailable: the board refuses to forward ports.
         """
 
     def alive(self) -> bool:

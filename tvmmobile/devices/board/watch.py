@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +16,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 #: Longest time for a board to cool down, and the interval of checks.
 COOL_S, COOL_POLL_S = 300.0, 5.0
+#: A board that did not become cooler by so many degrees in this time stays warm, or has a sensor that always says the same.
+COOLING_C, COOLING_S = 1.0, 60.0
 #: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
 CAP_S = 30.0
 
@@ -61,13 +64,20 @@ class BoardWatch:
             time.sleep(PAUSE_S)
 
     def wait_until_cool(self, limit_s: float = COOL_S, poll_s: float = COOL_POLL_S) -> tuple[Health, ...]:
-        """Return the boards' state once they are cool and nothing holds their clocks down, or `limit_s` have passed; see `read`."""
-        deadline, patience = (time.monotonic() + seconds for seconds in (limit_s, CAP_S))
+        """Return the boards' state once they are cool, or no longer cool down, and nothing holds their clocks down; see `read`.
+
+        It returns after `limit_s` in any case.
+        """
+        deadline, patience, cooling_until = (time.monotonic() + seconds for seconds in (limit_s, CAP_S, COOLING_S))
+        coolest = [math.inf] * len(self._boards)
         while True:
             now = self.read()
-            hot = any(health.throttled or (health.temperature_c or 0.0) > WARM_C for health in now)
+            for index, temperature in enumerate(health.temperature_c or 0.0 for health in now):
+                if temperature <= coolest[index] - COOLING_C:
+                    coolest[index], cooling_until = temperature, time.monotonic() + COOLING_S
+            warm = time.monotonic() < cooling_until and any((health.temperature_c or 0.0) > WARM_C for health in now)
             held = time.monotonic() < patience and any(capped(health, board) for health, board in zip(now, self._boards, strict=True))
-            if not (hot or held) or time.monotonic() >= deadline:
+            if not (warm or held or any(health.throttled for health in now)) or time.monotonic() >= deadline:
                 return now
             time.sleep(poll_s)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shlex
@@ -13,7 +12,7 @@ from pathlib import Path
 import paramiko
 
 from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
-from tvmmobile.system.environment import environment
+from tvmmobile.system.environment import environment, user_name
 from tvmmobile.system.errors import DeviceUnavailable
 
 DEFAULT_PORT = 22
@@ -73,11 +72,14 @@ def route_to(destination: str, port: int | None) -> Route:
     """Return the route to `[user@]host`. User and port given here take precedence over `~/.ssh/config`, and that over the system's file.
 
     Raises:
-        DeviceUnavailable: the destination is invalid, or a configuration file cannot be parsed.
+        DeviceUnavailable: the destination is invalid, this user has no name, or a configuration file cannot be parsed.
     """
     user, _, name = destination.rpartition("@")
     if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
         raise DeviceUnavailable(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
+    me = user_name()
+    if not me:  # paramiko and OpenSSH ask for it in any case
+        raise DeviceUnavailable(f"the user with the number {os.getuid()} has no name, which SSH needs.", "Give it any: export LOGNAME=NAME")
     options = _options(name, user, port)
     try:
         number = int(options.get("port", DEFAULT_PORT))
@@ -87,7 +89,7 @@ def route_to(destination: str, port: int | None) -> Route:
         raise DeviceUnavailable(f"the SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
-    log_in_as = options.get("user") or getpass.getuser()
+    log_in_as = options.get("user") or me
     return Route(
         destination=destination,
         host=host,

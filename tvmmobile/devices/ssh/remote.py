@@ -22,6 +22,7 @@ from tvmmobile.devices.ssh.forward import Forwards
 from tvmmobile.devices.ssh.link import Link
 from tvmmobile.devices.ssh.login import log_in
 from tvmmobile.devices.ssh.process import SshProcess, execute, is_gone, lost
+from tvmmobile.system.errors import DeviceUnavailable
 
 CONNECT_TIMEOUT_S = 10.0
 ALIVE_TIMEOUT_S = 3.0
@@ -99,7 +100,7 @@ class SshRemote:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if is_gone(self._transport):
                 raise lost(self._transport, self._where) from error
-            raise LinkLost(f"{self._where} refuses to forward ports (AllowTcpForwarding in its sshd_config)") from error
+            raise DeviceUnavailable(f"{self._where} refuses to forward ports.", "Set AllowTcpForwarding yes in its sshd_config.") from error
 
     def alive(self) -> bool:
         if not self._transport.is_active():

@@ -4,6 +4,7 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find("data").textContent);
+  if (!data.series.length) return; // all results are left out: there is nothing to draw
   const sums = (numbers) => { let sum = 0; return numbers.map((number) => (sum += number)); };
   const times = sums(data.times);
   const plot = find("plot"), tip = find("tip"), rows = all("#series tbody tr");

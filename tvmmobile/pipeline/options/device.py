@@ -38,7 +38,10 @@ class DeviceOptions(Options):
     runner: tuple[str, ...] = option("", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=_words)
     root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.")
     clock_ghz: float | None = option(
-        None, "--clock GHZ", "Maximum clock in GHz, if the board does not report it.", typer_settings={"min": 0.1, "max": 10}
+        None,
+        "--clock GHZ",
+        "Maximum clock in GHz, if the board does not report it or is fixed at a lower one.",
+        typer_settings={"min": 0.1, "max": 10},
     )
     join: bool = option(False, "--join", "Add another board to an existing device; they share the work.")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: `threads` of libraries for several counts, of which the fastest is found by timing.
 BEST = 0
+#: Most threads among which a C library shares its work: `MOST_THREADS` in native/runtime.c.
+MOST_C_THREADS = 32
 
 
 def _thread_count(given: int | str) -> int:
@@ -123,6 +125,11 @@ class LibraryOptions(Options):
     def check(self, profile: DeviceProfile) -> None:
         """Raise `UserError` for options that exclude each other, and for those that a device does not support."""
         check_threads(self.threads, profile)
+        if self.format == C and self.threads > MOST_C_THREADS:
+            raise UserError(
+                f"a C library shares its work among at most {MOST_C_THREADS} threads, not {self.threads}.",
+                f"Give --threads {MOST_C_THREADS} or fewer.",
+            )
         _check_precision(self.precision, profile)
         self._check_calibration()
         name, ends, whole = self.precision.name, self.io_precision, self.precision.is_integer

@@ -67,6 +67,11 @@ def check_refit(path: Path, profile: DeviceProfile) -> None:
     check_own_board(path, _OPTION)
 
 
+def determines(validation: Validation) -> bool:
+    """Return whether a validation has enough valid points to fit the parameters to."""
+    return len(validation.valid()) >= FEWEST_EACH * len(TERMS)
+
+
 def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Refit:
     """Fit the terms' parameters to a validation's points, within the bounds of the board's figures, and write the board's file.
 
@@ -75,10 +80,10 @@ def refit_board(validation: Validation, model: ComparedModel, path: Path) -> Ref
     """
     board = model.clocked
     seen = [point.observed_on(board.name) for point in validation.valid()]
-    if len(seen) < FEWEST_EACH * len(TERMS):
+    if not determines(validation):
         raise UserError(
             f"{len(seen)} valid points do not determine {len(TERMS)} parameters: {FEWEST_EACH * len(TERMS)} are needed.",
-            "Measure the rest of the suite: run the same command again.",
+            "Run the same command again: it measures missing and invalid points.",
             again=True,
         )
     parameters, others = fit_terms(board, seen)

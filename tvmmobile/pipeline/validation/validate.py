@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.pipeline.stages.timing import undisturbed
 from tvmmobile.pipeline.validation.model import ComparedModel, model_for
 from tvmmobile.pipeline.validation.record import point_of, started_validation, with_point
-from tvmmobile.pipeline.validation.refit import Refit, check_refit, refit_board
+from tvmmobile.pipeline.validation.refit import Refit, check_refit, determines, refit_board
 from tvmmobile.pipeline.validation.suite import SUITE, Suite
 from tvmmobile.pipeline.validation.timing import KernelSource, TimingJob, build_kernel, kernel_source, time_point
 from tvmmobile.results.report.wording import plural
@@ -32,6 +31,7 @@ from tvmmobile.running.bench import started_agents, started_bench
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library
 from tvmmobile.running.measure import Latency, MeasureError
+from tvmmobile.system.environment import user_name
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError
 from tvmmobile.system.files import check_file_writable, sha256_of
 from tvmmobile.system.scratch import scratch
@@ -71,7 +71,7 @@ def validate_device(
     """Measure the suite on a registered device and model it on the virtual board with the same core.
 
     Every point is in the file before the next one is measured; the same call continues where an interrupted one stopped, and measures
-    nothing where the file is complete.
+    invalid points again. A complete file is shared and fitted as it is, unless too few of its points are valid for a fit.
 
     Args:
         name: name of the device.
@@ -105,7 +105,9 @@ def validate_device(
     if not device.profile.clock_hz:
         hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
         listener.message(hidden)
-    validation = _completed(validation, file, suite, device, compared, listener)
+    only_used = validation.complete and (share is not None or refit is not None) and (refit is None or determines(validation))
+    kept = validation.points if only_used else validation.valid()
+    validation = _completed(validation, {point.name for point in kept}, file, suite, device, compared, listener)
     if share is not None:
         write_validation(shareable(validation, _private_words(device)), Path(share))
     fitted = None if refit is None else refit_board(validation, compared, Path(refit))
@@ -113,10 +115,15 @@ def validate_device(
 
 
 def _completed(
-    validation: Validation, file: Path, suite: Suite, device: HardwareDevice, compared: ComparedModel, listener: Listener
+    validation: Validation,
+    known: Collection[str],
+    file: Path,
+    suite: Suite,
+    device: HardwareDevice,
+    compared: ComparedModel,
+    listener: Listener,
 ) -> Validation:
-    """Measure and model the points of the suite that a validation lacks, each of which is in its file before the next one is measured."""
-    known = {point.name for point in validation.points}
+    """Measure and model the points of the suite that are not known, each of which is in its file before the next one is measured."""
     missing = [name for name in suite.names if name not in known]
     listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if not missing:
@@ -142,7 +149,7 @@ def _completed(
 def _private_words(device: HardwareDevice) -> set[str]:
     """Return words that identify the board's owner: names of device, users, hosts and folders on both sides, and serial numbers."""
     folders = [Path.home(), *(Path(board.directory) for board in device.file.boards)]
-    found = {device.file.name, getpass.getuser(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
+    found = {device.file.name, user_name(), socket.gethostname(), *map(str, folders), *(folder.name for folder in folders)}
     for board in device.file.boards:
         address = board.address
         if isinstance(address, SshAddress):

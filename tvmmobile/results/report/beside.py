@@ -144,9 +144,9 @@ def side_by_side(old: View, new: View) -> SideBySide:
 
 
 def _key(variant: VariantResult) -> tuple[object, ...]:
-    return variant.model, variant.alpha, variant.side, variant.dtype, variant.threads, variant.format
+    return variant.model, variant.alpha, variant.side, variant.precision, variant.threads, variant.format
 
 
 def _name(row: VariantRow) -> str:
     variant = row.variant
-    return f"{variant.model} {label_of(variant)} {variant.dtype} t{variant.threads} {variant.format}"
+    return f"{variant.model} {label_of(variant)} {variant.precision} t{variant.threads} {variant.format}"

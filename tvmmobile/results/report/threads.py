@@ -15,16 +15,25 @@ _LEAST_GAIN = 1.1
 
 
 def thread_sentences(results: Results) -> list[str]:
-    """Return the fastest thread count and its gain, variants where another one is faster, and wasted cores; nothing for a single count."""
+    """Return sentences on the fastest thread count, counts not compared, variants where another one is faster, and wasted cores.
+
+    There are none for a single count.
+    """
     variants = [variant for variant in results.variants if variant.other_threads_us and not variant.invalid]
     if not variants:
         return []
     chosen, kind = results.context.threads, results.context.kind
     latencies = [{int(count): us for count, us in variant.other_threads_us.items()} | {chosen: variant.latency_us} for variant in variants]
-    counts = sorted(latencies[0])
+    counts = sorted(set.intersection(*map(set, latencies)))
     mean = {count: statistics.geometric_mean(latency[count] for latency in latencies) for count in counts}
     gains = [f"{mean[count] / mean[chosen]:.2f} times as fast as on {count}" for count in counts if count != chosen]
-    lines = [f"Fastest on {plural(chosen, 'thread')}, {kind}: {', '.join(gains)}{' (geometric means)' if len(variants) > 1 else ''}."]
+    lines = []
+    if gains:
+        lines.append(
+            f"Fastest on {plural(chosen, 'thread')}, {kind}: {', '.join(gains)}{' (geometric means)' if len(variants) > 1 else ''}."
+        )
+    if some := sorted(set.union(*map(set, latencies)) - set(counts)):
+        lines.append(f"Not compared: a thread count of {' or '.join(map(str, some))}, for which some networks have no valid latency.")
     quicker = [(variant, latency) for variant, latency in zip(variants, latencies, strict=True) if _best(latency) != chosen]
     if quicker:
         each = [

@@ -193,7 +193,7 @@ def pareto_front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 
 def _group(variant: VariantResult) -> tuple[str, str, int, str]:
-    return variant.model, variant.dtype, variant.threads, variant.format
+    return variant.model, variant.precision, variant.threads, variant.format
 
 
 def _words(group: tuple[str, str, int, str]) -> tuple[str, ...]:

@@ -251,7 +251,8 @@ class _Runner:
         if held.spoiled >= MOST_ATTEMPTS:
             raise DeviceUnavailable(
                 f"{self._bench.profile.name} cannot be measured: {held.reason}, {MOST_ATTEMPTS} times in a row.",
-                "Improve its cooling and power supply; finished measurements are kept.",
+                "Improve its cooling and power supply, end its power-saving mode, or add it again with its lower --clock; "
+                "finished measurements are kept.",
             )
 
 

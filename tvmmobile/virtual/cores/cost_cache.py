@@ -86,8 +86,12 @@ class CostCache:
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("BEGIN IMMEDIATE")
-                self._database.executemany(statement, rows)
-                self._database.execute("COMMIT")
+                try:
+                    self._database.executemany(statement, rows)
+                    self._database.execute("COMMIT")
+                finally:  # after an error or Ctrl-C, other processes would wait for this one's transaction
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
 
 
 @functools.cache

@@ -259,6 +259,8 @@ static void begin_region(unsigned int vcpu)
     }
     if (owner != getpid())
         forget_others(vcpu);
+    else if (regions && vcpu != opener)
+        complain("regions begin in different threads");
     pthread_mutex_lock(&recording);
     if (!regions) {  // what ran so far does not count
         first_reported = segment_count;

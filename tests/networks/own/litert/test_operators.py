@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused, schema
-from own_networks import load
+from litert_files import IMAGE, LiteRtFile, agrees, by_litert, network_in, one, refused, schema, translated
+from own_networks import TOLERANCE, error_of, load
 
 from tvmmobile.networks.own.litert.operators import OPERATORS, onnx_of
 
@@ -198,6 +198,10 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
         (1, 8, 5, 3),
         lambda f, d, o: f.operator("MIRROR_PAD", [d, f.int32([0, 0], [1, 1], [0, 1], [0, 0])], [o], "MirrorPadOptions", mode=0),
     ),
+    "mirrored with the border": (
+        (1, 12, 5, 3),
+        lambda f, d, o: f.operator("MIRROR_PAD", [d, f.int32([0, 0], [6, 0], [0, 1], [0, 0])], [o], "MirrorPadOptions", mode=1),
+    ),
     "padded": (
         (1, 8, 5, 4),
         lambda f, d, o: f.operator(
@@ -228,6 +232,66 @@ MOVES: dict[str, tuple[tuple[int, ...], Callable[[LiteRtFile, int, int], None]]]
     "greatest": ((1, 6, 4), lambda f, d, o: f.operator("ARG_MAX", [d, f.int32(3)], [o], "ArgMaxOptions", outputType=4)),
     "least": ((1, 6, 3), lambda f, d, o: f.operator("ARG_MIN", [d, f.int32(-2)], [o], "ArgMinOptions", outputType=4)),
 }
+
+
+@pytest.mark.parametrize("kind", ["REDUCE_ALL", "REDUCE_ANY"])
+@pytest.mark.parametrize(("axes", "shape"), [((1, 2), (1, 3)), ((3,), (1, 6, 4))])
+def test_reductions_of_booleans(kind: str, axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    file = LiteRtFile()
+    data, positive, out = file.tensor(IMAGE), file.tensor(IMAGE, "bool"), file.tensor(shape, "bool")
+    file.operator("GREATER", [data, file.tensor((1,), value=np.zeros(1))], [positive], "GreaterOptions")
+    file.operator(kind, [positive, file.int32(*axes)], [out], "ReducerOptions")
+    image = np.random.default_rng(3).standard_normal(IMAGE, np.float32)
+    image[..., 0], image[0, 1] = np.abs(image[..., 0]), np.abs(image[0, 1])
+    agrees(file.ends([data], [out]), [image])
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 4, 3), (2, 6, 3)])
+def test_blocks(shape: tuple[int, ...]) -> None:
+    """A border that makes whole blocks is cut off again, and more."""
+    file, block = LiteRtFile(), (4, 3)[: len(shape) - 2]
+    around, cut = [(1, 1), (0, 2)][: len(block)], [(1, 2), (0, 1)][: len(block)]
+    parts, whole = [shape[0] * int(np.prod(block))], [shape[0]]
+    for extent, step, border, lost in zip(shape[1:], block, around, cut, strict=False):
+        parts.append((extent + sum(border)) // step)
+        whole.append(extent + sum(border) - sum(lost))
+    data, batch, out = file.tensor(shape), file.tensor([*parts, 3]), file.tensor([*whole, 3])
+    file.operator("SPACE_TO_BATCH_ND", [data, file.int32(*block), file.int32(*around)], [batch], "SpaceToBatchNDOptions")
+    file.operator("BATCH_TO_SPACE_ND", [batch, file.int32(*block), file.int32(*cut)], [out], "BatchToSpaceNDOptions")
+    agrees(file.ends([data], [batch, out]), [np.random.default_rng(3).standard_normal(shape, np.float32)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_convolution_of_blocks(depthwise: bool, dtype: str, tmp_path: Path) -> None:
+    """As converters write dilated convolutions; the network compiles."""
+    file, random = LiteRtFile(), np.random.default_rng(3)
+    shape, block, around = (1, 7, 8, 4), file.int32(2, 2), file.int32((2, 3), (2, 2))
+    grid = {} if dtype == "float32" else {"dtype": dtype, "scale": 0.05}
+    data, batch, found, out = (file.tensor(some, **grid) for some in (shape, (4, 6, 6, 4), (4, 4, 4, 4), shape))
+    kernel = (1, 3, 3, 4) if depthwise else (4, 3, 3, 4)
+    weight = random.standard_normal(kernel) if dtype == "float32" else random.integers(-127, 128, kernel)
+    weights = file.tensor(kernel, value=weight, **({"dtype": dtype, "scale": 0.01} if grid else {}))
+    bias = file.tensor((4,), "int32", np.arange(4), 0.0005) if grid else file.tensor((4,), value=np.arange(4))
+    file.operator("SPACE_TO_BATCH_ND", [data, block, around], [batch], "SpaceToBatchNDOptions")
+    values = {"padding": 1, "strideH": 1, "strideW": 1, "fusedActivationFunction": 1}
+    if depthwise:
+        file.operator("DEPTHWISE_CONV_2D", [batch, weights, bias], [found], "DepthwiseConv2DOptions", depthMultiplier=1, **values)
+    else:
+        file.operator("CONV_2D", [batch, weights, bias], [found], "Conv2DOptions", **values)
+    file.operator("BATCH_TO_SPACE_ND", [found, block, file.int32((0, 1), (0, 0))], [out], "BatchToSpaceNDOptions")
+    content, path = file.ends([data], [out]), tmp_path / "net.tflite"
+    path.write_bytes(content)
+    assert {node.op_type for node in onnx_of(network_in(content)).graph.node}.isdisjoint({"Pad", "Reshape", "Slice"})
+    image = random.standard_normal(shape, np.float32)
+    if dtype == "float32":
+        agrees(content, [image])
+        imported = load(path)
+        assert error_of(imported, tmp_path / "net.so") < TOLERANCE
+    else:
+        integers = np.clip(np.rint(20 * image), -128, 127).astype(np.int8)
+        theirs, ours = by_litert(content, [integers]), translated(content, [integers])
+        assert np.abs(theirs[0].astype(int) - ours[0]).max() <= 1
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -398,6 +462,40 @@ def test_an_input_that_a_file_lists_twice(tmp_path: Path) -> None:
     path = tmp_path / "net.tflite"
     path.write_bytes(file.ends([data, data], [out]))
     assert [port.shape for port in load(path).spec.takes] == [(2, 3)]
+
+
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_an_output_that_is_an_input(scale: float | None) -> None:
+    """The input and the output have names of their own."""
+    file, kind = LiteRtFile(), "float32" if scale is None else "int8"
+    data, out = (file.tensor((1, 5), kind, None, scale) for _ in range(2))
+    file.operator("RELU", [data], [out])
+    numbers = 9 * np.random.default_rng(3).standard_normal((1, 5))
+    content = file.ends([data], [out, data])
+    agrees(content, [numbers.astype(kind)])
+    (entry,), ends = (onnx_of(network_in(content)).graph.input), onnx_of(network_in(content)).graph.output
+    assert [entry.name, *(end.name for end in ends)] == ["tensor0", "tensor1", "tensor0/output"]
+
+
+def test_real_numbers_with_a_scale() -> None:
+    """LiteRT ignores it."""
+    file = LiteRtFile()
+    data, out = (file.tensor((1, 6), "float32", None, 0.05, 3) for _ in range(2))
+    file.operator("TANH", [data], [out])
+    agrees(file.ends([data], [out]), [np.random.default_rng(3).standard_normal((1, 6), np.float32)])
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_numbers_without_dimensions(known: bool) -> None:
+    """A computed one stays one where a constant is the other operand; both can be packed, with or without another constant."""
+    file, constant = LiteRtFile(), np.array(2.0)
+    data, out, two = file.tensor((1, 6)), file.tensor((2 + known,)), file.tensor((), value=constant)
+    scalars = [file.tensor(()) for _ in range(2)]
+    file.operator("MEAN", [data, file.int32(0, 1)], scalars[:1], "ReducerOptions")
+    file.operator("MUL", [scalars[0], two], scalars[1:], "MulOptions")
+    packed = [*scalars, *([two] if known else [])]
+    file.operator("PACK", packed, [out], "PackOptions", valuesCount=len(packed), axis=0)
+    agrees(file.ends([data], [out]), [np.random.default_rng(3).standard_normal((1, 6), np.float32)])
 
 
 def computed(file: LiteRtFile, data: int, *others: int) -> int:

@@ -82,7 +82,7 @@ def test_states_that_are_passed_on_are_those_of_litert() -> None:
     content, states = streaming(), [np.zeros(STATE, np.float32), np.zeros(1, np.float32)]
     network = network_in(content)
     assert [network.names.get(number, "") for number in network.inputs] == ["", "frames", "count"]
-    assert [network.names.get(number, "") for number in network.outputs] == ["", "frames/next", "count/next"]
+    assert [network.output_names.get(number, "") for number in network.outputs] == ["", "frames/next", "count/next"]
     for frame, wanted in zip(frames(5), by_calls(content, frames(5)), strict=True):
         found, *states = translated(content, [frame, *states])
         assert relative_error(found, wanted) < 1e-6
@@ -110,6 +110,27 @@ def test_a_library_keeps_them(tmp_path: Path) -> None:
     instance, _memory = library.started()
     for frame, wanted in zip(frames(5), by_calls(content, frames(5)), strict=True):
         np.testing.assert_allclose(library.run(instance, [frame])[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_frame(tmp_path: Path) -> None:
+    """A variable that is assigned an input, for differences of frames, is an output of its own name."""
+    file = LiteRtFile()
+    handle, data, last, out = file.tensor((), "resource"), file.tensor((1, 4)), file.tensor((1, 4)), file.tensor((1, 2))
+    difference, weight = file.tensor((1, 4)), file.tensor((2, 4), value=np.random.default_rng(0).standard_normal((2, 4)))
+    file.operator("VAR_HANDLE", [], [handle], "VarHandleOptions", sharedName="last", container="")
+    file.operator("READ_VARIABLE", [handle], [last], "ReadVariableOptions")
+    file.operator("SUB", [data, last], [difference], "SubOptions")
+    file.operator("FULLY_CONNECTED", [difference, weight, -1], [out], "FullyConnectedOptions")
+    file.operator("ASSIGN_VARIABLE", [handle, data], [], "AssignVariableOptions")
+    path, content = tmp_path / "net.tflite", file.ends([data], [out])
+    path.write_bytes(content)
+    imported = load(path)
+    assert [port.name for port in imported.spec.takes] == ["tensor1", "last"]
+    assert [port.name for port in imported.spec.returns] == ["tensor3", "last/next"]
+    first, second = np.random.default_rng(1).standard_normal((2, 1, 4), np.float32)
+    for theirs, ours in zip(imported.compute([second, first]), translated(content, [second, first]), strict=True):
+        assert relative_error(ours, theirs) < 1e-6
+    assert np.array_equal(ours, second)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
     "an RMS norm of whole images": (23, 2, [node("RMSNormalization", "c f", axis=1)], {"f": floats(4, 6, 7, least=0.5)}),
     "an RMS norm of pixels": (23, 1, [node("RMSNormalization", "c f", axis=2)], {"f": floats(6, 7, least=0.5)}),
     "a mean of a batch": (13, 2, [node("ReduceMean", "c", axes=[-4, 1], keepdims=0)], {}),
+    "a group norm with factors of groups": (18, 1, [node("GroupNormalization", "c f s", num_groups=2)], {"f": floats(2), "s": floats(2)}),
+    "a pool without its indices": (17, 1, [helper.make_node("MaxPool", ["c"], ["y", ""], kernel_shape=[2, 2])], {}),
     "a group norm": (21, 1, [node("GroupNormalization", "c f s", num_groups=2)], {"f": floats(4), "s": floats(4)}),
     "a depth with a dimension": (
         *(13, 1),

@@ -321,6 +321,23 @@ def test_operators_between_integers_of_different_scales(tmp_path: Path, operator
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 2
 
 
+@pytest.mark.parametrize(("opset", "axis"), [(17, {"axis": -1}), (17, {"axis": 1}), (12, {}), (12, {"axis": 2})])
+def test_softmax_of_integers(tmp_path: Path, opset: int, axis: dict[str, int]) -> None:
+    """ONNX Runtime's quantizer adds an attribute that `Softmax` does not have, the version of the file's operators."""
+    constants = {"qs": np.float32(0.05), "qz": np.uint8(100), "rs": np.float32(1 / 256), "rz": np.uint8(0)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "qs", "qz"], ["q"]),
+        helper.make_node("QLinearSoftmax", ["q", "qs", "qz", "rs", "rz"], ["r"], domain="com.microsoft", opset=opset, **axis),
+        helper.make_node("DequantizeLinear", ["r", "rs", "rz"], ["y"]),
+    ]
+    graph = Graph(nodes, {name: np.asarray(value) for name, value in constants.items()})
+    path, image = tmp_path / "net.onnx", 3 * noise(1, (1, 4, 8, 8))
+    write_model(path, graph, image.shape, opset=opset, domains=["com.microsoft"])
+    expected, (output,) = run_onnxruntime(path, image), start_onnx_runtime(without_integers(onnx.load(path))[0], ["x"])[1]([image])
+    off = steps_off(output, expected, 1 / 256)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.05 and np.ptp(expected) > 0.1
+
+
 def after(operators: list[str]) -> Graph:
     """A convolution of integers with operators behind it that read real numbers; `Add` adds the input."""
     graph, data = quantised_convolution(), "c"

@@ -38,6 +38,8 @@ def row(
         else:
             attributes = {name: getattr(given, option) for name, option in options.items()}
             result = into.emit(onnx, [*names, *map(into.real, numbers)], **attributes)
+        if not into.tensor(operator.outputs[0]).shape and any(map(into.gains_dimension, read)):
+            result = into.emit("Reshape", [result, into.integers()])
         into.write(operator.outputs[0], into.activated(result, operator), in_front, read[0] if is_exact else None)
 
     return translate

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, TO_FRONT, TO_LAST, Translation
 from tvmmobile.networks.own.onnx.pools import halved, same_pads
 from tvmmobile.system.errors import UserError
 
 #: `Padding` of windows that reach over the edges.
-_SAME = 0
-#: ONNX's reductions.
-_REDUCTIONS = {"MEAN": "ReduceMean", "SUM": "ReduceSum", **{f"REDUCE_{kind.upper()}": f"Reduce{kind}" for kind in ("Max", "Min", "Prod")}}
+SAME = 0
+#: ONNX's reductions; those of booleans are of 0 and 1.
+_REDUCTIONS = {
+    "MEAN": "ReduceMean",
+    "SUM": "ReduceSum",
+    "REDUCE_ALL": "ReduceMin",
+    "REDUCE_ANY": "ReduceMax",
+    **{f"REDUCE_{kind.upper()}": f"Reduce{kind}" for kind in ("Max", "Min", "Prod")},
+}
 
 
 def convolution(into: Translation, operator: LiteRtOperator) -> None:
@@ -28,7 +36,7 @@ def convolution(into: Translation, operator: LiteRtOperator) -> None:
     else:
         kernel, groups = into.weight(weight, (3, 0, 1, 2)), channels
     inputs = [into.read(data, True), kernel, *_given(into, bias)]
-    if options.padding == _SAME:
+    if options.padding == SAME:
         pads = [one + other for one, other in zip(pads, same_pads((height, width), shape[1:3], strides, dilations), strict=True)]
     result = into.emit("Conv", inputs, strides=strides, dilations=dilations, group=groups, pads=pads, kernel_shape=shape[1:3])
     into.write(operator.outputs[0], into.activated(result, operator), True)
@@ -72,21 +80,23 @@ def pool(into: Translation, operator: LiteRtOperator) -> None:
     onnx = "MaxPool" if operator.kind == "MAX_POOL_2D" else "AveragePool"
     (data,), options = operator.inputs, operator.options
     kernel, strides = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
-    pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == _SAME else [0, 0, 0, 0]
+    pads = same_pads(into.tensor(data).shape[1:3], kernel, strides, (1, 1)) if options.padding == SAME else [0, 0, 0, 0]
     result = into.emit(onnx, [into.read(data, True)], kernel_shape=kernel, strides=strides, pads=pads)
     into.write(operator.outputs[0], into.activated(result, operator), True, data if onnx == "MaxPool" else None)
 
 
 def reduction(into: Translation, operator: LiteRtOperator) -> None:
-    """Append the mean, sum or extreme over some dimensions."""
+    """Append the mean, sum or extreme over some dimensions, or whether any or all there are true."""
     onnx = _REDUCTIONS[operator.kind]
     data, which = operator.inputs
     rank, keep = len(into.tensor(data).shape), bool(operator.options is not None and operator.options.keepDims)
     axes = sorted(into.axes(which, rank))
     front = rank == 4 and (keep or axes in ([1, 2], [1, 2, 3]))
     places = sorted(TO_LAST[axis] for axis in axes) if front else axes
-    name = into.read(data, front)
-    if onnx == "ReduceSum" and into.is_whole(data):
+    name, dtype = into.read(data, front), into.tensor(data).dtype
+    if dtype == np.bool_:
+        result = into.cast(into.emit(onnx, [into.cast(name, np.int32)], axes=places, keepdims=int(keep)), dtype)
+    elif onnx == "ReduceSum" and into.is_whole(data):
         result = into.emit(onnx, [name, into.integers(*places)], keepdims=int(keep))
     elif onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
         mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))

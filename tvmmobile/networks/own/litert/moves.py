@@ -28,12 +28,19 @@ def pad(into: Translation, operator: LiteRtOperator) -> None:
 
 
 def mirror_pad(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `MIRROR_PAD` without the border itself."""
+    """Append `MIRROR_PAD`: without the border itself, or with it (`SYMMETRIC`)."""
     data, widths = operator.inputs
-    if operator.options.mode != 0:
-        raise UserError("the network has MIRROR_PAD that repeats the border, which is not supported.", SIMPLER)
-    pads, front = _border(into, data, widths)
-    into.write(operator.outputs[0], into.emit("Pad", [into.read(data, front), into.integers(*pads)], mode="reflect"), front, data)
+    (pads, front), shape = _border(into, data, widths), into.tensor(data).shape
+    result = into.read(data, front)
+    if operator.options.mode == 0:
+        result = into.emit("Pad", [result, into.integers(*pads)], mode="reflect")
+    else:
+        order = TO_FRONT if front else range(len(shape))
+        for axis, around in enumerate(zip(pads, pads[len(shape) :], strict=False)):
+            if any(around):
+                places = np.pad(np.arange(shape[order[axis]]), around, "symmetric")
+                result = into.emit("Gather", [result, into.integers(*map(int, places))], axis=axis)
+    into.write(operator.outputs[0], result, front, data)
 
 
 def _border(into: Translation, data: int, widths: int) -> tuple[list[int], bool]:
@@ -71,7 +78,10 @@ def concatenation(into: Translation, operator: LiteRtOperator) -> None:
 def pack(into: Translation, operator: LiteRtOperator) -> None:
     """Translate `PACK`: tensors of one shape side by side along another dimension."""
     rank, axis = len(into.tensor(operator.outputs[0]).shape), operator.options.axis
-    parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
+    if any(map(into.gains_dimension, operator.inputs)):
+        parts = [into.emit("Reshape", [into.read(number, False), into.integers(1)]) for number in operator.inputs]
+    else:
+        parts = [into.emit("Unsqueeze", [into.read(number, False), into.integers(axis % rank)]) for number in operator.inputs]
     into.write(operator.outputs[0], into.emit("Concat", parts, axis=axis % rank), False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.own.litert import elements, layers, moves
+from tvmmobile.networks.own.litert import blocks, elements, layers, moves
 from tvmmobile.networks.own.litert.detection import POSTPROCESS, detections
 from tvmmobile.networks.own.litert.elements import row
 from tvmmobile.networks.own.litert.extents import settle
@@ -32,6 +32,7 @@ OPERATORS: Mapping[str, Translator] = {
     "ARG_MIN": row(elements.place_of_extreme, front=False, sources=1),
     "AVERAGE_POOL_2D": layers.pool,
     "BATCH_MATMUL": row(elements.products, front=False),
+    "BATCH_TO_SPACE_ND": blocks.batch_to_space,
     "BROADCAST_TO": moves.repeated,
     "CAST": row(elements.conversion),
     "COMPLEX_ABS": row(lambda into, _, data: into.emit("Sqrt", [into.emit("ReduceSumSquare", [data], axes=[-1], keepdims=0)]), front=False),
@@ -74,6 +75,8 @@ OPERATORS: Mapping[str, Translator] = {
     "QUANTIZE": row(lambda _into, _operator, data: data, is_exact=True),
     "RANGE": row("Range", front=False),
     "REAL": row(elements.conversion, front=False),
+    "REDUCE_ALL": layers.reduction,
+    "REDUCE_ANY": layers.reduction,
     "REDUCE_MAX": layers.reduction,
     "REDUCE_MIN": layers.reduction,
     "REDUCE_PROD": layers.reduction,
@@ -91,6 +94,7 @@ OPERATORS: Mapping[str, Translator] = {
     "SHAPE": row(elements.shape, front=False, sources=0),
     "SLICE": moves.slice_of,
     "SOFTMAX": row(elements.softmax, front=False),
+    "SPACE_TO_BATCH_ND": blocks.space_to_batch,
     "SPACE_TO_DEPTH": row("SpaceToDepth", front=True, is_exact=True, blocksize="blockSize"),
     "SPLIT": moves.split,
     "SPLIT_V": moves.split,
@@ -118,9 +122,9 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     Raises:
         UserError: an operator or a type is not supported, or a shape is not constant.
     """
-    network = _with_whole_constants(network)
+    network = blocks.with_dilations(_with_whole_constants(network))
     into = Translation(network)
-    inputs, outputs = _named(network, network.inputs, "input"), _named(network, network.outputs, "output")
+    inputs, outputs = _input_names(network), _output_names(network)
     ends = {*inputs, *outputs, *(number for number, tensor in enumerate(network.tensors) if tensor.value is not None)}
     for number, name in inputs.items():
         _enter(into, number, name)
@@ -177,9 +181,17 @@ def _read(network: LiteRtNetwork, is_open: bool) -> list[LiteRtOperator]:
     return found[::-1]
 
 
-def _named(network: LiteRtNetwork, numbers: Sequence[int], kind: str) -> dict[int, str]:
-    """Names in ONNX; those of the signature, else the file's."""
-    return {number: network.names.get(number) or network.tensors[number].name or f"{kind}{place}" for place, number in enumerate(numbers)}
+def _input_names(network: LiteRtNetwork) -> dict[int, str]:
+    """Return the names of inputs in ONNX: those of the signature, else the file's."""
+    named, tensors = network.names, network.tensors
+    return {number: named.get(number) or tensors[number].name or f"input{place}" for place, number in enumerate(network.inputs)}
+
+
+def _output_names(network: LiteRtNetwork) -> dict[int, str]:
+    """Return the names of outputs in ONNX, where none has an input's name, as one that is an input may have in the file."""
+    named, tensors, taken = network.output_names, network.tensors, set(_input_names(network).values())
+    found = {number: named.get(number) or tensors[number].name or f"output{place}" for place, number in enumerate(network.outputs)}
+    return {number: f"{name}/output" if name in taken else name for number, name in found.items()}
 
 
 def _enter(into: Translation, number: int, name: str) -> None:

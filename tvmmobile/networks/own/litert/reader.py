@@ -82,7 +82,7 @@ class LiteRtNetwork:
     """A network of a file.
 
     Attributes:
-        names: names of inputs and outputs in the file's signature, by tensor.
+        names, output_names: names of inputs and of outputs in the file's signature, by tensor.
         first: those that run once, before it does.
         same: tensors that stand for others of the file, see `litert/states.py`.
         stateful: true if the file keeps variables, which are inputs and outputs here.
@@ -94,6 +94,7 @@ class LiteRtNetwork:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     names: dict[int, str] = field(default_factory=dict)
+    output_names: dict[int, str] = field(default_factory=dict)
     first: tuple[LiteRtNetwork, ...] = ()
     same: dict[int, int] = field(default_factory=dict)
     stateful: bool = False
@@ -149,7 +150,7 @@ class _GraphReader:
         inputs, outputs = _ends(graph)
         self._append(graph, {}, 0)
         name = (graph.Name() or b"").decode(errors="replace")
-        return LiteRtNetwork(name, self.tensors, self.operators, inputs, outputs, _names(self.model))
+        return LiteRtNetwork(name, self.tensors, self.operators, inputs, outputs, *_names(self.model))
 
     def _append(self, graph: Any, places: dict[int, int], depth: int) -> None:
         """Append a graph's tensors and operators; `places` has the numbers of those tensors that its caller has."""
@@ -191,14 +192,18 @@ def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return inputs, outputs
 
 
-def _names(model: Any) -> dict[int, str]:
-    """Names of inputs and outputs, by tensor, from the file's only signature."""
+def _names(model: Any) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of inputs and of outputs, by tensor, in the file's only signature."""
     if model.SignatureDefsLength() != 1:
-        return {}
+        return {}, {}
     signature = model.SignatureDefs(0)
-    maps = [signature.Inputs(number) for number in range(signature.InputsLength())]
-    maps += [signature.Outputs(number) for number in range(signature.OutputsLength())]
-    return {int(entry.TensorIndex()): (entry.Name() or b"").decode(errors="replace") for entry in maps}
+    inputs = [signature.Inputs(number) for number in range(signature.InputsLength())]
+    outputs = [signature.Outputs(number) for number in range(signature.OutputsLength())]
+
+    def named(entries: list[Any]) -> dict[int, str]:
+        return {int(entry.TensorIndex()): (entry.Name() or b"").decode(errors="replace") for entry in entries}
+
+    return named(inputs), named(outputs)
 
 
 def _numbers(found: Any) -> tuple[int, ...]:
@@ -214,7 +219,8 @@ def _tensor(content: bytes, model: Any, sparse: SparseConstants, given: Any) -> 
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
         value = value.reshape(shape) if tensor.sparsity is None else sparse.with_zeros(name, value, shape, tensor.sparsity)
     is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature)[1:])
-    return LiteRtTensor(name, shape, is_open, dtype, value, _grid(tensor.quantization))
+    grid = _grid(tensor.quantization) if dtype is not None and dtype.kind in "iu" else None  # LiteRT ignores scales of real numbers
+    return LiteRtTensor(name, shape, is_open, dtype, value, grid)
 
 
 def _data(content: bytes, buffer: Any) -> bytes:

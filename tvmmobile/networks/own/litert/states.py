@@ -47,7 +47,7 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
         elif operator.kind == "ASSIGN_VARIABLE":
             current[handles[inputs[0]]] = inputs[1]
             assigned.add(handles[inputs[0]])
-    names = dict(network.names)
+    names, output_names = dict(network.names), dict(network.output_names)
     for variable, number in first.items():
         names[number] = variable.decode(errors="replace")
         if variable in initial:
@@ -55,10 +55,11 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
             if value is None or not np.array_equal(value, np.broadcast_to(0 if grid is None else grid.zeros, value.shape)):
                 raise UserError(f"the variable {names[number]} does not begin with zeros.", SIMPLER)
         if variable in assigned:
-            names.setdefault(current[variable], f"{names[number]}{NEXT}")
+            output_names.setdefault(current[variable], f"{names[number]}{NEXT}")
     outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
     inputs = (*network.inputs, *first.values())
-    return replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, same=same, stateful=True)
+    changed = replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, output_names=output_names)
+    return replace(changed, same=same, stateful=True)
 
 
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:

@@ -65,6 +65,10 @@ class Translation(Nodes):
         tensor = self.tensor(number)
         return tensor.grid is None and tensor.dtype is not None and tensor.dtype.kind in "iu"
 
+    def gains_dimension(self, number: int) -> bool:
+        """Return whether a number without dimensions is read with one, as constants are unless they are whole."""
+        return number >= 0 and not self.tensor(number).shape and self.is_constant(number) and not self.is_whole(number)
+
     def value(self, number: int) -> Array:
         """Return a constant of the file; raise `UserError` where it is computed."""
         found = self.tensor(number).value if number >= 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -41,13 +42,15 @@ from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quant
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx.sparse import fill_zeros
-from tvmmobile.networks.own.onnx.tensors import external_tensors, opset_of
+from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors, graphs_of, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError, shown
 
 _FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or --shape for a whole input."
+#: An operator whose scale was one for each group in opsets 18 to 20, and is one for each channel since.
+_OLD_NORM = "GroupNormalization"
 #: Characters of the path of a file beside.
 _LONGEST_NAME = 255
 
@@ -180,13 +183,29 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     """
     scales = None
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_without_old_norms(model))
         model = inline_local_functions(model) if model.functions else model
         model = with_initializers(model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
         model, filled = with_greatest_extents(without_functions(fold_constants(model), known_operators()))
         return in_float32(model, DOUBLES), scales, filled
+
+
+def _without_old_norms(model: Any) -> Any:
+    """Return what ONNX's checker accepts: it takes `GroupNormalization` of opsets 18 to 20 for invalid, as deprecated."""
+    if opset_of(model) not in range(18, 21) or not any(node.op_type == _OLD_NORM for node in _all_nodes(model)):
+        return model
+    changed = copy.deepcopy(model)
+    for node in _all_nodes(changed):
+        if node.op_type == _OLD_NORM and node.domain in STANDARD:
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+    return changed
+
+
+def _all_nodes(model: Any) -> list[Any]:
+    """Return the nodes of a model's graph and functions, and those within them."""
+    return [node for part in (model.graph, *model.functions) for graph in graphs_of(part) for node in graph.node]
 
 
 def _fix_dimensions(file: OwnFile, graph: Any, wanted: RequestedShape) -> None:

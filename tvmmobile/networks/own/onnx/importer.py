@@ -4,6 +4,7 @@ unscheduled loops, which graph passes cannot read.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -53,7 +54,7 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
     def _construct_nodes(self, graph: Any) -> None:
         for node in graph.node:
             with importing(named_node(node, self.opset)):
-                super()._construct_nodes(SimpleNamespace(node=[node]))
+                super()._construct_nodes(SimpleNamespace(node=[_without_omitted_results(node)]))
 
     def _parse_graph_initializers(self, graph: Any) -> None:
         readers = {name: node for node in reversed(graph.node) for name in node.input}
@@ -81,6 +82,16 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
         """Parse all attributes but empty lists, which TVM refuses: PyTorch's exporter writes one for reductions of everything."""
         lists = (AttributeProto.INTS, AttributeProto.FLOATS, AttributeProto.STRINGS)
         return super()._parse_attr([one for one in attr_proto if one.type not in lists or helper.get_attribute_value(one)])
+
+
+def _without_omitted_results(node: Any) -> Any:
+    """Return a node without the last outputs if they have no names; those of `Split` count as parts."""
+    if len(node.output) < 2 or node.output[-1] or node.op_type == "Split":
+        return node
+    changed = copy.deepcopy(node)
+    while len(changed.output) > 1 and not changed.output[-1]:
+        del changed.output[-1]
+    return changed
 
 
 def import_onnx(model: Any, opset: int) -> Any:

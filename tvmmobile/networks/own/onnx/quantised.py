@@ -143,7 +143,10 @@ def _in_reals(into: RealNodes, node: Any) -> bool:
         steps = into.known[inputs[1]].reshape(()) * into.known[inputs[4]].reshape(-1)
         into.weights.parameters += into.known[bias].size
         known.append(into.constant((into.known[bias] * steps.astype(np.float64)).astype(np.float32)))
-    kept = [one for one in node.attribute if one.name != "channels_last" and (form.operator, one.name) != ("Gemm", "alpha")]
+    attributes = onnx.defs.get_schema(form.operator, into.opset).attributes
+    kept = [one for one in node.attribute if one.name in attributes and (form.operator, one.name) != ("Gemm", "alpha")]
+    if form.operator == "Softmax" and attribute(node, "axis") is None:
+        kept.append(helper.make_attribute("axis", -1))  # the default of `QLinearSoftmax` in every opset
     result = into.emit(form.operator, known, output if grid is None else "", kept)
     return grid is None or into.rounded(result, output, grid)
 
