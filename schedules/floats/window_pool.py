@@ -136,7 +136,7 @@ class WindowMean(WindowPooling):
 
     def registers_each(self, task: Task) -> int:
         """Return the registers of a vector of totals."""
-        return task.precision.vectors_of_totals
+        return task.precision.arithmetic.vectors_of_totals
 
     def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:
         """Return the sum."""
