@@ -121,6 +121,10 @@ class Ends(ABC):
         """Return the values to store, one after another, unless they are computed one by one while they are stored."""
         return None
 
+    def accumulators(self, elements: int) -> Buffer:
+        """Return registers for results that grow."""
+        return self.kernel.accumulators(elements)
+
     def fill(self, accumulators: Buffer, spots: Sequence[Spot], partial: Buffer | None = None) -> None:
         """Begin the accumulators one after another, or from partial sums in the output."""
         for number, spot in enumerate(spots):

@@ -279,6 +279,11 @@ class Kernel:
         """Return a constant of the type of `totals`."""
         return getattr(self.T, self._precision.total)(value)
 
+    @property
+    def least_normal(self) -> float:
+        """The least number with all digits of what kernels compute in."""
+        return float(self._precision.limits.smallest_normal)
+
     def fill(self, buffer: Buffer, number: Expr, vectors: int, lanes: int = 0) -> None:
         """Store a number to all elements of the first vectors."""
         lanes = lanes or self.lanes

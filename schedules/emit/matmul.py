@@ -147,6 +147,7 @@ class MatmulTile:
         step: pixels of A from one row of the tile to the next.
         shift: pixels of the layer's output before those that C holds.
         pieces: the activations that A consists of, K after K; empty if it is a single one.
+        apart: true if sums are so long that parts of no more terms than a chain (see `Precision`) are added up apart, too.
     """
 
     kernel: Kernel
@@ -158,6 +159,7 @@ class MatmulTile:
     step: int = 1
     shift: Expr = 0
     pieces: tuple[Piece, ...] = ()
+    apart: bool = False
 
     @property
     def depth(self) -> int:
@@ -225,7 +227,7 @@ class MatmulTile:
         self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
     ) -> None:
         """Emit the terms of `accumulate` where A is in one piece."""
-        if 0 < self.kernel.chain < part.count:
+        if self.kernel.chain and (self.kernel.chain < part.count or (self.apart and not blank)):
             self._in_chains(acc, row, rows, width, weights, part, first)
             return
         block = min(self.a.block, part.count)
@@ -291,8 +293,9 @@ class MatmulTile:
                 total = first * width + place
                 kernel.store(acc, kernel.load(acc, total) + kernel.load(sums, place), total)
 
-        with kernel.loop(whole) as number:
-            add(number, chain)
+        if whole:
+            with kernel.loop(whole) as number:
+                add(number, chain)
         if rest:
             add(whole, rest)
 

@@ -42,8 +42,10 @@ class Weighted:
         return channel * math.prod(self.layer.kernel)
 
 
-def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int) -> Space:
-    """Return the knobs of tiles whose results fit in registers, with a row of the window they read and `constants` registers besides."""
+def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int, each: int = 1) -> Space:
+    """Return the knobs of tiles whose results, of `each` registers, fit, with a row of the window they read and `constants` registers
+    besides.
+    """
     block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
     options = {
         "rows": up_to((1, 2, 3, 4), layer.out_height),
@@ -55,7 +57,7 @@ def window_space(template: str, version: int, layer: Windowed, task: Task, const
 
     def fits(knobs: Knobs) -> bool:
         accumulators = knobs["rows"] * knobs["columns"]
-        return accumulators >= fewest and accumulators + window_width(layer, knobs) + constants <= task.machine.registers
+        return accumulators >= fewest and accumulators * each + window_width(layer, knobs) + constants <= task.machine.registers
 
     return Space(template, version, options, fits, {"rows": 2, "columns": 4, "channels": 0, "axis": 0})
 
@@ -195,7 +197,7 @@ class WindowNest:
         layer, load, store, lanes = self.layer, self.kernel.load, self.kernel.store, channels.lanes
         height, width = row_run.size, column_run.size
         channel = channels.first + index * lanes
-        acc = self.kernel.accumulators(height * width * lanes)
+        acc = self.ends.accumulators(height * width * lanes)
         spots = list(self._spots(row_run, row, column_run, column, channels, index))
         self.ends.fill(acc, spots)
         top = (self.part.top + row) * layer.stride[0] - layer.padding[0]

@@ -21,6 +21,10 @@ from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
+#: Terms of a sum that half precision may add one after another, tap after tap: with 576 it is within half a percent of the largest output,
+#: with 2,304 1.6 % off.
+FEW_TERMS = 512
+
 
 class Conv(Template):
     """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, dilation, padding and
@@ -168,7 +172,8 @@ class _ConvNest:
         self.depth, self.channels = layer.in_channels // layer.groups, _part_channels(layer)
         a, self.pieces = input_of(layer, buffers)
         self.c = output_of(layer, buffers["output"])
-        self.tile = tile_of(group)(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1])
+        long = self.depth * max(map(_tap_count, layer.part_windows)) > FEW_TERMS
+        self.tile = tile_of(group)(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1], apart=long)
         self.columns = partition(layer, 1, knobs["rows"])
 
     def emit(self, threads: int) -> None:

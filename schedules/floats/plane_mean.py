@@ -10,6 +10,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, Pool
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Kernel, parts_of
+from tvmmobile.schedules.floats.pool import PixelShare
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
@@ -42,7 +43,7 @@ class PlaneMean(Template):
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
             for size, count, start in parts_of(layer.channels, knobs["channels"], 1):
                 with kernel.T.parallel(0, count) if task.threads > 1 and count > 1 else kernel.loop(count) as group:
-                    factor = kernel.widened(share[0], 1)
+                    factor = PixelShare(share, pixels).of(kernel, 1)
                     first = start + group * size
                     means = [self._sum(kernel, data, (first + member) * pixels, pixels) for member in range(size)]
                     for member, total in enumerate(means):

@@ -71,7 +71,7 @@ class PoolMean(Template):
         with kernel.body(data=layer.input_shape, share=(1,), output=layer.output_shape) as (data, share, output):
             source = Activation(data, pixels, layer.channels, channel_block(layer.in_layout, layer.channels))
             for group in vector_groups(source.block, task.lanes, knobs["vectors"]):
-                _Means(kernel, source, group, knobs["pixels"], share, output).emit(task.threads)
+                _Means(kernel, source, group, knobs["pixels"], PixelShare(share, pixels), output).emit(task.threads)
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -81,20 +81,39 @@ class PoolMean(Template):
 
 
 @dataclass(frozen=True)
+class PixelShare:
+    """A pixel's share of the mean of an image.
+
+    Attributes:
+        buffer: holds it in the kernel's precision.
+        pixels: their number.
+    """
+
+    buffer: Buffer
+    pixels: int
+
+    def of(self, kernel: Kernel, lanes: int) -> Expr:
+        """Return the share in all lanes of a vector of totals. Half precision has only a few digits of those of large images."""
+        if self.pixels > 1 / kernel.least_normal:
+            return kernel.splat(kernel.total(1 / self.pixels), lanes)
+        return kernel.widened(kernel.splat(self.buffer[0], lanes), lanes)
+
+
+@dataclass(frozen=True)
 class _Means:
     """Emits the means of a group's channels, in every block.
 
     Attributes:
         group: channels of a block that are summed together.
         pixels: number of pixels in flight.
-        share: buffer with a pixel's share of the mean.
+        share: a pixel's share of the mean.
     """
 
     kernel: Kernel
     source: Activation
     group: VectorGroup
     pixels: int
-    share: Buffer
+    share: PixelShare
     output: Buffer
 
     def emit(self, threads: int) -> None:
@@ -117,7 +136,7 @@ class _Means:
                 self._add(sums, corner, (step + 1) * pixels, pixels)
         if rest:
             self._add(sums, corner, steps * pixels, rest)
-        share = kernel.widened(kernel.splat(self.share[0], group.lanes), group.lanes)
+        share = self.share.of(kernel, group.lanes)
         for offset in range(0, size, group.lanes):
             terms = [kernel.load(sums, pixel * size + offset, group.lanes) for pixel in range(pixels)]
             kernel.store(self.output, kernel.narrowed(_sum(terms) * share, group.lanes), channel + offset, group.lanes)

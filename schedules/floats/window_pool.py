@@ -58,7 +58,7 @@ class WindowPooling(Template):
         layer = task.region[0]
         if not isinstance(layer, self.kind):
             return None
-        return window_space(self.name, self.version, layer, task, constants=0)
+        return window_space(self.name, self.version, layer, task, constants=0, each=self.registers_each(task))
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
@@ -76,15 +76,19 @@ class WindowPooling(Template):
             waste(layer.out_width, knobs["columns"]),
         ]
 
+    def registers_each(self, task: Task) -> int:
+        """Return the registers of a vector of results so far."""
+        return 1
+
     @abstractmethod
-    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:
         """Return a result so far combined with another value of the window."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, WindowPool), Kernel(task)
         shapes = {**layer.side_shapes, self.constant: (1,)}
         with kernel.named_body(data=layer.input_shape, **shapes, output=layer.output_shape) as buffers:
-            add = lambda so_far, value, *_: self.combined(kernel, so_far, value)  # noqa: E731
+            add = lambda so_far, value, _channel, _tap, lanes: self.combined(kernel, so_far, value, lanes)  # noqa: E731
             emit_windows(self.ends(kernel, buffers[self.constant]), add, layer, knobs, buffers, task.threads)
         return kernel.finish()
 
@@ -100,18 +104,26 @@ class WindowMax(WindowPooling):
     kind = MaxPool
     constant, start = "least", -np.inf
 
-    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:
         """Return the larger value."""
         return kernel.T.max(so_far, value)
 
 
 @dataclass(frozen=True)
 class _MeanEnds(PoolEnds):
-    """Sums that are divided by how many values there were."""
+    """Sums that are divided by how many values there were; in half precision they would soon be infinite."""
+
+    def accumulators(self, elements: int) -> Buffer:
+        """Return registers for totals."""
+        return self.kernel.totals(elements)
+
+    def begin(self, spot: Spot) -> Expr:
+        """Return the given value as a total."""
+        return self.kernel.widened(super().begin(spot), spot.lanes)
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
         """Return the mean."""
-        return value * self.kernel.vectors(spot.lanes).number(1 / spot.taps)
+        return self.kernel.narrowed(value * self.kernel.vectors_of_totals(spot.lanes).number(1 / spot.taps), spot.lanes)
 
 
 class WindowMean(WindowPooling):
@@ -122,6 +134,10 @@ class WindowMean(WindowPooling):
     constant, start = "nothing", 0.0
     ends = _MeanEnds
 
-    def combined(self, kernel: Kernel, so_far: Expr, value: Expr) -> Expr:
+    def registers_each(self, task: Task) -> int:
+        """Return the registers of a vector of totals."""
+        return task.precision.arithmetic.vectors_of_totals
+
+    def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:
         """Return the sum."""
-        return so_far + value
+        return so_far + kernel.widened(value, lanes)

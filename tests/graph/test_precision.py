@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from float64 import FLOAT64
-from small_networks import Residual, accepted, kernels_of, prepared, run_lowered, seeded, unit
+from small_networks import Lambda, Residual, accepted, kernels_of, prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile.devices.board.parts import part_of
@@ -106,6 +107,28 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
     actual = run_lowered(lower(read, kernels_of(read, precision=FLOAT64)), image, tmp_path / "net.so")
     with torch.no_grad():
         assert relative_error(actual, network(torch.from_numpy(image)).numpy()) <= FLOAT64.network_tolerance
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        pytest.param(lambda x: (x + 1).mean(1) * 2, (1, 4096, 8), id="mean"),
+        pytest.param(lambda x: (x + 1).mean((1, 2), keepdim=True) * 2, (3, 70, 60), id="mean of two axes"),
+        pytest.param(lambda x: nn.functional.adaptive_avg_pool2d(x + 1, 3) * 2, (1, 3, 200, 200), id="adaptive pool"),
+        pytest.param(lambda x: (x + 1).var(1) * 2, (1, 4096, 8), id="variance"),
+    ],
+)
+def test_many_numbers_are_added_up_with_more_digits(
+    function: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """By operators that no template takes, too: the largest number in half precision is 65504, and it has eleven binary digits."""
+    network = Lambda(function).eval()
+    read = prepared(network, shape, precision=FLOAT16)
+    image = np.random.default_rng(3).normal(20.0, 0.5, shape).astype(np.float32)
+    actual = run_lowered(lower(read, kernels_of(read, precision=FLOAT16)), image, tmp_path / "net.so")
+    with torch.no_grad():
+        expected = network(torch.from_numpy((image.astype(np.float16) + np.float16(1)).astype(np.float32) - 1)).numpy()
+    assert relative_error(actual, expected) <= 2 * FLOAT16.half_step
 
 
 def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Trait(Flag):
     TRANSPOSED_CONVOLUTION = auto()
     MAX_POOL = auto()
     AVERAGE_POOL = auto()
+    #: It adds up elements, of which there may be thousands.
+    SUM = auto()
     #: It has one spatial dimension.
     SEQUENTIAL = auto()
 
@@ -56,19 +58,21 @@ _TRAITS: tuple[tuple[str, Trait], ...] = (
     ("abs exp sigmoid nn.relu", Trait.ELEMENT_WISE | Trait.UNARY | Trait.NON_NEGATIVE),
     ("reshape squeeze expand_dims flatten broadcast_to", Trait.MOVE | Trait.RESHAPE),
     ("permute_dims strided_slice", Trait.MOVE),
-    ("mean sum max min prod variance std argmax argmin nn.softmax nn.log_softmax", Trait.ALONG_AXIS),
+    ("mean sum variance std", Trait.ALONG_AXIS | Trait.SUM),
+    ("max min prod argmax argmin nn.softmax nn.log_softmax", Trait.ALONG_AXIS),
     ("nn.layer_norm nn.rms_norm nn.instance_norm", Trait.ALONG_AXES),
     ("nn.group_norm", Trait.ALONG_AXES | Trait.PER_IMAGE),
     ("nn.batch_norm nn.prelu", Trait.PER_CHANNEL | Trait.PER_IMAGE),
-    ("nn.adaptive_avg_pool2d nn.pixel_shuffle image.resize2d", Trait.PER_IMAGE),
+    ("nn.adaptive_avg_pool2d", Trait.PER_IMAGE | Trait.SUM),
+    ("nn.pixel_shuffle image.resize2d", Trait.PER_IMAGE),
     ("nn.conv1d", Trait.CONVOLUTION | Trait.SEQUENTIAL | Trait.PER_IMAGE),
     ("nn.conv2d", Trait.CONVOLUTION | Trait.PER_IMAGE),
     ("nn.conv1d_transpose", Trait.TRANSPOSED_CONVOLUTION | Trait.SEQUENTIAL | Trait.PER_IMAGE),
     ("nn.conv2d_transpose", Trait.TRANSPOSED_CONVOLUTION | Trait.PER_IMAGE),
     ("nn.max_pool1d", Trait.MAX_POOL | Trait.SEQUENTIAL | Trait.PER_IMAGE),
     ("nn.max_pool2d", Trait.MAX_POOL | Trait.PER_IMAGE),
-    ("nn.avg_pool1d", Trait.AVERAGE_POOL | Trait.SEQUENTIAL | Trait.PER_IMAGE),
-    ("nn.avg_pool2d", Trait.AVERAGE_POOL | Trait.PER_IMAGE),
+    ("nn.avg_pool1d", Trait.AVERAGE_POOL | Trait.SEQUENTIAL | Trait.PER_IMAGE | Trait.SUM),
+    ("nn.avg_pool2d", Trait.AVERAGE_POOL | Trait.PER_IMAGE | Trait.SUM),
 )
 _TRAITS_OF = {f"relax.{name}": traits for names, traits in _TRAITS for name in names.split()}
 

@@ -14,6 +14,7 @@ from torch import nn
 from tvmmobile.graph.layers import Conv2d, GroupNorm, Opaque
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 from tvmmobile.schedules import template_for
 
 
@@ -27,14 +28,24 @@ from tvmmobile.schedules import template_for
     st.integers(0, 3),
 )
 def test_values(tmp_path: Path, size: tuple[int, int], groups: int, each: int, dtype: str, threads: int, choice: int) -> None:
-    if size == (1, 1) and each == 1:
-        each = 2  # PyTorch refuses groups of one number
     task = Task((GroupNorm(*size, groups * each, groups, 1e-3),), dtype, threads, machine_of("cortex-a76"))
     template = template_for(task)
     assert template is not None and template.name == "group_norm"
     space = template.space(task)
     assert space is not None and 1 <= len(space) <= 3
     check_schedule(task, space, choice, 1e-5 if dtype == "float32" else 3e-3, tmp_path)
+
+
+def test_groups_of_one_number_are_their_bias(tmp_path: Path) -> None:
+    """ONNX has them, an instance norm of one pixel; PyTorch's modules refuse them."""
+    task = Task((GroupNorm(1, 1, 7, 7, 1e-3),))
+    template = template_for(task)
+    assert template is not None
+    space = template.space(task)
+    assert space is not None
+    data, (parameters,) = make_inputs(task), make_parameters(task)
+    assert (expected_output(task, data, (parameters,)).reshape(-1) == parameters.bias).all()
+    check_schedule(task, space, 0, 1e-6, tmp_path)
 
 
 def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[type]:

@@ -120,5 +120,7 @@ class GroupNorm(_Norm):
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
         import torch
 
-        image, weight, bias = map(torch.from_numpy, (to_nchw(data), constants.weight, constants.bias))
-        return np.ascontiguousarray(torch.nn.functional.group_norm(image, self.groups, weight, bias, self.epsilon).permute(0, 2, 3, 1))
+        # Not `torch.nn.functional`'s, which refuses groups of one number; in float32 these would be differences of large products.
+        image, weight, bias = (torch.from_numpy(array).double() for array in (to_nchw(data), constants.weight, constants.bias))
+        normed = torch.group_norm(image, self.groups, weight, bias, self.epsilon).permute(0, 2, 3, 1)
+        return np.ascontiguousarray(normed, data.dtype)

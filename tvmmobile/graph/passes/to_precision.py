@@ -1,11 +1,12 @@
 """Converts a network with composed layers to another precision.
 
 Layers convert what they load and store themselves, where they read the network's input or write its output; only other operators are
-given a conversion, which TVM fuses with them.
+given a conversion, which TVM fuses with them. Those that add up many elements do so in `Precision.total`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt
-from tvmmobile.graph.precision import FLOAT32, Precision
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 
 
 def to_precision(
@@ -76,7 +77,10 @@ class _PrecisionConversion(MainRewriter):
         name = external_name(value)
         if name is not None:
             return self._layer(variable, value, name)
-        return self._expression(value, self.outside if variable in self.last else self.precision.arithmetic)
+        precision = self.outside if variable in self.last else self.precision.arithmetic
+        if has(value, Trait.SUM) and precision.total != precision.name:
+            return self._summed(value, precision_named(precision.total))
+        return self._expression(value, precision)
 
     def output(self, variable: Any) -> Any:
         """Return the output in the caller's type, converted before views so that the conversion may be fused with an operator."""
@@ -134,6 +138,18 @@ class _PrecisionConversion(MainRewriter):
     def _expression(self, value: Any, precision: Precision) -> Any:
         """Return an expression of variables and constants in a precision."""
         return rebuilt(value, lambda part: self._leaf(part, precision), lambda attrs: _attributes(attrs, precision))
+
+    def _summed(self, value: Any, precision: Precision) -> Any:
+        """Return an operator that adds up many elements in a wider precision; TVM fuses conversions with sums, but not with means."""
+        from tvm import relax
+
+        found = self._expression(value, precision)
+        if operator_of(value) != "relax.mean":
+            return found
+        data, attrs = found.args[0], found.attrs
+        total = self.builder.emit(relax.op.sum(data, attrs.axis, attrs.keepdims))
+        share = math.prod(shape_of(value)) / math.prod(shape_of(value.args[0]))
+        return relax.op.multiply(total, relax.const(share, precision.name))
 
     def _leaf(self, part: Any, precision: Precision) -> Any:
         """Return a variable or constant in a precision."""
