@@ -20,6 +20,16 @@ class Mixed(nn.Module):
             "quotients": (i / 4, i / (i.abs() + 1), 1 / (i.abs() + 1), i.to(torch.uint8) / 255, i % 1.5),
             "powers": (i.abs() ** 0.5, i**2, i.abs().sqrt(), i.sigmoid(), torch.exp(i)),
             "comparisons": [each.float() for each in (i > 0.5, i < 1.5, i == 0.5, i <= x, torch.logical_and(i, x))],
+            "masks": [
+                each.float()
+                for each in (
+                    (x > 0) * (i > 0),
+                    (lambda m: m * m)(x > 0),
+                    (x > 0) + (i > 0),
+                    torch.maximum(x > 0, i > 0),
+                    torch.minimum(x > 0, i > 0),
+                )
+            ],
             "choices": (torch.where(x > 0, i, x), torch.where(x > 0, i, 0.5), x.masked_fill(i > 0, 0.5), torch.minimum(i, x)),
             "bounds": (i.clamp(max=1.5), i.clamp(max=1), i.clamp(min=0), i.int().clamp(-1, 2)),
             "all": (torch.cat([i, x]), i.int().sum(), i.int().cumsum(0), (x > 0).sum()),

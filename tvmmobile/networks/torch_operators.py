@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from tvm import relax
 
-from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
+from tvmmobile.networks.torch_scatter import scatter_converters
 from tvmmobile.networks.torch_selection import selection_converters
 
 #: From an operator's node and TVM's importer to a Relax variable; `importer.env` has the operands'.
@@ -34,22 +36,31 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
         del table[operator]  # PyTorch's own compute positions at run time
     table.update(
         {
-            aten.adaptive_max_pool2d.default: _adaptive_max_pool,
-            aten.avg_pool2d.default: _average_pool,
-            aten.max_pool2d_with_indices.default: _max_pool,
+            aten.adaptive_max_pool2d.default: adaptive_max_pool,
+            aten.avg_pool2d.default: average_pool,
+            aten.max_pool2d_with_indices.default: max_pool,
             aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
             aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
             aten.im2col.default: _im2col,
             aten.col2im.default: _col2im,
             aten.unfold.default: _unfold,
             aten.median.dim: _median,
+            aten.median.default: lambda x: _median(x.flatten(), 0)[0],
+            **dict.fromkeys((aten.any.default, aten.any.dim, aten.any.dims), _any),
             aten.clamp.default: _clamp,
+            aten.clamp.Tensor: _clamp_by_tensors,
+            aten.cumprod.default: lambda x, dim, dtype=None: _running(torch.mul, x if dtype is None else x.to(dtype), dim),
+            aten.cummax.default: lambda x, dim: (_running(torch.maximum, x, dim), x.new_empty((0,) * x.dim(), dtype=torch.int64)),
+            aten.cummin.default: lambda x, dim: (_running(torch.minimum, x, dim), x.new_empty((0,) * x.dim(), dtype=torch.int64)),
+            aten.logcumsumexp.default: lambda x, dim: _running(torch.logaddexp, x, dim),
+            aten.linalg_vector_norm.default: _vector_norm,
             aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **options: (
                 x.var(dim, keepdim=keepdim, **options),
                 x.mean(dim, keepdim),
             ),
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
+            aten.logaddexp.default: lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
             aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
@@ -85,55 +96,20 @@ def converters() -> dict[str, Converter]:
         "amax.default": partial(_reduction, "max"),
         "amin.default": partial(_reduction, "min"),
         "prod.dim_int": partial(_reduction, "prod"),
+        "arange.start_step": _arange,
         "div.Tensor_mode": _divided,
+        "topk.default": _topk,
         "elu.default": _elu,
         "index.Tensor": _index,
         "native_group_norm.default": _group_norm,
         "_native_batch_norm_legit.no_stats": _instance_norm,
         "grid_sampler_2d.default": _grid_sample,
+        **pool_converters(),
         **resize_converters(),
+        **scatter_converters(),
         **selection_converters(),
         **recurrent_converters(),
     }
-
-
-def _adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
-    """Pool windows of one shape by a max pool, others one by one. Indices are not supported."""
-    extents = x.shape[-2:]
-    strides = [extent // count for extent, count in zip(extents, size, strict=True)]
-    if all(extent % count == 0 for extent, count in zip(extents, size, strict=True)):
-        return torch.nn.functional.max_pool2d_with_indices(x, strides, strides)
-    rows, columns = (
-        [(place * extent // count, -(-(place + 1) * extent // count)) for place in range(count)]
-        for extent, count in zip(extents, size, strict=True)
-    )
-    pooled = [torch.stack([x[..., a:b, c:d].amax((-2, -1)) for c, d in columns], -1) for a, b in rows]
-    return torch.stack(pooled, -2), x.new_empty((0,), dtype=torch.int64)
-
-
-def _max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *others: Any) -> Any:
-    """Pass the kernel as the stride where none is given: TVM's importer needs one."""
-    return NotImplemented if stride else torch.nn.functional.max_pool2d_with_indices(x, kernel, kernel, *others)
-
-
-def _average_pool(
-    x: torch.Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Any:
-    """Average with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
-    if divisor_override is None:
-        return NotImplemented
-    size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
-    steps = size if not stride else tuple(stride) if len(stride) == 2 else (stride[0],) * 2
-    counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
-    after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
-    whole = torch.nn.functional.pad(x, (around[1], after[1], around[0], after[0]))
-    return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
 
 
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
@@ -189,7 +165,32 @@ def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, pad
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
     """Return the median, the lower of two middle ones."""
     found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
-    return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, -1) for part in found)
+    return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, part.shape[dim] - 1) for part in found)
+
+
+def _running(combine: Callable[[Any, Any], Any], x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Combine each element with all before it along an axis, in steps of 1, 2, 4 …"""
+    step, extent = 1, x.shape[dim] if x.dim() else 0
+    while step < extent:
+        first, later, earlier = x.narrow(dim, 0, step), x.narrow(dim, step, extent - step), x.narrow(dim, 0, extent - step)
+        x, step = torch.cat([first, combine(later, earlier)], dim), 2 * step
+    return x
+
+
+def _vector_norm(x: torch.Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """Count the elements that are not zero for a norm of order 0."""
+    if order != 0:
+        return NotImplemented
+    return (x != 0).to(x.dtype if dtype is None else dtype).sum(dim, keepdim)
+
+
+def _any(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """Return whether a number is not zero, and over all elements; TVM's importer would return the largest number."""
+    if x.dtype != torch.bool:
+        x = x != 0
+    elif dim is not None:
+        return NotImplemented
+    return x.flatten().any(0) if dim is None else torch.any(x, dim, keepdim)
 
 
 def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
@@ -198,6 +199,12 @@ def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
     if others or not isinstance(bound, int) or x.is_floating_point():
         return NotImplemented
     return choose(x, torch.full_like(x, bound))
+
+
+def _clamp_by_tensors(x: torch.Tensor, low: Any = None, high: Any = None) -> torch.Tensor:
+    """Bound by tensors, which may have more elements."""
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
 
 
 def _axes(node: Any, rank: int) -> list[int]:
@@ -210,6 +217,20 @@ def _reduction(operator: str, node: Any, importer: Any) -> Any:
     data = importer.env[node.args[0]]
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
     return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
+
+
+def _arange(node: Any, importer: Any) -> Any:
+    """Make a constant of numbers that descend, of which Relax would count too many."""
+    given = node.args[2] if len(node.args) > 2 else node.kwargs.get("step", 1)
+    if not isinstance(given, int | float) or given > 0:
+        return importer._arange(node)
+    return constant(torch.arange(*node.args, **{"step": given} if len(node.args) < 3 else {}, dtype=node.meta["val"].dtype).numpy())
+
+
+def _topk(node: Any, importer: Any) -> Any:
+    """Convert `topk`, in order also where any order would do."""
+    count, axis, largest = (*node.args[1:4], *(-1, True)[len(node.args) - 2 :])[:3]
+    return importer.block_builder.emit(relax.op.topk(importer.env[node.args[0]], count, axis, "both", largest, "int64"))
 
 
 def _divided(node: Any, importer: Any) -> Any:

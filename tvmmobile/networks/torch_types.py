@@ -10,6 +10,11 @@ import torch
 _CONVERTING = {"cat", "sum", "prod", "cumsum"}
 #: Operands that are masks, by operator.
 _MASKS = {"where": 0, "masked_fill": 1}
+#: Operators that mean the same of two masks as arithmetic, which TVM's kernels have only for numbers.
+_OF_MASKS = {
+    **dict.fromkeys(("mul", "minimum"), torch.ops.aten.logical_and.default),
+    **dict.fromkeys(("add", "maximum"), torch.ops.aten.logical_or.default),
+}
 
 
 def with_conversions(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -38,7 +43,9 @@ def _convert(node: Any) -> None:
     mask = node.args[_MASKS[packet]] if packet in _MASKS else None
     operands = [operand for operand in node.all_input_nodes if operand is not mask and isinstance(operand.meta.get("val"), torch.Tensor)]
     kind = node.meta["val"].dtype
-    if kind == torch.bool:  # a comparison
+    if kind == torch.bool and packet in _OF_MASKS and all(isinstance(operand, torch.fx.Node) for operand in node.args):
+        node.target = _OF_MASKS[packet]
+    elif kind == torch.bool:  # a comparison
         numbers = [operand.meta["val"] if isinstance(operand, torch.fx.Node) else operand for operand in node.args[:2]]
         if len(numbers) < 2 or any(number is None for number in numbers):
             return

@@ -26,6 +26,14 @@ def assigned(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def masked(x: torch.Tensor) -> torch.Tensor:
+    """Some numbers, and some channels and columns, replaced in place."""
+    y = x.clone()
+    y[y < 0] = 0.5
+    y[:, torch.tensor([0, 2]), :, torch.tensor([1, -1])] = 7.0
+    return F.avg_pool2d(y, 2)
+
+
 def warped(x: torch.Tensor) -> torch.Tensor:
     """Moved and turned a little."""
     grid = F.affine_grid(torch.tensor([[[0.9, 0.1, 0.0], [0.0, 0.8, 0.1]]]), (1, 4, 5, 7), align_corners=False)
@@ -76,8 +84,10 @@ PYTORCH: dict[str, Function] = {
     "max": lambda x: x.max(2)[0] + x.min(2)[1],
     "median": lambda x: x.median(1)[0],
     "nothing joined": lambda x: torch.cat([x[:, :0], x, x[:, 3:3]], 1).sin(),
+    "numbers in place": masked,
     "one_hot": lambda x: F.one_hot(x.argmax(1), 4).float(),
     "prod": lambda x: x.prod(1),
+    "unpooled": lambda x: F.avg_pool2d(F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), 3, 1),
     "var_mean": lambda x: sum(torch.var_mean(x, 1)),
     "windows of an axis": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2),
 }

@@ -22,6 +22,7 @@ from tvmmobile.networks.frontend import importing, quiet
 from tvmmobile.networks.own.onnx import attention, detection, elementwise, fourier, norms, pools, resize, scatter
 from tvmmobile.networks.own.onnx.recurrent import recurrent
 from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
+from tvmmobile.networks.scattering import from_the_front
 from tvmmobile.networks.sorting import without_sorting
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
@@ -172,7 +173,7 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
         return None
     shape = shape_of(data)
     axis = int(attrs.get("axis", 0)) % len(shape)
-    places = scatter.from_the_front(places, relax.const(shape[axis], str(places.ty.dtype)))
+    places = from_the_front(places, relax.const(shape[axis], str(places.ty.dtype)))
     if numbers is None:
         return relax.op.take(data, places, axis, "clip")
     if np.array_equal(numbers_of(places).reshape(-1), np.arange(shape[axis])):  # all in order: PyTorch's exporter writes views so

@@ -1,0 +1,100 @@
+"""Operators whose form in TVM's importer is missing or wrong give PyTorch's values: writes, maxima's places, running results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx_campaign import built, difference_of, run
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from tvmmobile.networks.frontend import decomposed, export_torch, import_program
+
+Function = Callable[[torch.Tensor], Any]
+PLACES = torch.tensor([0, -2])
+
+
+def writing(write: Callable[[torch.Tensor], Any]) -> Function:
+    """Return a function that changes a copy of its input in place."""
+
+    def written(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        write(x)
+        return x
+
+    return written
+
+
+#: Of 1 × 4 × 6 × 7 numbers, by what they are.
+FUNCTIONS: dict[str, Function] = {
+    "where a mask is true": writing(lambda x: x.__setitem__(x < 0, 0.5)),
+    "where a mask of channels is true": writing(lambda x: x.__setitem__((slice(None), x[0].mean((1, 2)) > 0), 1.5)),
+    "parts, where a mask of pixels is true": writing(lambda x: x.__setitem__((slice(None), slice(None), x[0, 0] > 0), x[:, :, :1, 0])),
+    "a number at places": writing(lambda x: x.__setitem__((slice(None), PLACES), 7.0)),
+    "at places in the last dimensions": writing(lambda x: x.__setitem__((..., PLACES, torch.tensor([1, -2])), x[:, :, :2, 0])),
+    "at places in dimensions apart": writing(lambda x: x.__setitem__((slice(None), PLACES, slice(None), PLACES), 5.0)),
+    "sums at places": lambda x: x[0, 0].index_put((torch.tensor([0, 0, 3, -1]),), x[0, 1, :4], accumulate=True),
+    "index_add, index_copy, index_fill": lambda x: (
+        x.index_add(1, torch.tensor([0, 2, 0]), x[:, :3]),
+        x.index_copy(1, torch.tensor([3, 0]), x[:, :2]),
+        x.index_fill(1, PLACES, 9.0),
+    ),
+    "scatter of a part": lambda x: (
+        x.scatter(3, torch.ones(1, 2, 3, 1, dtype=torch.long), 4.0),
+        x.scatter(-1, torch.full((1, 2, 3, 1), 2), x),
+    ),
+    "scatter_add": lambda x: x.scatter_add(3, torch.zeros(1, 4, 6, 2, dtype=torch.long), x),
+    **{
+        f"scatter_reduce {how} {own}": lambda x, how=how, own=own: x.scatter_reduce(  # type: ignore[misc]
+            1, torch.ones(1, 2, 6, 7, dtype=torch.long), x, how, include_self=own
+        )
+        for how in ("sum", "prod", "amax", "mean")
+        for own in (True, False)
+    },
+    "any, all": lambda x: [part.float() for part in ((-x.abs()).any(1), (x > 3).any(), x.any(), x.all(), x.relu().all(2))],
+    "bounds with more elements": lambda x: (x[:, :1].clamp(x, x + 0.1), x.clamp(max=torch.tensor(0.3)), x.clamp(x.mean())),
+    "descending numbers": lambda x: (torch.arange(6, -1, -1) * x, torch.arange(5, 0, -2) * x[..., :3], torch.arange(3.0, 0, -0.5)),
+    "running products": lambda x: (x.cumprod(1), x.cumprod(-1)),
+    "running maxima": lambda x: (x.cummax(2)[0], x.cummin(-1)[0], x.logcumsumexp(2)),
+    "median of all": lambda x: x.median(),
+    "norm of order 0": lambda x: x.relu().norm(p=0, dim=1),
+    "topk in any order": lambda x: x.topk(3, 1, sorted=False)[0].sum(1),
+    "places of maxima": lambda x: F.max_pool2d(x, 2, return_indices=True),
+    "places in padded, dilated windows": lambda x: F.max_pool2d(x, (2, 3), (3, 1), (1, 1), (2, 1), True, return_indices=True),
+    "unpooled": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=(6, 7)),
+    "adaptive max pool of a signal": lambda x: F.adaptive_max_pool1d(x[0], 4),
+}
+
+
+class Many(nn.Module):
+    """All functions of one tensor."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {name: function(x) for name, function in FUNCTIONS.items()}
+
+
+def test_values_are_those_of_pytorch() -> None:
+    from tvm import relax
+
+    image, module = np.random.default_rng(1).normal(0, 1, (1, 4, 6, 7)).astype(np.float32), Many()
+    example = [torch.from_numpy(image)]
+    machine = built([relax.transform.LegalizeOps()(import_program(decomposed(export_torch(module, example))))])
+    wanted = torch.utils._pytree.tree_flatten_with_path(module(*example))[0]
+    for (path, expected), found in zip(wanted, run(machine, "main_0", [image]), strict=True):
+        assert found.dtype == expected.numpy().dtype, path
+        assert difference_of(found, expected.numpy()) <= 1e-5, (path, found, expected)
+
+
+def test_as_many_values_as_a_mask_selects_are_refused() -> None:
+    from tvmmobile.system.errors import UserError
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+            return x.index_put((x > 0,), values)
+
+    with pytest.raises(UserError, match=r"index_put.*a value for each true element"):
+        import_program(decomposed(export_torch(Network(), [torch.ones(3), torch.ones(3)])))
