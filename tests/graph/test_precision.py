@@ -116,6 +116,8 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
         pytest.param(lambda x: (x + 1).mean((1, 2), keepdim=True) * 2, (3, 70, 60), id="mean of two axes"),
         pytest.param(lambda x: nn.functional.adaptive_avg_pool2d(x + 1, 3) * 2, (1, 3, 200, 200), id="adaptive pool"),
         pytest.param(lambda x: (x + 1).var(1) * 2, (1, 4096, 8), id="variance"),
+        pytest.param(lambda x: nn.functional.avg_pool2d(x + 1, 32) * 2, (1, 3, 64, 96), id="large windows"),
+        pytest.param(lambda x: nn.functional.avg_pool2d(x + 1, 17, 8, 8) * 2, (1, 3, 40, 40), id="large windows that count padding"),
     ],
 )
 def test_many_numbers_are_added_up_with_more_digits(

@@ -1,11 +1,12 @@
 """Rewrites average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that
-does not count padding. Adaptive pools with equal windows become one of these, or nothing.
+does not count padding. Adaptive pools with equal windows become one of these, or nothing. Large windows are for pools alone.
 
 Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from tvm import relax
 
 from tvmmobile.graph.expressions import is_float32, operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import replace_values
+
+#: Pixels of a window that half precision may add up one after another, as depthwise convolutions do: with 1024, 3 % were lost.
+_MOST_TAPS = 64
 
 
 def average_pools(module: Any) -> Any:
@@ -80,6 +84,12 @@ def _as_layer(call: Any, _: Mapping[Any, Any]) -> Any:
         return None
     if window == (height, width) and not any(padding):
         return relax.op.mean(data, [2, 3], keepdims=True)
+    if math.prod(window) > _MOST_TAPS:
+        if not any(padding):
+            return None
+        top, left, bottom, right = padding
+        padded = relax.op.nn.pad(data, [0, 0, 0, 0, top, bottom, left, right])
+        return relax.op.nn.avg_pool2d(padded, window, attrs.strides)
     weight = np.full((channels, 1, *window), 1 / (window[0] * window[1]), str(data.ty.dtype))
     return relax.op.nn.conv2d(data, relax.const(weight), attrs.strides, padding, 1, channels)
 
