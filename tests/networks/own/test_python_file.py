@@ -8,7 +8,7 @@ import pytest
 from network_files import (
     write_python,
 )
-from own_networks import CONV, HEAD, load, module_text, network_of
+from own_networks import CONV, HEAD, load, module_text
 
 from tvmmobile.system.errors import UserError
 
@@ -61,9 +61,3 @@ def test_a_python_file_that_will_not_do(tmp_path: Path, text: str, complaint: st
 def test_a_file_that_is_not_there(tmp_path: Path, model: str) -> None:
     with pytest.raises(UserError, match=r"gone\.\w+ cannot be read: No such file|is not a network file"):
         load(tmp_path / model)
-
-
-def test_operators_without_a_kernel_are_named(tmp_path: Path) -> None:
-    path = write_python(tmp_path, module_text("return self.conv(x).cumprod(2)"))
-    with pytest.raises(UserError, match=r"no kernel can be compiled for cumprod\."):
-        network_of(load(f"{path}:small", 8))
