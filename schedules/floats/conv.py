@@ -23,7 +23,7 @@ from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFF
 
 #: Terms of a sum that half precision may add one after another, tap after tap: with 576 it is within half a percent of the largest output,
 #: with 2,304 1.6 % off.
-FEW_TERMS = 512
+_FEW_TERMS = 512
 
 
 class Conv(Template):
@@ -172,7 +172,7 @@ class _ConvNest:
         self.depth, self.channels = layer.in_channels // layer.groups, _part_channels(layer)
         a, self.pieces = input_of(layer, buffers)
         self.c = output_of(layer, buffers["output"])
-        long = self.depth * max(map(_tap_count, layer.part_windows)) > FEW_TERMS
+        long = self.depth * max(map(_tap_count, layer.part_windows)) > _FEW_TERMS
         self.tile = tile_of(group)(kernel, a, buffers["weight"], self.c, kernel.lanes, epilogue, layer.stride[1], apart=long)
         self.columns = partition(layer, 1, knobs["rows"])
 

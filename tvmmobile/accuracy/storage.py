@@ -159,7 +159,8 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
     class Watching(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = self.computed(function, args, kwargs or {})
-            made.update(stored(result) - (stored((args, kwargs)) - made))
+            if precision is not None:
+                made.update(stored(result) - (stored((args, kwargs)) - made))
             return result
 
         def computed(self, function: Any, args: Any, kwargs: Any) -> Any:

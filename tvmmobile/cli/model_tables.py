@@ -94,15 +94,16 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
     """
     from tvmmobile.results.file import read_results
 
-    found: dict[tuple[object, ...], tuple[Context, dict[_Key, VariantResult]]] = {}
+    found: dict[object, tuple[Context, str, str, dict[_Key, VariantResult]]] = {}
     for path in paths:
         got = read_results(path / "report.json" if path.is_dir() else path)
         context = got.context
         for variant in got.variants:
             origin = context.device, context.kind, context.threads, context.timing_model, context.clock_hz
-            _, variants = found.setdefault((variant.precision, variant.format, *origin), (context, {}))
+            way = variant.precision, variant.format
+            column = found.setdefault((*way, *origin), (context, *way, {}))
             if not (variant.invalid or variant.network_sha256):
-                variants[variant.model, variant.alpha, variant.resolution] = variant
+                column[-1][variant.model, variant.alpha, variant.resolution] = variant
     if len(found) > _MOST_COLUMNS:
         raise UserError(
             f"the results differ in device, precision, format, thread count or timing model in {len(found)} ways: "
@@ -110,10 +111,7 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
             "Give fewer kinds of --results.",
         )
     marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
-    return tuple(
-        Column(context, str(dtype), str(form), variants, mark)
-        for ((dtype, form, *_), (context, variants)), mark in zip(found.items(), marks, strict=False)
-    )
+    return tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False))
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> None:

@@ -12,7 +12,7 @@ import torch
 from tvm import relax
 
 from tvmmobile.graph.expressions import constant, shape_of
-from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters
+from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters, without_places
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
 from tvmmobile.networks.torch_scatter import scatter_converters
@@ -50,8 +50,8 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.clamp.default: _clamp,
             aten.clamp.Tensor: _clamp_by_tensors,
             aten.cumprod.default: lambda x, dim, dtype=None: _running(torch.mul, x if dtype is None else x.to(dtype), dim),
-            aten.cummax.default: lambda x, dim: (_running(torch.maximum, x, dim), x.new_empty((0,) * x.dim(), dtype=torch.int64)),
-            aten.cummin.default: lambda x, dim: (_running(torch.minimum, x, dim), x.new_empty((0,) * x.dim(), dtype=torch.int64)),
+            aten.cummax.default: lambda x, dim: without_places(_running(torch.maximum, x, dim)),
+            aten.cummin.default: lambda x, dim: without_places(_running(torch.minimum, x, dim)),
             aten.logcumsumexp.default: lambda x, dim: _running(torch.logaddexp, x, dim),
             aten.linalg_vector_norm.default: _vector_norm,
             aten.var_mean.correction: lambda x, dim=None, *, keepdim=False, **options: (

@@ -29,7 +29,12 @@ def adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
         for extent, count in zip(extents, size, strict=True)
     )
     pooled = [torch.stack([x[..., a:b, c:d].amax((-2, -1)) for c, d in columns], -1) for a, b in rows]
-    return torch.stack(pooled, -2), x.new_empty((0,) * x.dim(), dtype=torch.int64)
+    return without_places(torch.stack(pooled, -2))
+
+
+def without_places(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return extremes with no places, for operators whose places are not supported."""
+    return values, values.new_empty((0,) * values.dim(), dtype=torch.int64)
 
 
 def max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *others: Any) -> Any:
@@ -49,8 +54,7 @@ def average_pool(
     """Average with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
     if divisor_override is None:
         return NotImplemented
-    size, around = (tuple(pair) if len(pair) == 2 else (pair[0],) * 2 for pair in (kernel, padding))
-    steps = size if not stride else tuple(stride) if len(stride) == 2 else (stride[0],) * 2
+    size, steps, around, _ = _windows(kernel, stride or kernel, padding)
     counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
     after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
     whole = torch.nn.functional.pad(x, (around[1], after[1], around[0], after[0]))

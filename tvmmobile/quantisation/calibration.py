@@ -11,7 +11,7 @@ import numpy as np
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_of
+from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_among, pairs_of
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
@@ -133,7 +133,8 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: 
     """Quantise a network that was observed; steps in `in_float32`, by number, stay in float32 too."""
     network = _Quantisation(observed, method).network(accepts, in_float32)
     left = [step.number for step in observed.flow.steps if step.number not in network.steps]
-    return replace(network, flow=equalised(observed.given, observed.ranges, left)) if observed.ranges and left else network
+    kept = pairs_among(observed.given, left) if observed.ranges else []
+    return replace(network, flow=equalised(observed.given, observed.ranges, kept)) if kept else network
 
 
 def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:

@@ -114,13 +114,18 @@ class ChannelRange:
         return np.asarray(np.sqrt(self.power / self.count))
 
 
-def equalised(flow: Flow, ranges: Mapping[int, ChannelRange], in_float32: Collection[int] = ()) -> Flow:
+def pairs_among(flow: Flow, numbers: Collection[int]) -> list[LayerPair]:
+    """Return the pairs of which all steps have one of these numbers, those between them included."""
+    return [pair for pair in pairs_of(flow) if set(numbers).issuperset(_steps_of(flow, pair))]
+
+
+def equalised(flow: Flow, ranges: Mapping[int, ChannelRange], kept: Collection[LayerPair] = ()) -> Flow:
     """Equalise all pairs by the channel ranges of their first steps on calibration data.
 
     Args:
-        in_float32: numbers of steps that stay in float32; pairs of these keep their weights, and their bounds on all data.
+        kept: pairs in float32, which keep their weights, and their bounds on all data.
     """
-    for pair in [pair for pair in pairs_of(flow) if not set(in_float32).issuperset(_steps_of(flow, pair))]:
+    for pair in [pair for pair in pairs_of(flow) if pair not in kept]:
         at = {step.number: step for step in flow.steps}
         factors, end = _factors(at[pair.first], at[pair.second], ranges[pair.first])
         flow = scaled(flow, pair, factors)

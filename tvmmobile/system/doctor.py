@@ -24,8 +24,6 @@ CROSS_COMPILER, _AGENTS_COMPILER = "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g
 #: On AArch64, Debian's own compiler has the cross compiler's names as well.
 CROSS_PACKAGE = "g++" if platform.machine() == "aarch64" else "g++-aarch64-linux-gnu"
 _QEMU = "qemu-aarch64"
-#: First version of QEMU whose plugins have another interface than ours; Debian 13's takes none at all.
-_TOO_NEW_QEMU = 9
 _OLDER_SYSTEM = "docker run -it debian:12"
 _FREE_DISK_GB = 2.0
 _VERSION_TIMEOUT_S = 10
@@ -41,6 +39,7 @@ class Tool:
         package: Debian's package of it.
         purpose: the part of tvmmobile that stops working without it.
         min_version: least major version; 0 if any will do.
+        max_version: greatest major version that modelled boards can use; 0 if any will do.
         virtual: virtual boards alone need it.
     """
 
@@ -49,6 +48,7 @@ class Tool:
     package: str
     purpose: str
     min_version: int = 0
+    max_version: int = 0
     virtual: bool = False
 
 
@@ -58,7 +58,8 @@ def _of_llvm(name: str) -> tuple[str, ...]:
 
 
 TOOLS = (
-    Tool(_QEMU, (_QEMU,), "qemu-user", "runs AArch64 code", 7, virtual=True),
+    # From 9 on, plugins have another interface than ours; Debian 13's QEMU takes none at all.
+    Tool(_QEMU, (_QEMU,), "qemu-user", "runs AArch64 code", 7, 8, virtual=True),
     Tool(_AGENTS_COMPILER, (_AGENTS_COMPILER,), CROSS_PACKAGE, "builds the agent", 10),
     Tool(CROSS_COMPILER, (CROSS_COMPILER,), CROSS_PACKAGE, "links compiled libraries", 10),
     Tool("llvm-mca", _of_llvm("llvm-mca"), "llvm-16", "models the cores' timing", 16, virtual=True),
@@ -110,15 +111,15 @@ def require(name: str) -> Path:
 def qemu_with_plugins() -> Path:
     """Return QEMU's program for modelled boards; raise `UserError`, with the remedy, if it is missing or too new for our plugin."""
     path = require(_QEMU)
-    if problem := _too_new(version_of(str(path))):
+    if problem := _too_new(_tool(_QEMU), version_of(str(path))):
         raise UserError(f"{_QEMU} is {problem}.", f"Use Debian 12 or Ubuntu 24.04, if need be in a container: {_OLDER_SYSTEM}")
     return path
 
 
-def _too_new(version: str) -> str:
-    """Return why a version of QEMU does not take our plugin; "" if it does."""
-    new = bool(version) and int(version.split(".")[0]) >= _TOO_NEW_QEMU
-    return f"version {version}, but modelled boards need 7 or 8" if new else ""
+def _too_new(tool: Tool, version: str) -> str:
+    """Return why modelled boards cannot use a version of a tool; "" if they can."""
+    new = tool.max_version and version and int(version.split(".")[0]) > tool.max_version
+    return f"version {version}, but modelled boards need {tool.min_version} or {tool.max_version}" if new else ""
 
 
 def installed(name: str) -> bool:
@@ -191,7 +192,7 @@ def _check_tool(tool: Tool) -> Finding:
         return Finding("ziglang", True, "in its place", tool.purpose)
     if tool.name == _AGENTS_COMPILER and PREBUILT.is_dir():
         return Finding("device agent", True, "ready built", "runs on boards")
-    problem = _too_new(version) if path and tool.name == _QEMU else ""
+    problem = _too_new(tool, version) if path else ""
     return Finding(tool.name, path is not None and not problem, problem or version, tool.purpose, tool.virtual)
 
 

@@ -20,8 +20,6 @@ COOL_S, COOL_POLL_S = 300.0, 5.0
 COOLING_C, COOLING_S = 1.0, 60.0
 #: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
 CAP_S = 30.0
-
-
 #: State of a board that does not answer while others do.
 _AWAY = Health()
 

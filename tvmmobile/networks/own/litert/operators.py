@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -124,7 +124,10 @@ def onnx_of(network: LiteRtNetwork) -> Any:
     """
     network = blocks.with_dilations(_with_whole_constants(network))
     into = Translation(network)
-    inputs, outputs = _input_names(network), _output_names(network)
+    inputs = _named(network, network.inputs, network.names, "input")
+    named = _named(network, network.outputs, network.output_names, "output")
+    # In the file, an output may have the name of an input, such as one that is an input.
+    outputs = {number: f"{name}/output" if name in inputs.values() else name for number, name in named.items()}
     ends = {*inputs, *outputs, *(number for number, tensor in enumerate(network.tensors) if tensor.value is not None)}
     for number, name in inputs.items():
         _enter(into, number, name)
@@ -181,17 +184,9 @@ def _read(network: LiteRtNetwork, is_open: bool) -> list[LiteRtOperator]:
     return found[::-1]
 
 
-def _input_names(network: LiteRtNetwork) -> dict[int, str]:
-    """Return the names of inputs in ONNX: those of the signature, else the file's."""
-    named, tensors = network.names, network.tensors
-    return {number: named.get(number) or tensors[number].name or f"input{place}" for place, number in enumerate(network.inputs)}
-
-
-def _output_names(network: LiteRtNetwork) -> dict[int, str]:
-    """Return the names of outputs in ONNX, where none has an input's name, as one that is an input may have in the file."""
-    named, tensors, taken = network.output_names, network.tensors, set(_input_names(network).values())
-    found = {number: named.get(number) or tensors[number].name or f"output{place}" for place, number in enumerate(network.outputs)}
-    return {number: f"{name}/output" if name in taken else name for number, name in found.items()}
+def _named(network: LiteRtNetwork, numbers: Sequence[int], given: Mapping[int, str], kind: str) -> dict[int, str]:
+    """Return the names of inputs or outputs: those of the signature, else the file's."""
+    return {number: given.get(number) or network.tensors[number].name or f"{kind}{place}" for place, number in enumerate(numbers)}
 
 
 def _enter(into: Translation, number: int, name: str) -> None:

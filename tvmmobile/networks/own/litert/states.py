@@ -58,8 +58,16 @@ def without_variables(network: LiteRtNetwork) -> LiteRtNetwork:
             output_names.setdefault(current[variable], f"{names[number]}{NEXT}")
     outputs = (*(same.get(number, number) for number in network.outputs), *(current[one] for one in first if one in assigned))
     inputs = (*network.inputs, *first.values())
-    changed = replace(network, operators=operators, inputs=inputs, outputs=outputs, names=names, output_names=output_names)
-    return replace(changed, same=same, stateful=True)
+    return replace(
+        network,
+        operators=operators,
+        inputs=inputs,
+        outputs=outputs,
+        names=names,
+        output_names=output_names,
+        same=same,
+        stateful=True,
+    )
 
 
 def _handles(network: LiteRtNetwork) -> Mapping[int, bytes]:

@@ -42,7 +42,7 @@ from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quant
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx.sparse import fill_zeros
-from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors, graphs_of, opset_of
+from tvmmobile.networks.own.onnx.tensors import STANDARD, all_graphs, external_tensors, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
@@ -194,18 +194,16 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
 
 def _without_old_norms(model: Any) -> Any:
     """Return what ONNX's checker accepts: it takes `GroupNormalization` of opsets 18 to 20 for invalid, as deprecated."""
-    if opset_of(model) not in range(18, 21) or not any(node.op_type == _OLD_NORM for node in _all_nodes(model)):
+    if opset_of(model) not in range(18, 21) or not _old_norms(model):
         return model
     changed = copy.deepcopy(model)
-    for node in _all_nodes(changed):
-        if node.op_type == _OLD_NORM and node.domain in STANDARD:
-            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+    for node in _old_norms(changed):
+        node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
     return changed
 
 
-def _all_nodes(model: Any) -> list[Any]:
-    """Return the nodes of a model's graph and functions, and those within them."""
-    return [node for part in (model.graph, *model.functions) for graph in graphs_of(part) for node in graph.node]
+def _old_norms(model: Any) -> list[Any]:
+    return [node for graph in all_graphs(model) for node in graph.node if node.op_type == _OLD_NORM and node.domain in STANDARD]
 
 
 def _fix_dimensions(file: OwnFile, graph: Any, wanted: RequestedShape) -> None:

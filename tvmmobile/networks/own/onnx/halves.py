@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.inliner import inline_local_functions
 
-from tvmmobile.networks.own.onnx.tensors import graphs_of, tensors_of
+from tvmmobile.networks.own.onnx.tensors import all_graphs, graphs_of, tensors_of
 
 #: Types of real numbers as ONNX numbers them.
 FLOAT32, HALVES, DOUBLES = 1, frozenset({10, 16}), frozenset({11})
@@ -29,7 +29,7 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
     Raises:
         Exception: of any kind, from ONNX's shape inference.
     """
-    if not any(_has(graph, kinds) for part in (model.graph, *model.functions) for graph in graphs_of(part)):
+    if not any(_has(graph, kinds) for graph in all_graphs(model)):
         return model
     changed = copy.deepcopy(inline_local_functions(model) if model.functions else model)
     for graph in list(graphs_of(changed.graph)):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import MOST_OPERATORS, check_zeros
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx.tensors import STANDARD, graphs_of, sparse_tensors_of
+from tvmmobile.networks.own.onnx.tensors import STANDARD, all_graphs, sparse_tensors_of
 from tvmmobile.system.errors import UserError, shown
 
 
@@ -25,7 +25,7 @@ def fill_zeros(file: OwnFile, model: Any) -> None:
         UserError: there are too many zeros, or values and indices contradict each other or the shape.
         Exception: of any kind, where a tensor holds less than its shape says.
     """
-    graphs = [graph for part in (model.graph, *model.functions) for graph in graphs_of(part)]
+    graphs = list(all_graphs(model))
     for number, graph in enumerate(graphs):
         _check_zeros(file, graph, copies=MOST_OPERATORS if number else 1)
     for graph in graphs:

@@ -23,8 +23,13 @@ def opset_of(model: Any) -> int:
 
 def external_tensors(model: Any) -> Iterator[Any]:
     """Return the tensors of a `ModelProto` whose data is in other files: of the graph, and of those in branches, loops and functions."""
-    graphs = (graph for part in (model.graph, *model.functions) for graph in graphs_of(part))
-    return (tensor for graph in graphs for tensor in tensors_of(graph) if uses_external_data(tensor))
+    return (tensor for graph in all_graphs(model) for tensor in tensors_of(graph) if uses_external_data(tensor))
+
+
+def all_graphs(model: Any) -> Iterator[Any]:
+    """Yield the graph and the functions of a `ModelProto`, and the graphs within their nodes."""
+    for part in (model.graph, *model.functions):
+        yield from graphs_of(part)
 
 
 def graphs_of(graph: Any) -> Iterator[Any]:
