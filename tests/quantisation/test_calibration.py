@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,12 @@ from tvmmobile.graph.network import read_network
 from tvmmobile.graph.passes.pipeline import compose, lower_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
-from tvmmobile.quantisation import calibration
-from tvmmobile.quantisation.calibration import (
-    Images,
-    Method,
-    Observed,
-    best_method,
-    quantise,
-    quantised,
-    share_lost,
-    with_seven_bit_weights,
-)
+from tvmmobile.quantisation import calibration, methods
+from tvmmobile.quantisation.calibration import Images, Method, Observed, quantise, quantised
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
+from tvmmobile.quantisation.methods import Trials, best_method, share_lost, with_seven_bit_weights
 from tvmmobile.quantisation.moves import joined_scales
 from tvmmobile.system.errors import UserError
 
@@ -72,7 +63,7 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
 
     def method() -> Method:
-        return with_seven_bit_weights(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1))
+        return with_seven_bit_weights(Trials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1))
 
     found = method()
     assert found.seven_bit_steps == {step.number for step in flow.steps if step.layer.name.startswith("pw")}
@@ -82,7 +73,7 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
         assert most == (63 if number in found.seven_bit_steps else 0 if step.parameters.weight.size == 0 else 127)
     ratio, same = quality(network, expected)
     assert ratio > 30 and same >= 0.99
-    monkeypatch.setattr(calibration, "MOST_LOST_DB", -50.0)
+    monkeypatch.setattr(methods, "MOST_LOST_DB", -50.0)
     assert not method().seven_bit_steps
 
 
@@ -94,8 +85,8 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
     assert any(tap_triple_sums(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
 
     def method(most_lost_db: float) -> Method:
-        monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
-        return with_seven_bit_weights(flow, images, Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] != (1, 1))
+        monkeypatch.setattr(methods, "MOST_LOST_DB", most_lost_db)
+        return with_seven_bit_weights(Trials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] != (1, 1))
 
     found = method(2.0)
     assert found.seven_bit_steps >= layers
@@ -115,14 +106,14 @@ def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
         return tried.setdefault(method.seven_bit_steps, quantised(observed, method, *others))
 
     def found(most_lost_db: float) -> frozenset[int]:
-        monkeypatch.setattr(calibration, "MOST_LOST_DB", most_lost_db)
+        monkeypatch.setattr(methods, "MOST_LOST_DB", most_lost_db)
         tried.clear()
         gains = ("conv", "dw", "pw")
         return with_seven_bit_weights(
-            flow, images_of(data), Method(PLAIN), lambda layer: True, lambda layer, weight: layer.name.startswith(gains)
+            Trials(flow, images_of(data)), Method(PLAIN), lambda layer, weight: layer.name.startswith(gains)
         ).seven_bit_steps
 
-    monkeypatch.setattr(calibration, "quantised", recording)
+    monkeypatch.setattr(methods, "quantised", recording)
     depthwise, products = (frozenset(step.number for step in flow.steps if step.layer.name.startswith(kind)) for kind in ("dw", "pw"))
     every = products | depthwise | {0}
     choices = [every, every - {0}, products | {0}, products]
@@ -141,13 +132,13 @@ def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, m
     flow, plain = trained_flow(), quantised
 
     def costing(observed: Observed, method: Method, *others: Any) -> Any:
-        ratios = dict.fromkeys((step.number for step in flow.steps), 50.0 - len(method.seven_bit_steps))
-        return SimpleNamespace(steps=plain(observed, Method(PLAIN), *others).steps, signal_to_noise_db=lambda *_: ratios)
+        return plain(observed, Method(PLAIN), *others)
 
-    monkeypatch.setattr(calibration, "quantised", costing)
-    monkeypatch.setattr(calibration, "MOST_LOST_DB", float(limit))
+    monkeypatch.setattr(methods, "quantised", costing)
+    monkeypatch.setattr(Trials, "ratio_db", lambda _, method: 50.0 - len(method.seven_bit_steps))
+    monkeypatch.setattr(methods, "MOST_LOST_DB", float(limit))
     found = with_seven_bit_weights(
-        flow, images_of(digit_inputs(4, 2)), Method(PLAIN), lambda layer: True, lambda layer, weight: weight.shape[:2] == (1, 1)
+        Trials(flow, images_of(digit_inputs(4, 2))), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1)
     )
     products = [step for step in flow.steps if step.layer.name.startswith("pw")]
     largest = sorted(products, key=lambda step: -step.layer.macs)[:limit]
@@ -215,7 +206,7 @@ def test_images_of_one_channel() -> None:
         (1, 1, 8, 12),
     )
     images = images_of(np.random.default_rng(3).random((6, 1, 8, 12), np.float32))
-    found = quantise(flow, images, best_method(flow, images)).signal_to_noise_db(images.batches(), flow)
+    found = quantise(flow, images, best_method(Trials(flow, images))).signal_to_noise_db(images.batches(), flow)
     assert min(found.values()) > 25
 
 
@@ -233,14 +224,14 @@ def test_signal_to_noise_falls_along_the_network() -> None:
 
 def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only methods with equalisation are any good for a rescaled network; calibration data are read a few at a time."""
-    monkeypatch.setattr(calibration, "_TRIED", 20)
+    monkeypatch.setattr(methods, "_TRIED", 20)
     data, asked = digit_inputs(64, 2), []
 
     def read(numbers: object) -> Array:
         asked.append(list(numbers))  # type: ignore[call-overload]
         return data[asked[-1]]
 
-    assert best_method(rescaled(trained_flow(), 0), Images(len(data), read)).equalise
+    assert best_method(Trials(rescaled(trained_flow(), 0), Images(len(data), read))).equalise
     assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20
 
 
@@ -252,7 +243,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Method]:
         tried.append(method)
         return quantised(observed, method, *others)
 
-    monkeypatch.setattr(calibration, "quantised", recording)
+    monkeypatch.setattr(methods, "quantised", recording)
     return tried
 
 
@@ -267,7 +258,7 @@ def test_biases_are_corrected_unless_the_output_is_clearly_better_without(moved:
 
     monkeypatch.setattr(calibration._Quantisation, "_corrected", too_far)
     tried = watched(monkeypatch)
-    found = best_method(trained_flow(), images_of(digit_inputs(8, 2)))
+    found = best_method(Trials(trained_flow(), images_of(digit_inputs(8, 2))))
     assert found.correct == (moved == 0)
     assert [method.correct for method in tried] == [True] * 6 + [False] and replace(tried[-1], correct=True) in tried[:-1]
 
@@ -276,7 +267,7 @@ def test_networks_without_channels_to_equalise_are_not_equalised(monkeypatch: py
     torch.manual_seed(0)
     flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1)).eval(), (1, 3, 6, 6))
     tried = watched(monkeypatch)
-    best_method(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32)))
+    best_method(Trials(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32))))
     assert [(method.ranges, method.equalise) for method in tried[:-1]] == [(ranges, False) for ranges in RANGES]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_among, pairs_of
+from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_among
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.histogram import RANGES, Histogram
-from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, reads_input, with_bias
+from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.moves import joined_scales, read_as_integers
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
@@ -22,17 +22,10 @@ from tvmmobile.system.errors import UserError
 #: Returns whether a kernel takes an integer layer.
 Accepts = Callable[[Layer], bool]
 #: Most images on which errors of layers are measured, and most numbers that a tensor may have for all of them.
-_MEASURED, _MOST_TENSOR_ELEMENTS = 64, 8_000_000
+_MEASURED, MOST_TENSOR_ELEMENTS = 64, 8_000_000
 _BATCH = 8
 #: Largest magnitude of a layer's sums; its square is still finite.
 _LARGEST_SUM = 1e30
-#: Images on which methods are compared: at most, and with large tensors at least.
-_TRIED, _LEAST_TRIED = 64, 16
-#: Decibels by which uncorrected biases must improve the output to be chosen: both are computed from few inputs.
-_CLEARLY_DB = 1.0
-#: Decibels of the output's signal-to-noise ratio that 7-bit weights may cost. The
-#: trained network of docs/quantisation.md loses 1.8, and no top-1.
-MOST_LOST_DB = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
     given, ranges = flow, channel_ranges(flow, images.batches()) if equalise else {}
     if equalise:
         flow = equalised(given, ranges)
-    measured = images.some(min(_MEASURED, max(1, _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
+    measured = images.some(min(_MEASURED, max(1, MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     return Observed(given, ranges, flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
 
 
@@ -135,87 +128,6 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: 
     left = [step.number for step in observed.flow.steps if step.number not in network.steps]
     kept = pairs_among(observed.given, left) if observed.ranges else []
     return replace(network, flow=equalised(observed.given, observed.ranges, kept)) if kept else network
-
-
-def best_method(flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> Method:
-    """Find the method with the least error in the network's output. Each is calibrated on half of some images and tried on the others.
-    Ranges and equalisation are chosen with corrected biases, which are kept unless the output is clearly better without them.
-    """
-    seen, unseen = _halves(flow, images)
-    last, best, most = flow.steps[-1].number, None, -math.inf
-    for equalise in (False, True) if any(pairs_of(flow)) else (False,):
-        observed = observe(flow, seen, equalise)
-        for method in (Method(ranges, equalise) for ranges in RANGES):
-            network = quantised(observed, method, accepts)
-            ratio = network.signal_to_noise_db(unseen.batches(), flow)[last]
-            if best is None or ratio > most:
-                best, most = (observed, method, network), ratio
-    assert best is not None
-    observed, method, network = best
-    plain, expected = replace(method, correct=False), _outputs(flow, unseen)
-    lost, lost_plain = (share_lost(_outputs(one, unseen), expected) for one in (network, quantised(observed, plain, accepts)))
-    return plain if lost_plain * 10 ** (_CLEARLY_DB / 10) < lost else method
-
-
-def share_lost(outputs: Array, expected: Array) -> float:
-    """Return the noise's share of the output's power, at most 1, averaged over slices along the axis where it is largest.
-
-    Slices give scores the same weight as pixel coordinates beside them. The first axis, the batch, is not tried.
-    """
-    noise, power = (np.square(array, dtype=np.float64) for array in (outputs.astype(np.float64) - expected, expected))
-
-    def along(axis: int) -> float:
-        others = tuple(other for other in range(expected.ndim) if other != axis)
-        found = [array.sum(others) for array in (noise, power)]
-        return float(np.mean(np.minimum(found[0], found[1]) / np.maximum(found[1], np.finfo(np.float64).tiny)))
-
-    return max(map(along, range(min(1, expected.ndim - 1), expected.ndim)))
-
-
-def _outputs(network: Flow | IntegerNetwork, images: Images) -> Array:
-    return np.concatenate([network.outputs(batch) for batch in images.batches()])
-
-
-def with_seven_bit_weights(flow: Flow, images: Images, method: Method, accepts: Accepts, gains: Callable[[Layer, Array], bool]) -> Method:
-    """Give smaller weights to the layers that gain by them if the network's output loses little, judged as in `best_method`.
-    If not all of them can have smaller weights, the network's first layer keeps its bits, or the depthwise layers do, or both; failing
-    that, so do others as well, those with the fewest multiply-adds first.
-
-    Args:
-        gains: returns whether the kernel of an integer layer with such weights is faster with smaller ones.
-    """
-    seen, unseen = _halves(flow, images)
-    observed = observe(flow, seen, method.equalise)
-    network = quantised(observed, method, accepts)
-    found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
-    if not found:
-        return method
-    first = {number for number in found if reads_input(network.steps[number].step)}
-    depthwise = {number for number in found if network.steps[number].layer.is_depthwise}
-    last = flow.steps[-1].number
-    before = network.signal_to_noise_db(unseen.batches(), flow)[last]
-
-    def loses_little(some: Iterable[int]) -> bool:
-        smaller = quantised(observed, replace(method, seven_bit_steps=frozenset(some)), accepts)
-        return before - smaller.signal_to_noise_db(unseen.batches(), flow)[last] <= MOST_LOST_DB
-
-    choices = dict.fromkeys(frozenset(found - kept) for kept in (set[int](), first, depthwise, first | depthwise))
-    for some in filter(None, choices):
-        if loses_little(some):
-            return replace(method, seven_bit_steps=some)
-    others = sorted(found - first - depthwise, key=lambda number: -network.steps[number].layer.macs)
-    few, too_many = 0, len(others)
-    while too_many - few > 1:
-        half = (few + too_many) // 2
-        few, too_many = (half, too_many) if loses_little(others[:half]) else (few, half)
-    return replace(method, seven_bit_steps=frozenset(others[:few]))
-
-
-def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
-    """Split some images into a half to calibrate on and a half to try methods on; a single image is in both."""
-    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * _MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
-    numbers = range(tried.count)
-    return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:

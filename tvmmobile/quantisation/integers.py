@@ -29,6 +29,7 @@ from tvmmobile.graph.layers import Array, IntegerLayer
 from tvmmobile.graph.network import INPUT
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integer_reference import compute_integers
+from tvmmobile.kernels.reference import decibels
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 
@@ -301,7 +302,5 @@ class IntegerNetwork:
             for (step, _, wanted), (_, output) in zip(flow.run(batch), self.run({INPUT: batch}), strict=True):
                 signal[step.number] += float(np.square(wanted, dtype=np.float64).sum())
                 noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - wanted).sum())
-        decibels = {}
-        for one in signal:
-            decibels[one] = 10 * math.log10(signal[one] / noise[one]) if signal[one] and noise[one] else math.inf
-        return decibels
+        ratios = {number: decibels(signal[number], noise[number]) for number in signal}
+        return {number: math.inf if ratio is None else ratio for number, ratio in ratios.items()}

@@ -11,10 +11,11 @@ from tvmmobile.graph.network import Float32Layer, Network, read_network
 from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_nhwc
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.quantisation.calibration import Accepts, Images, Method, best_method, with_seven_bit_weights
+from tvmmobile.quantisation.calibration import Accepts, Images, Method
 from tvmmobile.quantisation.flow import Flow, FlowStep, flow_of
 from tvmmobile.quantisation.integers import reads_input
 from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
+from tvmmobile.quantisation.methods import Trials, best_method, with_seven_bit_weights
 from tvmmobile.quantisation.mixed import Decision, Mixed
 from tvmmobile.schedules import all_templates, template_for
 
@@ -53,8 +54,8 @@ def prepare_calibrated(
 
     wide = read_network(*lower_in_nhwc(composed))
     flow = flow_of(wide)
-    method = best_method(flow, images, accepts)
-    method = with_seven_bit_weights(flow, images, method, accepts, lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
+    trials = Trials(flow, images, accepts)
+    method = with_seven_bit_weights(trials, best_method(trials), lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
     mixed = choose(wide, flow, method, accepts)
     lowered = lower_quantised(mixed.network, composed, wide, accepts)
     network, reasons = lowered.network, mixed.decision.float32_reasons
