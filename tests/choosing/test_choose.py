@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.candidates import candidates_of
 from tvmmobile.choosing.choose import choose
 from tvmmobile.choosing.networks import networks_of
-from tvmmobile.choosing.pricing import PlannedLatency, _cached, planned_latency, read_cached, write_cached
+from tvmmobile.choosing.pricing import Prices, tasks_of_all
 from tvmmobile.choosing.report.entries import json_of
 from tvmmobile.choosing.report.sentences import left_out, origins, verdict
 from tvmmobile.cli.choose import print_choice
 from tvmmobile.cli.options import names_of
 from tvmmobile.devices.registry import find_device
+from tvmmobile.graph.network import Wiring
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import figures
@@ -32,12 +34,18 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.preprocessing import HALVES, Normalisation
 from tvmmobile.pipeline.job import VariantJob, variant_job
+from tvmmobile.pipeline.known_tasks import _file, keep_tasks, read_tasks
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.planning import plan_variant, tasks_of
+from tvmmobile.pipeline.request import jobs_of
 from tvmmobile.pipeline.variant import import_model
 from tvmmobile.results.report.measured import MeasuredAccuracy
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.errors import UserError
+from tvmmobile.tuning.logs.directories import LogDirs
+from tvmmobile.tuning.plan import Plan
+from tvmmobile.tuning.regions import VariantTasks
 
 #: α 0.25: the smallest two of the paper's grid, which are planned within seconds.
 SMALL = Model(ModelSpec("mobilenet_v1", 0.25, 128)), Model(ModelSpec("mobilenet_v1", 0.25, 160))
@@ -175,12 +183,12 @@ def test_calibration_images_are_normalised_as_the_network_wants_them(
     words = ("--model", "mobilenet_v1", "--alpha", "0.25", "--resolution", "128", "--dtype", "int8", "--accuracy", str(accuracies))
     normalisation = Normalisation((0.485, 0.456, 0.406), (0.25, 0.25, 0.25))
 
-    def priced(job: VariantJob) -> PlannedLatency:
+    def known(job: VariantJob) -> VariantTasks:
         jobs.append(replace(job, out=tmp_path))
-        return PlannedLatency(5.0, 2, 0, 64, 128)
+        return VariantTasks(0, (), {})
 
     with monkeypatch.context() as patch:
-        patch.setattr("tvmmobile.choosing.choose.read_cached", priced)
+        patch.setattr("tvmmobile.choosing.choose.read_tasks", known)
         for image, numbers in ((None, ()), (normalisation, ("--image", "--mean", "0.485,0.456,0.406", "--std", "0.25"))):
             assert cli("choose", *words, "--calibrate", str(photos), *numbers).code == 0
             choose(SMALL[:1], "pi4", dtypes="int8", accuracy=[accuracies], calibrate=photos, image=image)
@@ -188,10 +196,10 @@ def test_calibration_images_are_normalised_as_the_network_wants_them(
     assert [plain, plain, given, given] == jobs
     found = [(job.calibration.preprocessing.mean, job.calibration.preprocessing.std) for job in (plain, given) if job.calibration]
     assert found == [(HALVES, HALVES), (normalisation.mean, normalisation.std)]
-    # Its scales decide a library's latency; floats have none, and are not priced again.
-    assert _cached(plain) != _cached(given)
+    # Its scales decide a library's kernels; floats have none, and are not planned again.
+    assert _file(plain) != _file(given)
     floats = [replace(job, options=LibraryOptions.of({"image": job.options.image}), calibration=None) for job in (plain, given)]
-    assert floats[0] != floats[1] and _cached(floats[0]) == _cached(floats[1])
+    assert floats[0] != floats[1] and _file(floats[0]) == _file(floats[1])
 
 
 def test_memory_and_weights_are_bounded(whole_front: NetworkChoice) -> None:
@@ -210,32 +218,54 @@ def test_memory_and_weights_are_bounded(whole_front: NetworkChoice) -> None:
     assert not none.front and len(none.oversized) == 2 and none.best is None
 
 
-def test_a_network_from_a_file_is_priced_once(tmp_path: Path) -> None:
-    """Its latency is kept by the file's content; a Python file may read others, so it is not."""
+def test_a_network_from_a_file_is_planned_once(tmp_path: Path) -> None:
+    """Its kernels are kept by the file's content; a Python file may read others, so they are not."""
     file = tmp_path / "net.onnx"
     file.write_bytes(b"one")
     job = variant_job(replace(SMALL[0], checkpoint=file), find_device("pi4").profile, (), tmp_path, LibraryOptions.of({}))
-    latency = PlannedLatency(5.0, 2, 0, 64, 128)
-    write_cached(job, latency)
-    assert read_cached(job) == latency
+    tasks = VariantTasks(1, (), {}, wiring=Wiring(((-1,),), (0,)))
+    keep_tasks(job, tasks)
+    assert read_tasks(job) == tasks
     file.write_bytes(b"another")
-    assert read_cached(job) is None
-    assert read_cached(replace(job, model=replace(SMALL[0], own=OwnFile(tmp_path / "net.py", "net")))) is None
+    assert read_tasks(job) is None
+    assert read_tasks(replace(job, model=replace(SMALL[0], own=OwnFile(tmp_path / "net.py", "net")))) is None
 
 
 def test_libraries_of_one_network_share_its_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after another, in several precisions; their latencies are those of a network that was imported for each."""
+    """In several precisions; their latencies are those of a network that was imported for each."""
     imported: list[Model] = []
     monkeypatch.setattr(pricing, "import_model", lambda model: (imported.append(model), import_model(model))[1])
     profile = find_device("pi5").profile
     jobs = [
         variant_job(SMALL[0], profile, (SHIPPED_LOGS,), tmp_path, LibraryOptions.of({"dtype": name})) for name in ("float32", "float16")
     ]
-    pricing._imported.cache_clear()
-    first, second = map(planned_latency, jobs)
+    first, second = (Prices().latency(job, tasks) for job, tasks in zip(jobs, tasks_of_all(jobs), strict=True))
     assert imported == [SMALL[0]] and first.latency_us and second.latency_us and second.latency_us < first.latency_us
-    pricing._imported.cache_clear()
-    assert planned_latency(jobs[1]) == second and len(imported) == 2
+    assert Prices().latency(jobs[1], tasks_of_all(jobs[1:])[0]) == second and len(imported) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_prices_are_those_of_the_plan_that_is_compiled(precision: str, tmp_path: Path) -> None:
+    """Of kernels from the cache, too, as `tune` leaves them; a network with other layers beside convolutions."""
+    profile, model = find_device("pi5").profile, Model(ModelSpec("mobilenet_v3_small", 1.0, 224))
+    options = LibraryOptions.of({"dtype": precision, **({"calibrate": "noise:2"} if precision == "int8" else {})})
+    (job,) = jobs_of(model, profile, options, tmp_path, LogDirs((SHIPPED_LOGS,), tmp_path), None)
+    planned = plan_variant(job, with_reference=False)
+    tasks = tasks_of(job, planned.network)
+    keep_tasks(job, tasks)
+    kept = read_tasks(job)
+    assert kept == replace(tasks, sources={}, macs={}, float32_layers=()) and kept.regions[0].task.machine == profile.machine
+    latency = Prices().latency(job, kept)
+    assert latency.kernels == len(planned.steps) and latency.memory_bytes > 0
+    assert latency.latency_us == pytest.approx(Plan(planned.steps).latency_us) and not latency.unmeasured
+
+
+def test_new_records_count_at_once(tmp_path: Path) -> None:
+    """Kernels are kept between questions, their latencies are not: a log is read anew for each."""
+    logs = tmp_path / "logs"
+    assert choose(SMALL[:1], "pi4", under="1s", logs=logs).untuned
+    shutil.copytree(SHIPPED_LOGS, logs)
+    assert choose(SMALL[:1], "pi4", under="1s", logs=logs).best is not None
 
 
 def test_devices_are_split_at_commas() -> None:

@@ -11,6 +11,11 @@ import torch
 from torch import nn
 
 import tvmmobile as tm
+from tvmmobile.devices.registry import find_device
+from tvmmobile.pipeline.known_tasks import read_tasks
+from tvmmobile.pipeline.options.library import LibraryOptions
+from tvmmobile.pipeline.request import jobs_of
+from tvmmobile.tuning.logs.directories import LogDirs
 
 pytestmark = pytest.mark.virtual
 IMAGE = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype("float32")
@@ -34,6 +39,9 @@ def test_tuning_gives_the_libraries_that_were_timed(module: nn.Module, tmp_path:
     results = tm.tune(networks, "pi4-virtual", trials=0, logs=tmp_path)
     assert [library.path.stem for library in results.libraries] == [variant.name for variant in results.variants]
     check_they_run(results.libraries, module, "pi4-virtual")
+    # `choose` prices them without another import.
+    profile, logs = find_device("pi4").profile, LogDirs((), tmp_path)
+    assert all(read_tasks(job) for job in jobs_of(networks, profile, LibraryOptions.of({"threads": 1}), tmp_path, logs, None))
     tm.report(results, tmp_path)
     read = tm.read_results(tmp_path / "report.json")
     assert (read.context, read.variants) == (results.context, results.variants)

@@ -14,13 +14,14 @@ from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.choosing.candidates import Candidate, candidates_of, library_of
 from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
-from tvmmobile.choosing.pricing import PlannedLatency, planned_latency, read_cached, write_cached
+from tvmmobile.choosing.pricing import PlannedLatency, Prices, tasks_of_all
 from tvmmobile.choosing.report.files import write_choice
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.known_tasks import keep_tasks, read_tasks
 from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.call import with_options
@@ -35,6 +36,7 @@ from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
 from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
+from tvmmobile.tuning.regions import VariantTasks
 
 #: Families that are compared where none is named.
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
@@ -134,36 +136,42 @@ class _Search:
         requested = {id(job): (candidate, device) for job, candidate, device in jobs}
         priced: list[PricedCandidate] = []
         latencies: dict[int, dict[str, PlannedLatency]] = {}
+        prices = Prices()
         with started_workers(worker_count(len(jobs))) as workers, self.listener.stage("pricing", len(ordered)) as done:
 
-            def found(candidate: Candidate, device: str, latency: PlannedLatency) -> None:
+            def found(job: VariantJob, tasks: VariantTasks) -> None:
+                candidate, device = requested[id(job)]
                 known = latencies.setdefault(id(candidate), {})
-                known[device] = latency
+                known[device] = prices.latency(job, tasks)
                 if len(known) == len(self.profiles):
                     priced.append(PricedCandidate(candidate, {profile.name: known[profile.name] for profile in self.profiles}))
                     done(candidate.model.spec.variant)
 
-            def unknown() -> Iterator[VariantJob]:
-                """Yield the jobs whose latency no earlier run found, until the answer is known."""
-                for job, candidate, device in jobs:
-                    if self._is_settled(candidate, priced):
-                        return
-                    cached = read_cached(job)
-                    if cached is None:
-                        yield job
-                    else:
-                        found(candidate, device, cached)
+            def unknown() -> Iterator[tuple[VariantJob, ...]]:
+                """Yield the libraries whose kernels no earlier run found, those of a network together, until the answer is known."""
+                for _, alike in itertools.groupby(jobs, key=lambda each: each[0].model):
+                    missing = []
+                    for job, candidate, _ in alike:
+                        if self._is_settled(candidate, priced):
+                            break
+                        tasks = read_tasks(job)
+                        if tasks is None:
+                            missing.append(job)
+                        else:
+                            found(job, tasks)
+                    if missing:
+                        yield tuple(missing)
 
-            for job, answer in workers.run(planned_latency, unknown(), build_timeout_s([job for job, _, _ in jobs])):
-                latency: PlannedLatency = succeeded(answer, f"planning {job.spec.variant}")
-                write_cached(job, latency)
-                found(*requested[id(job)], latency)
+            for alike, answer in workers.run(tasks_of_all, unknown(), build_timeout_s([job for job, _, _ in jobs])):
+                for job, tasks in zip(alike, succeeded(answer, f"planning {alike[0].spec.variant}"), strict=True):
+                    keep_tasks(job, tasks)
+                    found(job, tasks)
         return priced, len(candidates) - len(priced)
 
     def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates that may be within the budget, the most promising ones first; all of them for a page."""
         if self.prices_all:
-            return sorted(candidates, key=self._least_us)
+            return list(candidates)
         if math.isfinite(self.budget.most_us):
             possible = [candidate for candidate in candidates if self._least_us(candidate) <= self.budget.most_us]
             return sorted(possible, key=lambda candidate: (-candidate.accuracy.top1, self._least_us(candidate)))

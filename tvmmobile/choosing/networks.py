@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tvmmobile.choosing.pricing import digests_of
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.spec import OwnSpec
 from tvmmobile.networks.own.files import OwnFile, Side, own_file
 from tvmmobile.networks.signature import Port
+from tvmmobile.pipeline.known_tasks import digests_of
 from tvmmobile.pipeline.load import variants
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import filling_cache, write_text

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tvmmobile.graph.network import results_from, sources_of
+from tvmmobile.graph.network import Wiring
 from tvmmobile.native.memory import LiveBlock, aligned, lower_bound
-from tvmmobile.pipeline.planning import PlannedVariant
+from tvmmobile.tuning.plan import PlannedKernel
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,19 @@ class PlannedSizes:
     weight_bytes: int
 
 
-def planned_sizes(plan: PlannedVariant) -> PlannedSizes:
+def planned_sizes(steps: Sequence[PlannedKernel], wiring: Wiring) -> PlannedSizes:
     """Return the sizes of a planned library; inputs and outputs are the caller's."""
-    module = plan.network.module
-    sources, last = sources_of(module), dict[int, int]()
-    times = {node: time for time, step in enumerate(plan.steps) for node in range(step.first, step.last + 1)}
+    sources, last = wiring.sources, dict[int, int]()
+    times = {node: time for time, step in enumerate(steps) for node in range(step.first, step.last + 1)}
     for node in reversed(range(len(sources))):
         # What has no kernel lies where its sources do, as long as it is read.
         time = times.get(node, last.get(node, 0))
         for source in sources[node]:
-            if isinstance(source, int):
-                last[source] = max(time, last.get(source, 0))
-    returned = {result for result in results_from(module) if isinstance(result, int)}
+            last[source] = max(time, last.get(source, 0))
     blocks = [
         LiveBlock(aligned(math.prod(step.task.region[-1].output_shape) * step.task.storage[1].bytes), time, last.get(step.last, time))
-        for time, step in enumerate(plan.steps)
-        if step.last not in returned
+        for time, step in enumerate(steps)
+        if step.last not in wiring.results
     ]
-    weights = sum(layer.constants * step.task.precision.bytes for step in plan.steps for layer in step.task.region)
+    weights = sum(layer.constants * step.task.precision.bytes for step in steps for layer in step.task.region)
     return PlannedSizes(lower_bound(blocks), weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,19 @@ class Network:
     nodes: tuple[Node, ...]
     module: Any
     float32_layers: tuple[Float32Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The nodes and inputs that a network's values come from, constants aside.
+
+    Attributes:
+        sources: what each node reads.
+        results: what the network returns.
+    """
+
+    sources: tuple[tuple[int, ...], ...] = ()
+    results: tuple[int, ...] = ()
 
 
 def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
@@ -170,6 +183,16 @@ def sources_of(module: Any) -> list[tuple[int | Array, ...]]:
 def results_from(module: Any) -> list[int | Array]:
     """Return the origin of each output of the network: the number of a kernel or an input, or a constant."""
     return _wiring(module)[1]
+
+
+def wiring_of(module: Any) -> Wiring:
+    """Return the numbers among `sources_of` and `results_from`."""
+    sources, results = _wiring(module)
+    return Wiring(tuple(map(_numbers, sources)), _numbers(results))
+
+
+def _numbers(origins: Iterable[int | Array]) -> tuple[int, ...]:
+    return tuple(origin for origin in origins if isinstance(origin, int))
 
 
 def _wiring(module: Any) -> tuple[list[tuple[int | Array, ...]], list[int | Array]]:

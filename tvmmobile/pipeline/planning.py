@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.layers import Conv2d, LayerParameters
 from tvmmobile.graph.lowering import Lowered, lower
-from tvmmobile.graph.network import Network
+from tvmmobile.graph.network import Network, wiring_of
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
@@ -29,15 +29,19 @@ from tvmmobile.tuning.zeros import is_sparse, left_out
 
 def variant_tasks(job: VariantJob) -> VariantTasks:
     """Return the tasks of a variant."""
+    return tasks_of(job, prepare_variant(job).network)
+
+
+def tasks_of(job: VariantJob, network: Network) -> VariantTasks:
+    """Return the tasks of a job's network."""
     import tvm
 
-    network = prepare_variant(job).network
     regions = regions_of(job, network)
     nodes = {region.task: network.nodes[region.first] for region in regions if region.first == region.last}
     opaque = {task: node for task, node in nodes.items() if node.function is not None}
     sources = {task: tvm.ir.save_json(node.function) for task, node in opaque.items()}
     macs = {task: node.macs for task, node in opaque.items()}
-    return VariantTasks(len(network.nodes), tuple(regions), sources, network.float32_layers, macs)
+    return VariantTasks(len(network.nodes), tuple(regions), sources, network.float32_layers, macs, wiring_of(network.module))
 
 
 @dataclass(frozen=True)

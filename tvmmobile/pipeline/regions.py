@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.placed import placed_concatenations
@@ -11,6 +12,7 @@ from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.running.formats import C
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.regions import Region, candidate_regions
 
 
@@ -20,16 +22,20 @@ def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list
     return [region for region in candidates(network, template_accepts, job.task) if region.first not in placed]
 
 
-def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task]) -> Database:
+#: Makes a database; `Database` itself, or one that keeps those that it made.
+Reads = Callable[[Identity, tuple[Path, ...], None], Database]
+
+
+def basis_of(job: VariantJob, database: Database, tasks: Sequence[Task], read: Reads = Database) -> Database:
     """Return the records that price kernels: the device's own, or its twin's if a real board has none for this network; never both, since
     modelled and measured latencies cannot be compared.
     """
     if job.twin is None or any(database.best(task) for task in tasks):
         return database
-    return twin_database(job)
+    return twin_database(job, read)
 
 
-def twin_database(job: VariantJob) -> Database:
+def twin_database(job: VariantJob, read: Reads = Database) -> Database:
     """Return the records of a real board's twin."""
     assert job.twin is not None
-    return Database(job.twin, (SHIPPED_LOGS, *job.logs), None)
+    return read(job.twin, (SHIPPED_LOGS, *job.logs), None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.layouts import Layout, blocked
 from tvmmobile.graph.machine import BASELINE, Machine
-from tvmmobile.graph.network import Float32Layer, Network, Node
+from tvmmobile.graph.network import Float32Layer, Network, Node, Wiring
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.zeros import planes_of
 
@@ -46,6 +46,7 @@ class VariantTasks:
         sources: opaque tasks' TIR functions as JSON text.
         float32_layers: layers that stay in float32 although the others do not.
         macs: multiply-adds of opaque tasks.
+        wiring: what passes between the nodes.
     """
 
     nodes: int
@@ -53,6 +54,7 @@ class VariantTasks:
     sources: Mapping[Task, str]
     float32_layers: tuple[Float32Layer, ...] = ()
     macs: Mapping[Task, int] = field(default_factory=dict)
+    wiring: Wiring = field(default_factory=Wiring)
 
 
 def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline.job import VariantJob
+from tvmmobile.pipeline.known_tasks import keep_tasks
 from tvmmobile.pipeline.planning import variant_tasks
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s, succeeded
 from tvmmobile.system.workers import WorkerPool
@@ -21,4 +22,6 @@ def collect_variants(workers: WorkerPool, jobs: Sequence[VariantJob], progress: 
     for job, tasks in workers.run(variant_tasks, preparing, build_timeout_s(jobs)):
         found[job.spec] = succeeded(tasks, f"importing {job.spec.variant}")
         progress(job.spec.variant)
+    for job in jobs:
+        keep_tasks(job, found[job.spec])
     return [found[job.spec] for job in jobs]
