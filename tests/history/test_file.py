@@ -261,7 +261,7 @@ def test_several_writers_and_kills_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_four_thousand_results_and_many_kills(tmp_path: Path) -> None:
     writers = Writers(tmp_path, 4, 1000)
-    writers.run(kills=100, between_s=0.3)
+    writers.run(kills=100, between_s=0.1)
     assert writers.kills > 50
     check_writers(writers, 4, 1000)
 
