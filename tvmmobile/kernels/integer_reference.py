@@ -83,8 +83,12 @@ def requantise(
     if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
     else:
-        products = numbers.astype(np.float64) * constants.multiplier.astype(np.float64)
-    stored: npt.NDArray[np.int8] = np.clip(np.rint(products) + constants.zero_out, constants.low, constants.high).astype(np.int8)
+        products = numbers.astype(np.float64)
+        products *= constants.multiplier.astype(np.float64)
+    # In place: these arrays are larger than the caches.
+    np.rint(products, out=products)
+    products += constants.zero_out
+    stored: npt.NDArray[np.int8] = np.clip(products, constants.low, constants.high, out=products).astype(np.int8)
     return constants.table[stored.view(np.uint8)] if constants.table.size else stored
 
 

@@ -306,14 +306,14 @@ class Conv2d(WindowLayer, SumLayer):
 
         assert self.in_layout in ("NHWC", "NCHW")
         floats = exact_floats(parameters.weight, self.is_pointwise or self.is_depthwise)
-        wide, weight = data.astype(floats), parameters.weight.astype(floats)
+        weight = torch.from_numpy(parameters.weight.astype(floats))
         if self.is_pointwise and self.in_layout == "NHWC":
-            return np.asarray(torch.from_numpy(wide) @ torch.from_numpy(weight[0, 0]))  # NumPy would multiply line by line
-        image = wide if self.in_layout == "NCHW" else np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
+            return np.asarray(torch.from_numpy(data.astype(floats)) @ weight[0, 0])  # NumPy would multiply line by line
+        image = _to_nhwc(data) if self.in_layout == "NCHW" else data
         top, left, bottom, right = self.padding
-        padded = np.pad(image, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=parameters.zero_in)
-        filters = torch.from_numpy(weight).permute(3, 2, 0, 1)
-        sums = torch.nn.functional.conv2d(torch.from_numpy(padded), filters, None, self.stride, 0, self.dilation, self.groups)
+        padded = np.pad(image, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=parameters.zero_in).astype(floats)
+        channels_first, filters = torch.from_numpy(padded).permute(0, 3, 1, 2), weight.permute(3, 2, 0, 1)
+        sums = torch.nn.functional.conv2d(channels_first, filters, None, self.stride, 0, self.dilation, self.groups)
         return np.ascontiguousarray(sums.permute(0, 2, 3, 1).numpy())
 
     @property

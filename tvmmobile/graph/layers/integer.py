@@ -115,7 +115,8 @@ class IntegerLayer(ConvertingLayer):
 
     def integer_sums(self, data: npt.NDArray[np.int8], parameters: IntegerParameters) -> npt.NDArray[np.int64]:
         """Compute sums with their bias, exactly, channels last; see `integer_products`."""
-        sums: npt.NDArray[np.int64] = self.integer_products(data, parameters).astype(np.int64) + parameters.bias.astype(np.int64)
+        sums: npt.NDArray[np.int64] = self.integer_products(data, parameters).astype(np.int64)
+        sums += parameters.bias.astype(np.int64)
         return sums
 
     def whole(self, data: Array, side: Mapping[str, Array]) -> Array:
