@@ -127,18 +127,27 @@ class _Prices:
         return [KernelSpan(region.first, region.last, False, latency_us, region.before, region.after, known is None, stores=True)]
 
     def rounding_us(self, task: Task, storing: Task) -> float:
-        """Estimate the latency of a float32 layer that stores int8: it writes a quarter of the lines, for which no core waits."""
+        """Estimate the latency of a float32 layer that stores int8: it writes a quarter of the lines, for which no core waits. It waits for
+        its weights, as in its record.
+        """
+        core_us, weight_bytes = self.core_us(task), task.layer.constants * task.precision.bytes
+        waiting_us = max(0.0, self.latency_us(task) - core_us) * weight_bytes / task.least_bytes
         layer, scaled = task.layer, isinstance(storing.layer, SumLayer) and storing.layer.then[-1:] == (SCALED,)
         vectors = math.prod(layer.output_shape) * (_NARROWED + _SCALED * scaled)
-        return self.core_us(task) + _multiplying_us(self.job, vectors)
+        return core_us + waiting_us + _multiplying_us(self.job, vectors)
 
     def core_us(self, task: Task) -> float:
         """Return the latency of a task or the nearest one, without misses if its record is modelled."""
         best = self.database.best(task)
         near = (best, 1.0) if best is not None else nearest_alike(task, self.database)
         if near is None or near[0].cycles is None:
-            return self.estimate_us(task) if best is None or best.latency_us is None else best.latency_us
+            return self.latency_us(task)
         return near[0].cycles / _clock_hz(self.job) * 1e6 * near[1]
+
+    def latency_us(self, task: Task) -> float:
+        """Return the latency of a task's record, or an estimate."""
+        best = self.database.best(task)
+        return self.estimate_us(task) if best is None or best.latency_us is None else best.latency_us
 
     def estimate_us(self, task: Task) -> float:
         """Return the latency of the nearest task with a record, by multiply-adds or else bytes."""
