@@ -31,7 +31,7 @@ def option(name: str, default: Any = None, about: str = "", **settings: Any) -> 
         settings = {"type": type(default), **settings}
     if default not in (None, []) and "(default:" not in about:
         shown = default.relative_to(ROOT) if isinstance(default, Path) and default.is_relative_to(ROOT) else default
-        about = f"{about} (default: {' '.join(shown) if isinstance(shown, list) else shown})".lstrip()
+        about = f"{about} (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})".lstrip()
     return name, {"default": default, "help": about, **settings}
 
 

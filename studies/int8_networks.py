@@ -50,15 +50,17 @@ def imported_file(file: Path, size: tuple[int, int] | None = None) -> tuple[Mode
     return Model(imported.spec, own=own), imported
 
 
-def quantised(model: Model, data: CalibrationData, limit: str = "", imported: Imported | None = None) -> QuantisedModel:
-    """Quantise a network for `DEVICE`.
+def quantised(
+    model: Model, data: CalibrationData, limit: str = "", imported: Imported | None = None, device: str = DEVICE
+) -> QuantisedModel:
+    """Quantise a network for a device.
 
     Args:
         limit: the limit as `--max-drop` has it; "" for none.
         imported: the network, where it has been imported already.
     """
     options = LibraryOptions(precision=INT8, max_drop=limit or None)
-    job = variant_job(model, find_device(DEVICE).profile, (), Path(), options, calibration=data)
+    job = variant_job(model, find_device(device).profile, (), Path(), options, calibration=data)
     ready = prepared(imported or import_variant(job), job, None)
     assert ready.integers is not None
     return QuantisedModel(ready.integers, len(ready.network.float32_layers), bool(ready.details["quantisation"]["equalised"]))

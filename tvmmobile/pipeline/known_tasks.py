@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import filling_cache, sha256_of, write_text
+from tvmmobile.system.files import sha256_of, write_text
 from tvmmobile.system.package import package_facts
 from tvmmobile.tuning.regions import Region, VariantTasks
 
@@ -44,7 +45,7 @@ def keep_tasks(job: VariantJob, tasks: VariantTasks) -> None:
             "regions": [(one.first, one.last, numbers[one.task], one.before, one.after) for one in tasks.regions],
             "wiring": asdict(tasks.wiring),
         }
-        with filling_cache():
+        with suppress(OSError):  # where the disk is full, a later command plans again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(value, separators=(",", ":")))
 
