@@ -40,8 +40,8 @@ from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import Limit, Mixed, Pricing, decibels_below, quantise_within
 from tvmmobile.results.report.wording import latency_ms
 from tvmmobile.system.entry_points import progress
-from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.system.markdown import markdown_table
+from tvmmobile.tuning.logs.directories import log_dirs
 
 NETWORKS = ("mobilenet_v3_small:1.0:224", "mobilenet_v3_large:1.0:224", "mobilenet_v2:1.0:224", "mobilenet_v1:1.0:224")
 #: A network that is no built-in one, as a file.
@@ -183,7 +183,7 @@ def figures_of(model: Model, board: str, above: float, file: Path) -> dict[str, 
     """Return what both rules choose for a network that a file calibrates, with what they predict."""
     data = calibration_data(str(file), Preprocessing(model.spec.resolution), generated=True)
     options = LibraryOptions(precision=INT8, max_drop="30dB")  # `BothRules` takes another limit
-    job = variant_job(model, find_device(board).profile, (SHIPPED_LOGS,), file.parent, options, calibration=data)
+    job = variant_job(model, find_device(board).profile, log_dirs(None).all, file.parent, options, calibration=data)
     rules = BothRules(above)
     prepared(import_variant(job), job, None, rules)
     return rules.figures

