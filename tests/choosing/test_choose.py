@@ -315,6 +315,30 @@ def test_bad_numbers_of_images(cli: CommandLine, words: tuple[str, ...], complai
     assert outcome.code == 1 and complaint in outcome.err and outcome.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--under", "12"), "--under 12 is not a latency"),
+        (("--device", "pi9"), "pi9"),
+        (("--dtype", "float16"), "float16 needs arithmetic"),
+        (("--accuracy", "missing.json"), "missing.json"),
+    ],
+)
+def test_wrong_options_are_refused_before_a_network_is_loaded(
+    words: tuple[str, ...], complaint: str, cli: CommandLine, tmp_path: Path
+) -> None:
+    """Importing a network takes a while, and a Python file is executed."""
+    network, mark = tmp_path / "network.py", tmp_path / "executed"
+    network.write_text(f"open({str(mark)!r}, 'w')\n")
+    outcome = cli("choose", "--model", f"{network}:make", *words)
+    assert outcome.code == 1 and complaint in outcome.err and not mark.exists()
+
+
+def test_no_networks_are_refused() -> None:
+    with pytest.raises(UserError, match="no network was given"):
+        choose([], "pi4")
+
+
 def test_as_json(whole_front: NetworkChoice) -> None:
     content = json.loads(json.dumps(json_of(whole_front)))
     assert content["devices"] == ["pi4-virtual"] and [one["variant"] for one in content["front"]] == names(whole_front)

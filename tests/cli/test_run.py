@@ -18,9 +18,11 @@ from tvmmobile.accuracy.classes import most_likely, read_labels
 from tvmmobile.devices.registry import find_device
 from tvmmobile.networks.images import read_input
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.pipeline import run as run_module
 from tvmmobile.pipeline.agreement import failure_of
+from tvmmobile.pipeline.run import LibraryRun
 from tvmmobile.running.library import find_libraries
-from tvmmobile.running.measure import MeasureError
+from tvmmobile.running.measure import Latency, MeasureError, NetworkRun
 from tvmmobile.system.errors import Disagreement, UserError
 
 PLAIN = Preprocessing(SIDE)
@@ -216,6 +218,20 @@ def test_what_does_not_end_is_not_blamed_on_the_core(tmp_path: Path) -> None:
     late = failure_of(library, board, MeasureError("did not finish within 177 s", "timeout"))
     assert late.exit_code == 5 and late.message.endswith(".so does not finish on pi4-virtual: did not finish within 177 s.")
     assert "nothing else uses this machine" in late.remedy and "compile" not in late.remedy
+
+
+def test_outputs_that_are_not_finite_are_saved(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at them is how their cause is found."""
+    scores = np.arange(CLASSES, dtype=np.float32)[None]
+    scores[0, 3] = np.nan
+    profile, latency = find_device("pi4").profile, Latency("modelled", 1e-3)
+    done = LibraryRun(profile, NetworkRun(latency, (scores,), 0, ()), None)
+    monkeypatch.setattr(run_module, "run", lambda *_given, **_options: done)
+    saved = tmp_path / "scores.npy"
+    shown = cli("run", str(make_library(tmp_path)), str(picture(tmp_path / "photo.png")), "--output", str(saved))
+    assert shown.code == 5
+    assert f"note: the network's output holds values that are not finite. They are in {saved} all the same." in shown.err
+    np.testing.assert_array_equal(np.load(saved), scores)
 
 
 @pytest.mark.virtual

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -72,6 +73,14 @@ def test_counts_are_the_same_in_another_agent(endpoint: Endpoint, library: Path)
         there = scale(other, library).latency
     here = scale(endpoint, library).latency
     assert (there.cycles, there.instructions) == (here.cycles, here.instructions)
+
+
+def test_agents_run_below_folders_whose_names_have_commas(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin's options, its folder among them, are separated by commas."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp,own"))
+    Path(tempfile.gettempdir()).mkdir()
+    with DEVICE.started(1) as started:
+        assert scale(started, library).latency.cycles
 
 
 @pytest.mark.parametrize(

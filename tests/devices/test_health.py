@@ -81,6 +81,44 @@ def test_a_board_gets_time_for_as_long_as_it_cools(
     assert now[0] == waited_s
 
 
+def test_a_sensor_that_never_changes_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it is called, if no other sensor says anything like it; it counts again once it says something else."""
+    now, root = [0.0], write_pi4_tree(tmp_path)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        write_sensor(root, 0, "CPU-therm", f"{45000 + 10 * int(now[0])}")
+
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    write_sensor(root, 4, "charger", "100000")
+    sleep(0)
+    with watch_module.watching([board_of(root)]) as watch:
+        assert watch.wait_until_cool()[0].temperature_c == 45.6 and now[0] == COOLING_S
+        assert watch.wait_until_cool()[0].temperature_c == 45.6 and now[0] == COOLING_S
+        assert "thermal_zone4 of this machine always says 100 °C, unlike its other sensors; it does not count." in capsys.readouterr().err
+        write_sensor(root, 5, "GPU-therm", "80000")
+        write_sensor(root, 6, "modem", "74000")
+        assert watch.wait_until_cool()[0].temperature_c == 80 and now[0] == 2 * COOLING_S
+        write_sensor(root, 4, "charger", "101000")
+        assert watch.read()[0].temperature_c == 101
+
+
+def test_a_warm_board_whose_sensors_agree_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in the sun, whose sensors have whole degrees."""
+    now, root = [0.0], write_pi4_tree(tmp_path)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    write_sensor(root, 0, "CPU-therm", "78000")
+    write_sensor(root, 1, "GPU-therm", "66000")
+    with watch_module.watching([board_of(root)]) as watch:
+        assert watch.wait_until_cool()[0].temperature_c == 78
+
+
 def test_cores_that_are_offline_keep_their_numbers(tmp_path: Path) -> None:
     """Masks for `taskset` and the clocks' files go by Linux's numbers. A phone's core 1 is offline, then a server's cores 2 to 16."""
     root = write_phone_tree(tmp_path, EIGHT)

@@ -239,6 +239,18 @@ def test_a_killed_agent_is_replaced_and_a_held_board_is_refused(board: TestBoard
 
 
 @pytest.mark.virtual
+def test_a_board_that_was_joined_to_itself_runs_one_agent(board: TestBoard, cli: CommandLine) -> None:
+    """As one reached by its name and by its number: two agents at once would disturb each other's timings."""
+    register(cli, board)
+    with HardwareDevice(register(cli, board, "desk", "--join")).started() as endpoint, open_session(endpoint, 20):
+        assert len(board.agents()) == 1
+    command = [sys.executable, "-m", "tvmmobile", "device", "check", "desk"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "this machine is busy: it is the same board as another one of its device. Other boards do its work." in done.stderr
+    assert board.leftovers() == []
+
+
+@pytest.mark.virtual
 def test_a_full_disk(board: TestBoard, cli: CommandLine, tmp_path: Path) -> None:
     with mounted_disk(tmp_path / "disk", "2m") as disk:
         outcome = cli(*TestBoard(board.root, disk / "agent").add_words("desk"))

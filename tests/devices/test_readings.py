@@ -19,7 +19,7 @@ from tvmmobile.devices.adb.files import receive_file, send_file
 from tvmmobile.devices.adb.server import Gone, receive
 from tvmmobile.devices.agents import rpc
 from tvmmobile.devices.board.lease import LEASE_S, BoardBusy, BoardLease
-from tvmmobile.devices.board.probe import hottest, number_in, parse_cores, parse_memory
+from tvmmobile.devices.board.probe import number_in, parse_cores, parse_memory, temperature_files, temperatures_in
 from tvmmobile.devices.board.registered import load_device
 from tvmmobile.devices.board.remote import Completed
 from tvmmobile.devices.protocol import Endpoint
@@ -54,7 +54,9 @@ def test_a_core_without_a_part_is_none() -> None:
         (0x41, 0xD0B, 1.8e9),
     ]
     assert [core.max_hz for core in parse_cores(text, ["9" * 12, "1", "2"])] == [0.0, 2000.0]
-    assert parse_memory(f"MemTotal: {ENDLESS} kB") == 0 and hottest([ENDLESS, "²", "45000"]) == 45.0
+    files = temperature_files("")
+    temperatures = temperatures_in(dict(zip(files, ["kind", ENDLESS, "kind", "²", "kind", "45000", *[""] * len(files)], strict=False)), "")
+    assert parse_memory(f"MemTotal: {ENDLESS} kB") == 0 and list(temperatures.values()) == [45.0]
 
 
 class _Board:

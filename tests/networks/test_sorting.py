@@ -1,4 +1,4 @@
-"""Sorting as a kernel agrees with a stable sort, for rows of any length, type and axis, of many equal elements."""
+"""Sorting as a kernel agrees with a stable sort, for rows of any length, type and axis, of many equal elements; running sums are exact."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ def test_first_elements(machine: Any, place: int) -> None:
         assert np.array_equal(places, order)
         assert np.array_equal(values, np.take_along_axis(data, order, axis))
         assert np.array_equal(whole, np.sort(data, axis) if largest else np.flip(np.sort(data, axis), axis))
+
+
+#: Of running sums: type of the data and of the sums, axis, and whether an element counts in its own sum.
+SUMS = [("float32", "float32", 1, False), ("float32", "float32", 0, True), ("int64", "int64", 1, False), ("bool", "int64", -1, False)]
+
+
+@pytest.mark.parametrize(("given", "wanted", "axis", "exclusive"), SUMS)
+def test_running_sums(given: str, wanted: str, axis: int, exclusive: bool) -> None:
+    """Of many steps, of large integers, and up to an infinity, which is in no sum in front of it."""
+    from tvm import relax
+
+    random = np.random.default_rng(1)
+    data = random.normal(2.0**40 if given == "int64" else 0.4, 1.0, (2, 16_000)).astype(given)
+    if given == "float32":
+        data[0, 9000], data[1, 40], data[1, 70] = -np.inf, np.inf, -np.inf
+    builder, argument = relax.BlockBuilder(), relax.Var("data", relax.TensorType(data.shape, given))
+    with builder.function("main", [argument]):
+        with builder.dataflow():
+            output = builder.emit_output(relax.op.cumsum(argument, axis, wanted, exclusive))
+        builder.emit_func_output(output)
+    (found,) = run(built([relax.transform.LegalizeOps()(without_sorting(builder.get()))]), "main_0", [data])
+    wide = data.astype("float64" if given == "float32" else "int64")
+    with np.errstate(invalid="ignore"):
+        sums = np.cumsum(wide, axis)
+    expected = np.concatenate([np.zeros((1, 16_000)), sums[:1]]) if exclusive else sums
+    assert found.dtype == wanted
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if given == "float32" else 0)

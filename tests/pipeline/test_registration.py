@@ -34,6 +34,10 @@ def test_options_are_checked_before_a_board_is_reached() -> None:
         tm.add_device("desk", adb="serial", directory="relative")
     with pytest.raises(UserError, match=r"^`port=0` is too small"):
         tm.add_device("desk", ssh="pi@desk", port=0)
+    with pytest.raises(UserError, match=r"^`port` is for boards that are reached over SSH"):
+        tm.add_device("desk", local=True, port=2222)
+    with pytest.raises(UserError, match=r"^`fingerprint` is for boards that are reached over SSH"):
+        tm.add_device("desk", adb="serial", fingerprint="SHA256:abc")
     with pytest.raises(UserError, match="cannot be read as words: No closing quotation"):
         tm.add_device("desk", local=True, runner="qemu-aarch64 -L '/opt/sys root")
 

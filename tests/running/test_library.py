@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -225,6 +226,17 @@ def test_what_sets_a_library_apart_is_said(tmp_path: Path, changes: Manifest, co
 
     check_libraries(libraries, PROFILE, Remarks())
     assert remarks == ([remark] if remark else [])
+
+
+def test_copies_with_another_name_are_not_timed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables show one of them, and a baseline would be that of either."""
+    monkeypatch.setattr(bench_module, "started_workers", None)  # nothing starts
+    libraries = find_libraries([write_library(tmp_path)])
+    for suffix in (".so", ".json", ".reference.npz"):
+        shutil.copy(tmp_path / f"net{suffix}", tmp_path / f"copy{suffix}")
+    libraries += find_libraries([tmp_path / "copy.so"])
+    with pytest.raises(UserError, match=r"net\.so and .*copy\.so have the same network, precision and number of threads"):
+        bench_module.bench(libraries, "pi4-virtual")
 
 
 def test_networks_without_a_library_for_each_thread_count_are_refused_before_they_run(

@@ -18,7 +18,6 @@ from tvmmobile.choosing.pricing import PlannedLatency, Prices, tasks_of_all
 from tvmmobile.choosing.report.files import write_choice
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
-from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.known_tasks import keep_tasks, read_tasks
@@ -26,11 +25,10 @@ from tvmmobile.pipeline.listener import QUIET, Listener
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import LibraryOptions
-from tvmmobile.pipeline.request import devices_of, jobs_of
+from tvmmobile.pipeline.request import Models, devices_of, jobs_of, models_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
 from tvmmobile.results.report.measured import MeasuredAccuracy
 from tvmmobile.results.report.view import pareto_front
-from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
@@ -46,7 +44,7 @@ _NEIGHBOURS = 2
 
 @with_options(ChooseOptions)
 def choose(
-    models: Model | Sequence[Model] | None = None,
+    models: Models | None = None,
     devices: str | Device | Sequence[str | Device] = "pi4",
     *,
     listener: Listener = QUIET,
@@ -55,7 +53,8 @@ def choose(
     """Choose the best network within a budget, from latencies in the tuning logs and known accuracies; nothing runs on a device.
 
     Args:
-        models: one network or several; default: the published variants of MobileNet v1, v2 and v3.
+        models: one network or several, or a function that loads them once everything else has been checked; default: the published
+            variants of MobileNet v1, v2 and v3.
         devices: one, or several of which the slowest counts; default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `ChooseOptions`, which `help` lists.
         listener: is told of progress.
@@ -69,8 +68,8 @@ def choose(
     budget = Budget.of(wanted.under, wanted.at_least, wanted.memory, wanted.size)
     profiles = tuple(device.profile for device in devices_of(devices))
     libraries = _libraries(wanted, profiles)
-    networks = list(one_or_several(models)) if models is not None else [model for family in FAMILIES for model in variants(family)]
     measured = {path: read_accuracies(path) for path in wanted.accuracy}
+    networks = models_of(models if models is not None else [model for family in FAMILIES for model in variants(family)])
     candidates, unknown = candidates_of(networks, libraries, [accuracy for found in measured.values() for accuracy in found])
     _check_used(measured, candidates)
     if not candidates:

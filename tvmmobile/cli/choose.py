@@ -15,6 +15,7 @@ from tvmmobile.pipeline.options.option import HelpOrder
 
 if TYPE_CHECKING:
     from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
+    from tvmmobile.networks.model import Model
 
 #: Rows of the front around the best one.
 _AROUND = 3
@@ -50,11 +51,16 @@ def choose(
     from tvmmobile.choosing.report.entries import json_of
     from tvmmobile.choosing.report.files import FILES
     from tvmmobile.cli.progress import Shown
-    from tvmmobile.networks.own.files import side_from
+    from tvmmobile.networks.own.files import own_file, side_from
     from tvmmobile.system.console import output
 
-    sides = [side_from(text) for text in resolution or ()]
-    networks = [network for name in model or FAMILIES for network in networks_of(name, alpha or (), sides)]
+    names, sides = model or FAMILIES, [side_from(text) for text in resolution or ()]
+    for name in names:
+        own_file(name)
+
+    def networks() -> list[Model]:
+        return [network for name in names for network in networks_of(name, alpha or (), sides)]
+
     found = run(networks, names_of(device), **chosen, listener=Shown())
     if as_json:
         typer.echo(json.dumps(json_of(found), indent=2, ensure_ascii=False))

@@ -57,9 +57,10 @@ def run(
     returns = found.spec.returns
     # Only a vector of classes is ranked.
     scores = len(returns) == 1 and returns[0].is_float and done.output.ndim == 2 and done.output.shape[0] == 1
-    ranked = most_likely(done.output, min(top, found.spec.classes), names) if scores else []
     if output is not None:
         _save(output, found, done)
+    _note_if_not_finite(found, done, output)
+    ranked = most_likely(done.output, min(top, found.spec.classes), names) if scores else []
     report = _report(found, origin, done, ranked, output)
     _print_json(report) if json else _print(report)
 
@@ -111,6 +112,15 @@ def _save(path: Path, library: Library, done: LibraryRun) -> None:
             np.save(stream, done.output)
         else:
             np.savez(stream, **arrays)
+
+
+def _note_if_not_finite(library: Library, done: LibraryRun, output: Path | None) -> None:
+    import numpy as np
+
+    ports = zip(library.spec.returns, done.network.outputs, strict=True)
+    if names := [port.name for port, array in ports if port.is_float and not np.isfinite(array).all()]:
+        written = f" They are in {output} all the same." if output is not None else ""
+        typer.echo(f"note: the network's {', '.join(names)} holds values that are not finite.{written}", err=True)
 
 
 def _report(library: Library, origin: str, done: LibraryRun, ranked: list[Ranked], output: Path | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Stage:
 
 def stages_of(function: Any) -> tuple[Stage, ...] | None:
     """Return the stages of a TIR function as Relax fused it, the last of which computes its output; `None` for a function with other
-    loops, a convolution or a matrix product.
+    loops, a convolution or a matrix product, or a call that computes a tensor, such as a sort.
     """
     from tvm import s_tir, tirx
     from tvm_ffi import structural_walk
@@ -70,10 +70,16 @@ def stages_of(function: Any) -> tuple[Stage, ...] | None:
         return None
     found: list[Stage] = []
     inside: dict[Any, Stage] = {}
+    computed = {*function.params}
     for number, block in enumerate(blocks):
         stage = _stage(block)
-        if stage is None or len(loads_of(stage.value)) > MOST_LOADS:
+        if (
+            stage is None
+            or len(loads_of(stage.value)) > MOST_LOADS
+            or not computed.issuperset(load.source for load in loads_of(stage.value))
+        ):
             return None
+        computed.add(stage.buffer)
         for load in loads_of(stage.value):
             read = inside.get(load.source)
             if read is not None and read.elements < stage.elements and _calls(read.value):

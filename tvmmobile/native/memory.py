@@ -47,14 +47,15 @@ def pack(blocks: Sequence[LiveBlock]) -> Packing:
     tried; equal blocks give equal packings.
     """
     least = lower_bound([LiveBlock(aligned(block.bytes), block.first, block.last) for block in blocks])
-    numbers = range(len(blocks))
+    numbers, sizes = range(len(blocks)), [aligned(block.bytes) for block in blocks]
+    neighbours = [[i for i in numbers if blocks[i].first <= block.last and block.first <= blocks[i].last] for block in blocks]
     orders = [
         sorted(numbers, key=lambda i: (-blocks[i].bytes, blocks[i].first)),
         sorted(numbers, key=lambda i: (-blocks[i].bytes * (blocks[i].last - blocks[i].first + 1), i)),
         sorted(numbers, key=lambda i: (blocks[i].first - blocks[i].last, -blocks[i].bytes)),
         list(numbers),
     ]
-    order, best = min(((order, _placed(blocks, order)) for order in orders), key=lambda pair: pair[1].bytes)
+    order, best = min(((order, _placed(sizes, neighbours, order)) for order in orders), key=lambda pair: pair[1].bytes)
     generator = random.Random(0)
     for _ in range(_ATTEMPTS if len(blocks) > 1 else 0):
         if best.bytes <= least:
@@ -63,26 +64,20 @@ def pack(blocks: Sequence[LiveBlock]) -> Packing:
         for _ in range(generator.randint(1, 3)):
             i, j = generator.sample(numbers, 2)
             other.insert(j, other.pop(i))
-        found = _placed(blocks, other)
+        found = _placed(sizes, neighbours, other)
         if found.bytes <= best.bytes:
             order, best = other, found
     return best
 
 
-def _placed(blocks: Sequence[LiveBlock], order: Sequence[int]) -> Packing:
-    offsets = [0] * len(blocks)
-    placed: list[int] = []
+def _placed(sizes: Sequence[int], neighbours: Sequence[Sequence[int]], order: Sequence[int]) -> Packing:
+    """Place blocks in this order; `neighbours` lists, for each one, those that live when it does."""
+    ends: dict[int, int] = {}
     for number in order:
-        block, place = blocks[number], 0
-        occupied = [
-            (offsets[other], offsets[other] + aligned(blocks[other].bytes))
-            for other in placed
-            if blocks[other].first <= block.last and block.first <= blocks[other].last
-        ]
-        for begin, end in sorted(occupied):
-            if begin - place >= aligned(block.bytes):
+        size, place = sizes[number], 0
+        for begin, end in sorted((ends[other] - sizes[other], ends[other]) for other in neighbours[number] if other in ends):
+            if begin - place >= size:
                 break
             place = max(place, end)
-        offsets[number] = place
-        placed.append(number)
-    return Packing(tuple(offsets), max((offsets[i] + aligned(blocks[i].bytes) for i in order), default=0))
+        ends[number] = place + size
+    return Packing(tuple(ends[number] - size for number, size in enumerate(sizes)), max(ends.values(), default=0))

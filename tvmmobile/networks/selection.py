@@ -1,4 +1,4 @@
-"""Kernels that sort elements and select boxes: plain loops around a heap, with no schedules to search."""
+"""Kernels that sort elements, add them up and select boxes: plain loops, with no schedules to search."""
 
 from __future__ import annotations
 
@@ -45,6 +45,26 @@ def first_in_order(builder: Any, data: Any, count: int, descending: bool, kind: 
 
     loops = partial(_loops, "order", shape=[*outer, count], kind=kind, body=body)
     return builder.emit_te(lambda rows: loops([rows]), data, primfunc_name_hint="order", primfunc_attrs={ORDERS: True})
+
+
+def running_sums(builder: Any, data: Any, exclusive: bool, kind: str) -> Any:
+    """Emit a kernel's call: sums of each row's elements up to each one, or up to the one before it, in this type."""
+    *outer, size = shape_of(data)
+    wide = "float64" if kind.startswith(("float", "bfloat")) else "int64"
+
+    def body(given: Sequence[Any], result: Any) -> None:
+        elements, sums, total = T.buffer_proxy(given[0]), T.buffer_proxy(result), _memory(1, wide)
+        with T.serial(0, math.prod(outer)) as row:
+            total[0] = tirx.const(0, wide)
+            with T.serial(0, size) as step:
+                if exclusive:
+                    sums[row * size + step] = T.Cast(kind, total[0])
+                total[0] = total[0] + T.Cast(wide, elements[row * size + step])
+                if not exclusive:
+                    sums[row * size + step] = T.Cast(kind, total[0])
+
+    loops = partial(_loops, "cumsum", shape=[*outer, size], kind=kind, body=body)
+    return builder.emit_te(lambda rows: loops([rows]), data, primfunc_name_hint="cumsum")
 
 
 def places_of_true(builder: Any, data: Any) -> Any:
@@ -268,7 +288,7 @@ def _loops(name: str, read: Sequence[Any], shape: Sequence[int], kind: str, body
 
 
 def _memory(count: int, kind: str) -> Any:
-    """Return a buffer of numbers of 4 bytes: in registers or on the stack, or in the workspace if it is larger."""
+    """Return a buffer of numbers of 4 bytes, or one of 8: in registers or on the stack, or in the workspace if it is larger."""
     small = 4 * count <= _STACK_BYTES
     on_stack: dict[str, Any] = {"scope": "local", "annotations": {"disable_lower_builtin": True}} if small else {}
     return T.buffer_proxy(T.alloc_buffer((count,), kind, **on_stack))

@@ -1,4 +1,4 @@
-"""Rewrites an imported network's sorting and running sums as a kernel and products; TVM would call its runtime."""
+"""Rewrites an imported network's sorting and running sums as kernels; TVM would call its runtime."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import mutate_main
-from tvmmobile.graph.precision import FLOAT32
-from tvmmobile.networks.selection import first_in_order
+from tvmmobile.networks.selection import first_in_order, running_sums
 
 
 def without_sorting(module: Any) -> Any:
@@ -62,16 +61,13 @@ def _first(builder: Any, data: Any, axis: int, descending: bool, count: int, kin
     return (relax.op.permute_dims(values, back), relax.op.permute_dims(places, back)) if moved else (values, places)
 
 
-def _cumsum(_builder: Any, attrs: Any, data: Any) -> Any:
-    """Return a product with a triangle of ones; sums of integers are exact up to 2²⁴."""
-    op, axis, rank = relax.op, _axis(attrs, data), len(data.ty.shape)
+def _cumsum(builder: Any, attrs: Any, data: Any) -> Any:
+    """Return running sums along an axis."""
+    axis, rank, kind = _axis(attrs, data), len(data.ty.shape), str(attrs.dtype or "void")
     order = [place for place in range(rank) if place != axis] + [axis]
-    triangle = np.triu(np.ones([int(data.ty.shape[axis])] * 2, np.float32), int(bool(attrs.exclusive)))
-    kind = str(data.ty.dtype)
-    wanted = str(attrs.dtype or kind)
-    rows = op.permute_dims(data if kind == FLOAT32.name else op.astype(data, FLOAT32.name), order)
-    sums = op.permute_dims(op.matmul(rows, relax.const(triangle)), [int(place) for place in np.argsort(order)])
-    return sums if wanted in (FLOAT32.name, "void", "") else op.astype(op.round(sums), wanted)
+    rows = builder.emit(relax.op.permute_dims(data, order))
+    sums = running_sums(builder, rows, bool(attrs.exclusive), str(data.ty.dtype) if kind == "void" else kind)
+    return relax.op.permute_dims(sums, [int(place) for place in np.argsort(order)])
 
 
 #: Functions that make a builder's call from an operator's attributes and data, by operator.

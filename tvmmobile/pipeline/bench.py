@@ -16,7 +16,7 @@ from tvmmobile.pipeline.sentences import differences
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import check_counts, fastest, spoiled_sentence
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, stem_of
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
@@ -59,11 +59,24 @@ def bench(
 
 
 def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listener: Listener) -> None:
-    """Raise `UserError` for no libraries, or too many threads for the device; tell the listener how they differ from the device's own."""
+    """Raise `UserError` for no libraries, two of one variant, or too many threads; tell the listener of other differences."""
     if not libraries:
         raise UserError("no library was given.", "Give one that tvmmobile.compile returns, or several.")
     for library in libraries:
         check_threads(library.threads, profile, act="Compile it with")
+    _check_apart(libraries)
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
             listener.message(remark)
+
+
+def _check_apart(libraries: Sequence[Library]) -> None:
+    """Raise `UserError` for two libraries that tables and baselines would take for the same variant, such as a copy with another name."""
+    known: dict[tuple[str, str], Library] = {}
+    for library in libraries:
+        other = known.setdefault((stem_of(library.spec.variant, library.precision, library.threads), library.format), library)
+        if other is not library:
+            raise UserError(
+                f"{other.path} and {library.path} have the same network, precision and number of threads.",
+                "Time each with an --out of its own, and compare the results: tvmmobile compare",
+            )

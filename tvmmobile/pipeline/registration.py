@@ -79,6 +79,9 @@ def add_device(
     chosen = DeviceOptions.of(options)
     if (chosen.ssh is not None) + (chosen.adb is not None) + chosen.local != 1:
         raise UserError("give one of --ssh, --adb and --local.", "For example: tvmmobile device add pi4 --ssh pi@raspberrypi.local")
+    for flag, value in (("--port", chosen.port), ("--fingerprint", chosen.fingerprint)):
+        if value is not None and chosen.ssh is None:
+            raise UserError(f"{flag} is for boards that are reached over SSH.", f"Leave out {flag}, or give --ssh.")
     known = load_device(name)
     if known is not None and not chosen.join:
         raise UserError(f"{name} is already registered.", f"tvmmobile device remove {name}, or add --join for another board of that name.")

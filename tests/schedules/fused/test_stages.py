@@ -146,6 +146,11 @@ def test_functions_that_are_no_stages() -> None:
         assert template_for(task_of(function)) is None
 
 
+def test_a_tensor_that_a_call_computes_is_no_stage() -> None:
+    """TVM's sort is a call of its runtime; what reads its result is no function of the inputs alone."""
+    assert stages_of(function_of(lambda x: _topi().negative(_topi().sort(x)), ((3, 8),))) is None
+
+
 def _doubled(x: Any, times: int) -> Any:
     """A chain whose every step reads the one before it twice, and a neighbour."""
     from tvm import te

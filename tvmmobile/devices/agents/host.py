@@ -41,7 +41,8 @@ class HostConfig:
     """Configures a host process.
 
     Attributes:
-        command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, `{tracker}` for HOST:PORT.
+        command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, for an option of QEMU's,
+            which has commas doubled, and `{tracker}` for HOST:PORT.
         bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
         environment: the agents' whole environment.
         secret: the run's; each agent gets it through a pipe.
@@ -88,7 +89,8 @@ class _Agents:
         shutil.rmtree(self._work(index), ignore_errors=True)
         self._work(index).mkdir(parents=True)
         (self._work(index) / BUNDLE).symlink_to(self._config.bundle)
-        words = [word.replace("{work}", str(self._work(index))).replace("{tracker}", self._tracker) for word in self._config.command]
+        work = str(self._work(index)).replace(",", ",,")
+        words = [word.replace("{work}", work).replace("{tracker}", self._tracker) for word in self._config.command]
         process = subprocess.Popen(
             words,
             cwd=self._work(index),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tvmmobile.devices.board.parts import fastest
-from tvmmobile.devices.board.probe import number_in, read_files, temperature_files, temperature_in
+from tvmmobile.devices.board.probe import number_in, read_files, temperature_files, temperatures_in
 from tvmmobile.devices.board.registered import LinuxCore, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
@@ -47,8 +47,14 @@ class Health:
     boot: str = ""
 
 
-def read_health(remote: Remote, board: RegisteredBoard) -> Health:
-    """Read the board's current state."""
+def read_temperatures(remote: Remote, board: RegisteredBoard) -> dict[str, float]:
+    """Read all sensors, in °C, by the names of their thermal zones."""
+    root = board.root.rstrip("/")
+    return temperatures_in(read_files(remote, temperature_files(root)), root)
+
+
+def read_health(remote: Remote, board: RegisteredBoard, constant: Mapping[str, float] | None = None) -> Health:
+    """Read the board's current state; `constant` has sensors that count only while they say something else, as `read_temperatures`."""
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
@@ -57,8 +63,9 @@ def read_health(remote: Remote, board: RegisteredBoard) -> Health:
     governor, load, boot = f"{cpu}/cpu0/cpufreq/scaling_governor", f"{root}/proc/loadavg", f"{root}/proc/sys/kernel/random/boot_id"
     files = read_files(remote, [*clocks, *caps, *temperature_files(root), governor, load, boot])
     first = files[load].split(" ")[0]
+    counting = [reading for zone, reading in temperatures_in(files, root).items() if (constant or {}).get(zone) != reading]
     return Health(
-        temperature_c=temperature_in(files, root),
+        temperature_c=max(counting, default=None),
         clocks_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in clocks),
         caps_hz=tuple((number_in(files[path]) or 0) * 1e3 for path in caps),
         throttled=_throttled(remote, board),

@@ -36,7 +36,7 @@ class Lease:
 
     Attributes:
         owner: `user@host`.
-        run: tells runs of one owner apart.
+        run: tells runs of one owner apart, and with a number behind a dot the links of a run.
         boot: the board's boot that `until_s` refers to.
         until_s: seconds since that boot.
     """
@@ -59,15 +59,18 @@ class BoardLease:
         path: the lease's file on the board, the same for all its users.
         root: the tree whose `proc` tells the board's uptime.
         owner, run: see `Lease`.
+        link: number of the link among those of its run: two of them may lead to the same board.
     """
 
-    def __init__(self, path: str, root: str, owner: str, run: str) -> None:
-        self.path, self.root, self.owner, self.run = path, root.rstrip("/"), owner, run
+    def __init__(self, path: str, root: str, owner: str, run: str, link: int = 0) -> None:
+        self.path, self.root, self.owner, self.run = path, root.rstrip("/"), owner, f"{run}.{link}"
 
     def take(self, remote: Remote) -> None:
         """Take or renew it; raise `BoardBusy` if somebody else has the board, and `DeviceUnavailable` if it cannot be written there."""
         held, boot, uptime_s = self._state(remote)
         if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
+            if held.run.startswith(self.run.partition(".")[0] + "."):
+                raise BoardBusy("it is the same board as another one of its device")
             raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")
         mine = Lease(self.owner, self.run, boot, uptime_s + LEASE_S)
         exists = remote.run(["sh", "-c", _CREATE, "sh", self.path], stdin=mine.to_bytes()).status != 0

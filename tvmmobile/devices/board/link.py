@@ -37,6 +37,8 @@ _NOT_REGISTERED = {
     "adb": "Run: adb reconnect",
     "local": "End what keeps this machine busy; then run the same command again.",
 }
+#: Links of a run take leases one after another, for two may lead to the same board; one that hangs holds up the others only for a moment.
+_TAKING = threading.Lock()
 #: The process id is the agent's, by `exec`; the agent itself reads the secret, which comes over standard input.
 _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
@@ -140,8 +142,13 @@ class BoardLink:
 
     def _use(self, remote: Remote) -> None:
         """Take the board, run its agent until this link is stopped, and release the board."""
-        lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run)
-        lease.take(remote)
+        lease = BoardLease(lease_path(self.board), self.board.root, self.plan.owner, self.plan.run, self.gate.port)
+        alone = _TAKING.acquire(timeout=STOP_S)
+        try:
+            lease.take(remote)
+        finally:
+            if alone:
+                _TAKING.release()
         try:
             folder = install_agent(remote, self.board.directory, self.plan.bundle)
             check_runs(remote, folder, self.board.runner)

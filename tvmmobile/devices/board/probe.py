@@ -88,7 +88,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         l1d_bytes=l1d,
         l2_bytes=l2,
         governor=files[names["governor"]],
-        temperature_c=temperature_in(files, prefix),
+        temperature_c=max(temperatures_in(files, prefix).values(), default=None),
         api_level=number_in(android.get("api", "")),
         emulator="" if emulated else emulator_described(*(files[path] for path in describing)),
         numbers=() if numbers == tuple(range(len(numbers))) else numbers,
@@ -183,22 +183,17 @@ def parse_memory(meminfo: str) -> int:
 
 
 def temperature_files(prefix: str) -> list[str]:
-    """Return the files from which `temperature_in` reads: type and reading of each thermal zone below `prefix`."""
+    """Return the files from which `temperatures_in` reads: type and reading of each thermal zone below `prefix`."""
     return [f"{prefix}/sys/class/thermal/thermal_zone{index}/{name}" for index in range(_MOST_ZONES) for name in ("type", "temp")]
 
 
-def temperature_in(files: Mapping[str, str], prefix: str) -> float | None:
-    """Return the hottest sensor's temperature in °C; `None` without a plausible one."""
+def temperatures_in(files: Mapping[str, str], prefix: str) -> dict[str, float]:
+    """Return the sensors' plausible temperatures in °C, by the names of their zones."""
     paths = temperature_files(prefix)
     zones = zip(paths[::2], paths[1::2], strict=True)
-    return hottest([files[reading] for kind, reading in zones if files[kind] not in _CONSTANT_SENSORS])
-
-
-def hottest(millidegrees: Sequence[str]) -> float | None:
-    """Return the highest of sensors' readings, in °C; `None` without a plausible one."""
-    readings = [int(text) / 1000 for text in millidegrees if re.fullmatch(r"-?[0-9]{1,9}", text)]
-    plausible = [reading for reading in readings if 0 < reading < 150]
-    return max(plausible, default=None)
+    told = {path.split("/")[-2]: files[path] for kind, path in zones if files[kind] not in _CONSTANT_SENSORS}
+    readings = {zone: int(text) / 1000 for zone, text in told.items() if re.fullmatch(r"-?[0-9]{1,9}", text)}
+    return {zone: reading for zone, reading in readings.items() if 0 < reading < 150}
 
 
 def _pretty_name(os_release: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from tvmmobile.devices.board.connect import connect, described
-from tvmmobile.devices.board.health import CLOCK_SHARE, WARM_C, Health, capped, read_health
+from tvmmobile.devices.board.health import CLOCK_SHARE, WARM_C, Health, capped, read_health, read_temperatures
 from tvmmobile.devices.board.link import PAUSE_S, RECONNECT_S
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import LinkLost, Remote
@@ -18,6 +19,8 @@ from tvmmobile.system.errors import DeviceUnavailable
 COOL_S, COOL_POLL_S = 300.0, 5.0
 #: A board that did not become cooler by so many degrees in this time stays warm, or has a sensor that always says the same.
 COOLING_C, COOLING_S = 1.0, 60.0
+#: A sensor that says the same all that time counts for nothing if it is warmer than all others by so many degrees.
+_APART_C = 20.0
 #: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
 CAP_S = 30.0
 #: State of a board that does not answer while others do.
@@ -39,6 +42,8 @@ class BoardWatch:
         #: Boards that have answered and are waited for, and when those left out are asked again.
         self._present: set[int] = set()
         self._asked_again: dict[int, float] = {}
+        #: By board, the readings of sensors that always say the same, by the names of their zones.
+        self._constant: list[dict[str, float]] = [{} for _ in boards]
 
     def read(self) -> tuple[Health, ...]:
         """Return the boards' state, in their order, empty for those left out; raise `DeviceUnavailable` if all are away, and stay so."""
@@ -68,16 +73,37 @@ class BoardWatch:
         """
         deadline, patience, cooling_until = (time.monotonic() + seconds for seconds in (limit_s, CAP_S, COOLING_S))
         coolest = [math.inf] * len(self._boards)
+        readings: list[list[dict[str, float]]] = [[] for _ in self._boards]
         while True:
             now = self.read()
             for index, temperature in enumerate(health.temperature_c or 0.0 for health in now):
                 if temperature <= coolest[index] - COOLING_C:
                     coolest[index], cooling_until = temperature, time.monotonic() + COOLING_S
+            hot = [index for index, health in enumerate(now) if (health.temperature_c or 0.0) > WARM_C and index in self._remotes]
+            for index in hot:
+                with contextlib.suppress(LinkLost, DeviceUnavailable):
+                    told = read_temperatures(self._remotes[index], self._boards[index])
+                    readings[index].append({zone: one for zone, one in told.items() if self._constant[index].get(zone) != one})
             warm = time.monotonic() < cooling_until and any((health.temperature_c or 0.0) > WARM_C for health in now)
+            if hot and time.monotonic() >= cooling_until and any(self._found_constant(index, readings[index]) for index in hot):
+                continue
             held = time.monotonic() < patience and any(capped(health, board) for health, board in zip(now, self._boards, strict=True))
             if not (warm or held or any(health.throttled for health in now)) or time.monotonic() >= deadline:
                 return now
             time.sleep(poll_s)
+
+    def _found_constant(self, index: int, readings: Sequence[dict[str, float]]) -> bool:
+        """Return whether a board has a sensor that said the same all the time and nothing like the others; it is left out from now on."""
+        found = {}
+        for zone, reading in (readings[-1] if len(readings) > 1 else {}).items():
+            others = max((one for each in readings for other, one in each.items() if other != zone), default=0.0)
+            if reading > max(WARM_C, others + _APART_C) and all(each.get(zone) == reading for each in readings):
+                found[zone] = reading
+        for zone, reading in found.items():
+            place = described(self._boards[index].address)
+            print(f"tvmmobile: {zone} of {place} always says {reading:g} °C, unlike its other sensors; it does not count.", file=sys.stderr)
+        self._constant[index] |= found
+        return bool(found)
 
     def spoiled(self, before: Sequence[Health], after: Sequence[Health]) -> str:
         """Return why measurements between two states do not count; "" if they do."""
@@ -108,7 +134,7 @@ class BoardWatch:
         try:
             if index not in self._remotes:
                 self._remotes[index] = connect(self._boards[index].address)
-            state = read_health(self._remotes[index], self._boards[index])
+            state = read_health(self._remotes[index], self._boards[index], self._constant[index])
         except (LinkLost, DeviceUnavailable) as error:
             if remote := self._remotes.pop(index, None):
                 remote.close()
