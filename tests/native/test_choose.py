@@ -20,7 +20,7 @@ from tvmmobile.native.sets import CompiledSet, LoweredSet, Suitability, need_lin
 HALF, DOT, I8MM, BF16 = instructions._HALF, instructions._DOT, instructions._I8MM, instructions._BF16
 #: Devices, and what their kernels need: those of an int8 library.
 NEEDS: dict[str, tuple[Feature, ...]] = {"pi3bplus": (), "pi4": (), "pi5": (DOT,), "cobalt100": (DOT, I8MM), "d9300-x4": (HALF, DOT, I8MM)}
-BY_CORE, BY_KIN, BY_FEATURES = range(1, 4)
+BY_OPTION, BY_CORE, BY_KIN, BY_FEATURES = range(4)
 Question = tuple[int, frozenset[Feature]]
 A53, A55, A57, A72, A75, A76, A510, N2, X925, UNKNOWN = (
     0x41D03,
@@ -39,7 +39,7 @@ A53, A55, A57, A72, A75, A76, A510, N2, X925, UNKNOWN = (
 class Chooser:
     """`choose.h`, compiled for this machine with the sets of some devices."""
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], *options: str) -> None:
         self.needs = [NEEDS[name] for name in names]
         profiles = [find_device(f"{name}-virtual").profile for name in names]
         self.suited: Suitability = suitability(profiles)
@@ -52,15 +52,15 @@ class Chooser:
         (folder / "choose_tables.h").write_text("\n".join([*lines, *set_lines(sets, self.suited), ""]), encoding="utf-8")
         folders = f"-I{folder}", f"-I{REPOSITORY}/tvmmobile/native"
         self._program = folder / "choose"
-        subprocess.run(["gcc", "-std=c11", *folders, Path(__file__).with_name("choose.c"), "-o", self._program], check=True)
+        subprocess.run(["gcc", "-std=c11", *options, *folders, Path(__file__).with_name("choose.c"), "-o", self._program], check=True)
 
-    def answers(self, questions: Sequence[Question]) -> list[tuple[int, int] | None]:
-        """The sets' places and the reasons, for cores and what their CPUs have."""
+    def answers(self, questions: Sequence[Question], *words: str) -> list[tuple[int, int] | None]:
+        """The sets' places and the reasons, for cores and what their CPUs have; first for the set that the words name."""
         lines = []
         for core, has in questions:
             words = (sum(1 << feature.bit for feature in has if feature.word == word) for word in (0, 1))
             lines.append(f"{core:x} " + " ".join(f"{word:x}" for word in words))
-        done = subprocess.run([self._program], input="\n".join(lines), capture_output=True, text=True, check=True)
+        done = subprocess.run([self._program, *words], input="\n".join(lines), capture_output=True, text=True, check=True)
         return [None if line == "none" else tuple(map(int, line.split())) for line in done.stdout.splitlines()]  # type: ignore[misc]
 
 
@@ -128,3 +128,11 @@ def test_no_cpu_takes_instructions_that_it_lacks(chooser: Chooser, tmp_path: Pat
                 row = next((row for row in one.suited.cores if row.core == core), None)
                 assert answer[0] in fitting
                 assert row is None or answer[0] == next(place for place in row.order if place in fitting)
+
+
+def test_a_named_set_is_refused_where_a_system_reports_less(chooser: Chooser, tmp_path: Path) -> None:
+    """Where no system does, whoever names a set knows the CPU; unasked, only the sets that need nothing are taken."""
+    alone = Chooser(tmp_path, list(NEEDS), "-U__linux__")
+    for one, with_dot in ((chooser, None), (alone, (2, BY_OPTION))):
+        answers = [one.answers([], name)[0] for name in ("0", "2", "3")]
+        assert answers == [(1, BY_FEATURES), (1, BY_OPTION), with_dot]

@@ -204,6 +204,17 @@ def test_no_thread_is_pinned_to_a_small_core_by_its_number(
 
 
 @pytest.mark.virtual
+@pytest.mark.parametrize("flags", [BIG_CORES, BIG_CORES | FASTEST])
+def test_of_equal_cpus_those_that_the_program_was_given_are_taken(flags: int, counting: Path, tmp_path: Path) -> None:
+    """Two programs that `taskset` keeps apart must not meet on the first CPU."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2 or cpus[-1] > 63:
+        pytest.skip("needs two CPUs")
+    shown = dict.fromkeys(range(64), 0) | dict.fromkeys(cpus, 1024)
+    assert counted(counting, tmp_path, shown, (1, flags, 0, 1), cpus[-1:]) == f"1 {1 << cpus[-1]:x}\n"
+
+
+@pytest.mark.virtual
 def test_nothing_is_pinned_where_no_capacity_is_shown(counting: Path, tmp_path: Path) -> None:
     shown = dict.fromkeys(range(64), 0)
     assert counted(counting, tmp_path, shown, (2, BIG_CORES, 0, 2), sorted(os.sched_getaffinity(0))) == "2 0\n"

@@ -1,22 +1,24 @@
 """Compares outputs whose rows are ordered by score, such as a detector's best boxes, where rounding may swap near ties.
 
 Half precision moves scores by more than neighbours differ, so that a right network returns the same boxes in another order, and
-others at the end.
+others at the end. Wheels contain this module, for Python from 3.9 and NumPy from 1.19 on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Values = npt.NDArray[Any]
 
 #: Rows that are worth the name, and as many as are compared with all others.
 LEAST, _MOST = 8, 4096
-
-Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,16 @@ def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
     return None
 
 
+def error_in_any_order(errors: Sequence[float], outputs: Sequence[Values], expected: Sequence[Values]) -> float:
+    """Return the largest error of outputs, given each one's place by place, or a smaller one of their rows, see `rows_error`."""
+    largest = max(errors, default=0.0)
+    ranking = ranking_of(expected) if largest > 0 else None
+    if ranking is None:
+        return largest
+    others = [error for number, error in enumerate(errors) if number not in ranking.members]
+    return min(largest, max([rows_error(outputs, expected, ranking), *others]))
+
+
 def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: Ranking) -> float:
     """Return the largest error of rows in any order: from each row to the most similar expected one, and the other way round.
 
@@ -74,15 +86,14 @@ def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: R
     scale = np.abs(wanted).max((0, 1))
     scale = np.where(scale > 0, scale, 1.0)
     whole = (wanted == np.rint(wanted)).all((0, 1)) & (scale >= 1)
-    errors = [_list_error(*each, scale, whole) for each in zip(found, wanted, scores, ranking.scores, strict=True)]
-    return max(errors)
+    lists = zip(found, wanted, scores, ranking.scores)  # noqa: B905 - Python 3.9 has no `strict`
+    return max(_list_error(*each, scale, whole) for each in lists)
 
 
 def _rows(outputs: Sequence[Values], shape: tuple[int, ...]) -> Values:
     """Return all numbers of rows, `[lists, rows, numbers]`."""
-    return np.concatenate(
-        [output.reshape(-1, shape[-1], int(np.prod(output.shape[len(shape) :]))) for output in outputs], 2, dtype=np.float64
-    )
+    lists = [output.reshape(-1, shape[-1], int(np.prod(output.shape[len(shape) :]))) for output in outputs]
+    return np.concatenate(lists, 2).astype(np.float64)
 
 
 def _list_error(found: Values, wanted: Values, scores: Values, expected: Values, scale: Values, whole: Values) -> float:

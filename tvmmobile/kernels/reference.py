@@ -18,7 +18,7 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST, IntegerParameters
 from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integer_reference import compute_integers, random_integers
-from tvmmobile.kernels.ranked import ranking_of, rows_error
+from tvmmobile.kernels.ranked import error_in_any_order
 
 
 def make_inputs(task: Task) -> list[Array]:
@@ -108,13 +108,7 @@ def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.ND
     """
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         return float("inf")
-    errors = [_tensor_error(*pair, quantised) for pair in zip(outputs, expected, strict=True)]
-    largest = max(errors, default=0.0)
-    ranking = ranking_of(expected) if largest > 0 else None
-    if ranking is None:
-        return largest
-    others = [error for number, error in enumerate(errors) if number not in ranking.members]
-    return min(largest, max([rows_error(outputs, expected, ranking), *others]))
+    return error_in_any_order([_tensor_error(*pair, quantised) for pair in zip(outputs, expected, strict=True)], outputs, expected)
 
 
 def _tensor_error(actual: npt.NDArray[Any], expected: npt.NDArray[Any], quantised: bool) -> float:

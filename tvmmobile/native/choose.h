@@ -78,13 +78,13 @@ static uint32_t current_core(Features cpu, uint64_t cpus, uint32_t threads) {
 #endif
 
 /* Chooses a set: the one `wanted`, counted from 1, or the CPU's if that is 0. Returns false if the CPU lacks its instructions, unless it is to
- * be `trusted`. */
+ * be `trusted`, or no system says what it has and the options name the set. */
 static bool choose(uint32_t wanted, uint64_t cpus, uint32_t threads, bool trusted, Shown *found) {
   bool asked;
   Features cpu = cpu_features(&asked);
   if (wanted) {
     *found = (Shown){wanted - 1, BY_OPTION, 0};
-    return trusted || fits(kernel_sets[wanted - 1].needs, cpu);
+    return trusted || !asked || fits(kernel_sets[wanted - 1].needs, cpu);
   }
   if (find_set(asked ? current_core(cpu, cpus, threads) : 0, cpu, found)) return true;
   *found = (Shown){by_features[SETS - 1], BY_TRUST, 0};

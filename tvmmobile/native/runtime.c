@@ -447,23 +447,10 @@ static void find_speeds(Instance *self) {
 static void find_speeds(Instance *self) { (void)self; }
 #endif
 
-/* The `count` CPUs among `cpus` of the largest capacity; 0 where the system does not say which those are. */
-static uint64_t big_cores(uint32_t count, uint64_t cpus) {
-  uint64_t found = 0;
-#if defined(__linux__)
-  uint32_t capacities[MOST_CPUS];
-  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) capacities[cpu] = cpus >> cpu & 1 ? number_of(cpu, CAPACITY) : 0;
-  for (; count; --count) {
-    uint32_t best = 0;
-    for (uint32_t cpu = 1; cpu < MOST_CPUS; ++cpu)
-      if (capacities[cpu] > capacities[best]) best = cpu;
-    if (!capacities[best]) break;
-    found |= UINT64_C(1) << best;
-    capacities[best] = 0;
-  }
-#endif
-  (void)count, (void)cpus;
-  return found;
+static uint32_t count_of(uint64_t cpus) {
+  uint32_t count = 0;
+  for (; cpus; cpus &= cpus - 1) ++count;
+  return count;
 }
 
 #if defined(__linux__)
@@ -473,6 +460,32 @@ static void allowed_cpus(uint64_t allowed[MOST_ALLOWED]) {
   system_call(SYS_sched_getaffinity, 0L, MOST_ALLOWED * (long)sizeof *allowed, (long)allowed, 0L);
 }
 #endif
+
+/* The `count` CPUs among `cpus` of the largest capacity; 0 where the system does not say which those are. Of equal ones, those that the thread
+ * may run on come first, if they are enough: a thread that is pinned to another leaves the CPUs that its program was given. */
+static uint64_t big_cores(uint32_t count, uint64_t cpus) {
+  uint64_t found = 0;
+#if defined(__linux__)
+  uint64_t allowed[MOST_ALLOWED];
+  uint32_t ranks[MOST_CPUS];
+  allowed_cpus(allowed);
+  uint64_t first = count_of(allowed[0]) < count ? 0 : allowed[0];
+  for (uint32_t cpu = 0; cpu < MOST_CPUS; ++cpu) {
+    uint32_t capacity = cpus >> cpu & 1 ? number_of(cpu, CAPACITY) : 0;
+    ranks[cpu] = capacity ? 2 * capacity + (first >> cpu & 1) : 0;
+  }
+  for (; count; --count) {
+    uint32_t best = 0;
+    for (uint32_t cpu = 1; cpu < MOST_CPUS; ++cpu)
+      if (ranks[cpu] > ranks[best]) best = cpu;
+    if (!ranks[best]) break;
+    found |= UINT64_C(1) << best;
+    ranks[best] = 0;
+  }
+#endif
+  (void)count, (void)cpus;
+  return found;
+}
 
 /* Among how many CPUs work may be shared evenly: of those that the thread may run on, the ones with more than half of the largest's capacity.
  * Where the system shows no capacities, all of them; 1 where it does not even show those. */
@@ -490,12 +503,6 @@ static uint32_t suitable_cpus(void) {
     count += allowed[cpu / MOST_CPUS] >> cpu % MOST_CPUS & 1 && (!largest || cpu >= MOST_CPUS || 2 * capacities[cpu] > largest);
 #endif
   return count ? count : 1;
-}
-
-static uint32_t count_of(uint64_t cpus) {
-  uint32_t count = 0;
-  for (; cpus; cpus &= cpus - 1) ++count;
-  return count;
 }
 
 static uint32_t less(uint32_t one, uint32_t other) { return one < other ? one : other; }

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tvmmobile.kernels import ranked
 from tvmmobile.packaging import python
 from tvmmobile.packaging.archives import entry_of, title_of
 from tvmmobile.running.library import Library
@@ -19,7 +20,7 @@ from tvmmobile.system.files import write_bytes
 
 #: C libraries need nothing of the system's, so that the oldest glibc for AArch64 will do, and musl.
 _TAGS = ("manylinux_2_17_aarch64", "manylinux2014_aarch64", "musllinux_1_1_aarch64")
-_MODULES = Path(python.__file__).parent
+_MODULES = (*(Path(python.__file__).with_name(f"{name}.py") for name in ("network", "check")), Path(ranked.__file__))
 #: Of a module; pip installs no package whose name ends with an underscore.
 _NAME = re.compile(r"[a-z]([a-z0-9_]{0,98}[a-z0-9])?")
 #: The usual forms of PEP 440.
@@ -118,7 +119,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
         f"{name}/__init__.py": _INIT.format(**about).encode(),
         f"{name}/__main__.py": _MAIN.format(tolerance=library.tolerance, quantised=facts.quantised).encode(),
         f"{name}/py.typed": b"",
-        **{f"{name}/{module}.py": (_MODULES / f"{module}.py").read_bytes() for module in ("network", "check")},
+        **{f"{name}/{path.name}": path.read_text(encoding="utf-8").replace(ranked.__name__, ".ranked").encode() for path in _MODULES},
         f"{name}/library.so": library.path.read_bytes(),
         f"{name}/library.json": library.manifest_path.read_bytes(),
         f"{name}/library.reference.npz": library.reference_path.read_bytes(),
