@@ -39,12 +39,12 @@ class WeightScales:
         """
         if not (np.isfinite(scale) & (scale >= 0)).all():
             raise UserError("the network has weights with a scale that is negative or not finite.", "Quantise it again.")
-        if scale.size > 1 and [extent for extent in scale.shape if extent > 1] != [integers.shape[axis]]:
+        shape = [scale.size if place == axis % integers.ndim else 1 for place in range(integers.ndim)]
+        if scale.size > 1 and (scale.size != integers.shape[axis] or list(scale.shape) not in ([scale.size], shape[-scale.ndim :])):
             raise UserError(
                 f"the network has weights {list(integers.shape)} with scales {list(scale.shape)}, not one for each place of an axis.",
                 "Quantise it with a scale for each tensor or each output channel.",
             )
-        shape = [scale.size if place == axis % integers.ndim else 1 for place in range(integers.ndim)]
         scales, zeros = (array.reshape(shape if array.size > 1 else ()) for array in (scale.astype(np.float64), zero.astype(np.int64)))
         real: Array = np.asarray((integers.astype(np.int64) - zeros) * scales).astype(np.float32)
         self.parameters += real.size

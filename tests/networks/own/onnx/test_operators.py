@@ -176,6 +176,35 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         ],
         {"n": ints(2, 2, 6, 7)},
     ),
+    **{
+        f"{operator} of booleans": (20, 1, [node("Greater", "c k", "d"), node(operator, "d a", "e"), node("Cast", "e", **_TO_FLOAT)], given)
+        for operator, given in (("ReduceMax", {"k": floats(7), "a": ints(1)}), ("ReduceMin", {"k": floats(7) - 2, "a": ints(-1)}))
+    },
+    "a sum of powers of nothing": (
+        *(13, 1),
+        [node("Log", "c", "d"), node("IsNaN", "d", "e"), node("Where", "e k d", "f"), node("ReduceLogSumExp", "f", axes=[1], keepdims=0)],
+        {"k": np.float32(-np.inf)},
+    ),
+    "parts of one size and a smaller one": (
+        *(13, 1),
+        [node("SplitToSequence", "c n", "d", axis=2), node("SequenceAt", "d p"), node("ConcatFromSequence", "d", "z", axis=2)],
+        {"n": np.int64(4), "p": np.int64(-1)},
+    ),
+    "a sequence that is empty at first": (
+        *(13, 1),
+        [
+            helper.make_node("SequenceEmpty", [], ["d"]),
+            *(node("SequenceInsert", "d c", "e"), node("SequenceInsert", "e k", "f"), node("ConcatFromSequence", "f", "g", axis=1)),
+            *(node("SequenceConstruct", "i j", "s"), node("ConcatFromSequence", "s", "t", axis=0), node("Reshape", "g t", "r")),
+            node("Reshape", "r u"),
+        ],
+        {"k": floats(1, 2, 6, 7), "i": ints(6), "j": ints(-1), "u": ints(1, 6, 6, 7)},
+    ),
+    "places of constants, without the first of each": (
+        *(13, 1),
+        [helper.make_node("Unique", ["k"], ["u", "", "d"]), node("Gather", "c d", axis=1)],
+        {"k": np.array([3, 1, 3, 2], np.float32)},
+    ),
     "a transposed convolution to a shape": (
         *(13, 1),
         [node("ConvTranspose", "c k", output_shape=[13, 13], strides=[2, 2])],

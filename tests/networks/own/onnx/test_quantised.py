@@ -236,8 +236,12 @@ def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any 
             quantised_convolution(ws=np.full((4, 2), 0.01, np.float32)),
             r"weights \[8, 8, 1, 1\] with scales \[4, 2\]",
         ),
+        (
+            quantised_convolution(ws=np.full((1, 8, 1, 1), 0.01, np.float32)),
+            r"weights \[8, 8, 1, 1\] with scales \[1, 8, 1, 1\]",
+        ),
     ],
-    ids=["no scale", "operator", "NaN", "blocks"],
+    ids=["no scale", "operator", "NaN", "blocks", "blocks of a whole axis"],
 )
 def test_a_quantised_network_that_will_not_do(tmp_path: Path, graph: Graph, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint) as caught:

@@ -34,7 +34,7 @@ def settle(into: Translation, operator: LiteRtOperator, begin: int, opset: int) 
     shapes = {name: shape for name, value in found.items() if (shape := static_shape(value)) is not None}
     values: ChainMap[str, Array] = ChainMap({}, into.constants)
     for node in nodes:
-        values.update(zip(node.output, values_of(model, node, values, shapes) or (), strict=False))
+        values.update(values_of(model, node, values, shapes) or {})
     for number in operator.outputs:
         tensor, (name, front) = into.tensor(number), into.names.get(number, ("", False))
         value, known = values.get(name), static_shape(into.described[name]) if name in into.described else None

@@ -42,6 +42,8 @@ _ENLARGING: dict[str, Callable[..., float]] = {
     "Tile": lambda data, repeats: data.size * math.prod(map(int, repeats)),
     "Upsample": lambda *_: math.inf,
 }
+#: Operators that return a sequence of tensors, which no initializer holds.
+_SEQUENCES = {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence"}
 #: Norms whose results have their input's type and shape, which ONNX does not infer.
 _UNTYPED = {"GroupNormalization", "MeanVarianceNormalization"}
 
@@ -71,7 +73,7 @@ def fold_constants(model: Any) -> Any:
         changed = [node.SerializeToString() for node in nodes] != [node.SerializeToString() for node in folded.graph.node]
         del folded.graph.node[:]
         folded.graph.node.extend(nodes)
-        names = {tensor.name for tensor in folded.graph.initializer}
+        names = {tensor.name for tensor in folded.graph.initializer} | {name for node in nodes for name in node.output}
         _add(folded.graph, {name: value for name, value in values.items() if name not in names})
     return folded
 
@@ -166,14 +168,16 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
         if (nodes := flow.straightened(node, values, shapes)) is not None:
             waiting.extendleft(reversed(nodes))
         elif outputs.isdisjoint(node.output) and (found := values_of(model, node, values, shapes)) is not None:
-            values.update(zip(node.output, found, strict=False))
+            values.update(found)
+            if node.op_type in _SEQUENCES:  # what reads one tensor of it is known; what adds a computed one needs the node
+                left.append(node)
         else:
             left.append(node)
     return left
 
 
-def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> list[Array] | None:
-    """Return the node's results if they are known; `None` otherwise."""
+def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mapping[str, list[int]]) -> dict[str, Array] | None:
+    """Return the node's results by name if they are known; `None` otherwise."""
     if node.domain not in STANDARD or node.op_type in RANDOM or any(one.HasField("g") for one in node.attribute):
         return None
     if node.op_type in ("Shape", "Size") and node.input[0] in shapes:
@@ -192,5 +196,7 @@ def values_of(model: Any, node: Any, values: Mapping[str, Array], shapes: Mappin
         found = reference_evaluator(model_of_one(node, inputs, model.opset_import)).run(None, feeds)
     except Exception:  # an operator that ONNX's evaluator lacks or refuses stays for the importer, which has its own message
         return None
-    arrays = [np.asarray(value) for value in found]
-    return arrays if sum(array.size for array in arrays) <= _MOST_ELEMENTS else None
+    if any(isinstance(value, list) and len({np.shape(one) for one in value}) != 1 for value in found):
+        return None  # an empty or uneven sequence of tensors
+    results = {name: np.asarray(value) for name, value in zip(filter(None, node.output), found, strict=True)}
+    return results if sum(array.size for array in results.values()) <= _MOST_ELEMENTS else None

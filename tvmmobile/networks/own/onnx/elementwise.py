@@ -138,3 +138,36 @@ def over_no_axis(step: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset
     axes = inputs[1] if len(inputs) > 1 else None
     some = attrs.get("axes") if axes is None else shape_of(axes) != [0]
     return getattr(relax.op, step)(inputs[0]) if attrs.get("noop_with_empty_axes", 0) and not some else None
+
+
+def log_sum_exp(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `ReduceLogSumExp`; TVM's converter subtracts infinities from each other, which is NaN."""
+    data, op, axes, kept = inputs[0], relax.op, _axes(inputs, attrs), bool(attrs.get("keepdims", 1))
+    if axes == []:
+        return data
+    most = op.max(data, axes, keepdims=True)
+    most = op.where(op.isfinite(most), most, relax.const(0.0, "float32"))
+    found = op.add(op.log(op.sum(op.exp(op.subtract(data, most)), axes, keepdims=True)), most)
+    return found if kept else op.squeeze(found, axes)
+
+
+def extreme(step: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `ReduceMax` or `ReduceMin` of booleans, of which TVM knows no greatest or least."""
+    if str(inputs[0].ty.dtype) != "bool":
+        return None
+    axes = _axes(inputs, attrs)
+    found = getattr(relax.op, step)(relax.op.astype(inputs[0], "uint8"), axes, bool(attrs.get("keepdims", 1)))
+    return inputs[0] if axes == [] else relax.op.astype(found, "bool")
+
+
+def _axes(inputs: Sequence[Any], attrs: dict[str, Any]) -> list[int] | None:
+    """Return the axes of a reduction: `None` for all, none for `noop_with_empty_axes`.
+
+    Raises:
+        ValueError: they are computed.
+    """
+    given = inputs[1] if len(inputs) > 1 else None
+    axes = attrs.get("axes", ()) if given is None else numbers_of(given)
+    if axes is None:
+        raise ValueError("a reduction along computed axes is not supported")
+    return list(map(int, axes)) or ([] if attrs.get("noop_with_empty_axes", 0) else None)

@@ -206,6 +206,20 @@ def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     return relax.op.strided_slice(inputs[0], list(attrs.get("axes", range(len(starts)))), starts, ends)
 
 
+def _split_to_sequence(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert `SplitToSequence`, whose last part may be smaller, to a tuple; TVM's converter makes all parts equal."""
+    data, sizes = inputs[0], numbers_of(inputs[1]) if len(inputs) > 1 else np.array(1)
+    if sizes is None:
+        return None
+    op, emit, axis = relax.op, relax.BlockBuilder.current().emit, int(attrs.get("axis", 0))
+    places = np.cumsum(sizes)[:-1].tolist() if sizes.ndim else list(range(int(sizes), shape_of(data)[axis], int(sizes)))
+    parts = [data]
+    if places:
+        found = emit(op.split(data, places, axis))
+        parts = [emit(relax.TupleGetItem(found, place)) for place in range(len(places) + 1)]
+    return relax.Tuple(parts if len(inputs) > 1 or attrs.get("keepdims", 1) else [emit(op.squeeze(part, [axis])) for part in parts])
+
+
 #: By operator.
 CONVERTERS: dict[str, Converter] = {
     "Attention": attention.attention,
@@ -241,6 +255,9 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceL1": partial(elementwise.over_no_axis, "abs"),
     "ReduceL2": partial(elementwise.over_no_axis, "abs"),
     "ReduceLogSum": partial(elementwise.over_no_axis, "log"),
+    "ReduceLogSumExp": elementwise.log_sum_exp,
+    "ReduceMax": partial(elementwise.extreme, "max"),
+    "ReduceMin": partial(elementwise.extreme, "min"),
     "ReduceSumSquare": fourier.power_spectrum,
     "Resize": resize.resize,
     "RoiAlign": detection.roi_align,
@@ -254,6 +271,7 @@ CONVERTERS: dict[str, Converter] = {
     "STFT": fourier.stft,
     # `Split` with one output, which is its input; TVM's converter makes a tuple of it and takes that for the tensor.
     "Split": lambda inputs, attrs, _: inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None,
+    "SplitToSequence": _split_to_sequence,
     "Sum": partial(elementwise.pairwise, "add"),
     "TopK": elementwise.top_k,
     "Upsample": resize.upsample,

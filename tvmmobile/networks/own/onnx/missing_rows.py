@@ -103,10 +103,11 @@ class _ExtentBounding(VaryingNodes):
         counts, values, shapes = self.with_one_less(node.input)
         if len(counts) > 1:
             return False
-        for name, value in zip(node.output, found, strict=False):
+        for name, value in found.items():
             self.know(name, value)
         for count in counts:
-            for name, value, less in zip(node.output, found, values_of(self.model, node, values, shapes) or [], strict=False):
+            for name, less in (values_of(self.model, node, values, shapes) or {}).items():
+                value = found[name]
                 if value.shape != less.shape:
                     self.rows[name] = VaryingRows(differing(value.shape, less.shape)[0], count)
                 if not np.array_equal(value, less):

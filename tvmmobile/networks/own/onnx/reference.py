@@ -41,7 +41,7 @@ class STFT(OpRun):  # type: ignore[misc]
 
     def _run(self, x: Array, step: Array, window: Any = None, length: Any = None, onesided: int = 1) -> Any:
         count = int(length) if window is None else len(window)
-        frames = np.lib.stride_tricks.sliding_window_view(x.reshape(len(x), -1).astype(np.float64), count, 1)[:, :: int(step)]
+        frames = np.lib.stride_tricks.sliding_window_view(x.reshape(len(x), -1).astype(np.float64), count, 1)[:, :: int(step.item())]
         found = (np.fft.rfft if onesided else np.fft.fft)(frames * (1.0 if window is None else window))
         return (np.stack([found.real, found.imag], -1).astype(x.dtype),)
 
