@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_networks import Residual, error_against_torch, prepared, seeded, unit
+from small_networks import Lambda, Residual, error_against_torch, prepared, seeded, unit
 from torch import nn
 
 SHAPE = (1, 3, 6, 5)
@@ -65,3 +65,10 @@ def test_a_factor_and_a_summand_for_all_channels(tmp_path: Path) -> None:
     names = [node.layer.name.partition("_1x")[0] for node in prepared(network, SHAPE).nodes]
     assert names[0].endswith("_relu6_scaled") and not any(name.startswith(("dw", "transpose")) for name in names)
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_factors_of_images_are_none_of_channels(tmp_path: Path, batch: int) -> None:
+    factors = torch.linspace(0.5, 2, 4).reshape(-1, 1, 1, 1)
+    network = seeded(nn.Conv2d(3, 4, 3), Lambda(lambda x: factors * x), Lambda(lambda x: x.sum(0, keepdim=True)))
+    assert error_against_torch(network, (batch, *SHAPE[1:]), tmp_path / "net.so") <= 1e-5

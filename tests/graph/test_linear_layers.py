@@ -181,6 +181,7 @@ def test_of_several_images_at_once(tmp_path: Path) -> None:
         pytest.param(lambda x: (x.transpose(1, 2) * torch.full((30,), 0.5)).transpose(1, 2), id="channels first, by pixel"),
         pytest.param(lambda x: x.reshape(1, 1, 30, 8).transpose(1, 2).flatten(1, 2), id="axes of 1"),
         pytest.param(lambda x: (x * torch.full((8,), 0.5)) + x, id="read before its factors"),
+        pytest.param(lambda x: x * x.transpose(1, 2).reshape(1, 2, 4, 30).mean((2, 3), keepdim=True)[0, :1], id="means of heads"),
     ],
 )
 def test_other_orders_are_kept(tmp_path: Path, between: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from quantised import decibels, flow_from, images_of, run
-from small_networks import Residual, seeded, unit
+from small_networks import Lambda, Residual, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
@@ -73,9 +73,11 @@ def accepts(layer: Layer) -> bool:
     return template_for(Task((layer,), "int8")) is not None
 
 
-def quantised(refused: Refused = lambda layer: False, images: Array | None = None) -> tuple[IntegerNetwork, Network]:
-    """A network in integers, and the same as the planner reads it."""
-    composed = compose(import_torch(network(), SHAPE), composes)
+def quantised(
+    refused: Refused = lambda layer: False, images: Array | None = None, module: nn.Module | None = None
+) -> tuple[IntegerNetwork, Network]:
+    """A network in integers, by default `network`, and the same as the planner reads it."""
+    composed = compose(import_torch(module or network(), SHAPE), composes)
     wide = read_network(*lower_to_kernels(composed))
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
@@ -129,6 +131,16 @@ def test_the_module_computes_what_was_simulated(refused: Refused) -> None:
     assert np.abs(output - found.outputs(image)).max() < 1e-4
     with torch.no_grad():
         assert decibels(output, network()(torch.from_numpy(image)).numpy()) > 20
+
+
+def test_constants_that_integers_are_joined_with() -> None:
+    """Such as coordinates: they are on no grid."""
+    rows = torch.linspace(-9, 9, 12).reshape(1, 1, 12, 1).expand(1, 2, 12, 12)
+    joined = Lambda(lambda image: torch.cat([image, rows], 1))
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), joined, nn.Conv2d(10, 4, 1)).eval()
+    found, read = quantised(module=module)
+    image = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
+    assert len(found.steps) == 3 and np.abs(run(read, image) - found.outputs(image)).max() < 1e-4
 
 
 def test_ends_convert_and_conversions_are_shared() -> None:

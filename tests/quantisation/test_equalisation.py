@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from quantised import decibels, digit_inputs, flow_from, rescaled, trained_flow
-from small_networks import Residual, seeded, unit
+from small_networks import Lambda, Residual, seeded, unit
 from torch import nn
 
 from tvmmobile.quantisation.calibration import channel_ranges
@@ -77,6 +77,14 @@ def test_only_channels_with_one_reader_are_scaled() -> None:
     images = np.random.default_rng(0).normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
     found = equalised(flow, channel_ranges(flow, [images]))
     assert decibels(found.outputs(images), flow.outputs(images)) > 100
+
+
+def test_constants_in_front_of_what_a_layer_writes() -> None:
+    """As a class token in front of those of an image."""
+    token = torch.ones(1, 1, 8)
+    tokens = Lambda(lambda image: torch.cat([token, image.flatten(2).transpose(1, 2)], 1))
+    flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), tokens, nn.Linear(8, 5)).eval(), (1, 3, 8, 8))
+    assert list(pairs_of(flow)) == []
 
 
 def test_a_tensor_that_is_only_added_is_not_scaled() -> None:

@@ -45,7 +45,8 @@ def pairs_of(flow: Flow) -> Iterator[LayerPair]:
         last, readers = step.number, flow.readers.get(step.number, ())
         while len(readers) == 1 and at[readers[0]].layer.passes_factors:
             last, readers = readers[0], flow.readers.get(readers[0], ())
-        if len(readers) == 1 and at[readers[0]].sources[0] == last and at[readers[0]].layer.takes_factors(step.layer.output_shape[-1]):
+        # Other steps may read a constant first.
+        if len(readers) == 1 and at[readers[0]].layer.takes_factors(step.layer.output_shape[-1]) and at[readers[0]].sources[0] == last:
             yield LayerPair(step.number, readers[0])
 
 

@@ -32,7 +32,7 @@ def _rewritten(value: Any) -> Any:
     first = place == 0 and has(value, Trait.COMMUTATIVE)
     if shape == [1]:
         wanted: tuple[int, ...] = ()
-    elif len(shape) in (3, 4) and shape[-2:] == [1, 1] and (first or len(shape) == 3):
+    elif shape[-2:] == [1, 1] and (len(shape) == 3 or (first and len(shape) == 4 and shape[0] == 1)):
         wanted = 1, -1, 1, 1
     else:
         return None

@@ -107,10 +107,11 @@ class _LinearToConvolutions(MainRewriter):
             return self._group_norm(value, shown)
         if shown is None:
             return None
-        if name == "relax.mean" and shown.first and _is_over_pixels(value):
-            return self._shown_by(relax.op.mean(shown.image, [1, 2], keepdims=True))
-        if name in _POOLS and shown.first and value.attrs.layout == "NCHW" and shape_of(shown.image)[-1] == shape_of(value)[1]:
-            return self._pool(value, shown.image)
+        if shown.first and shape_of(value)[1:2] == shape_of(shown.image)[-1:]:
+            if name == "relax.mean" and _is_over_pixels(value):
+                return self._shown_by(relax.op.mean(shown.image, [1, 2], keepdims=True))
+            if name in _POOLS and value.attrs.layout == "NCHW":
+                return self._pool(value, shown.image)
         if not has(value, Trait.UNARY):
             return None
         return self._shown_by(relax.Call(value.op, [shown.image, *map(self.output, value.args[1:])], value.attrs), shown.first)

@@ -150,6 +150,14 @@ def _pads_zeros(value: Any) -> bool:
     return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
 
 
+def moved_variables(value: Any) -> list[Any]:
+    """Return the variables that a move of numbers reads; none if it joins them with constants, which are not on their grid."""
+    import tvm
+
+    joined = getattr(value.args[0], "fields", ())
+    return [] if any(isinstance(part, tvm.ir.GenericConst) for part in joined) else list(variables_of(value))
+
+
 class _RoundingSimplifier(RoundingFinder):
     def __init__(self, main: Any, accepts: Callable[[Layer], bool]) -> None:
         super().__init__(main)
@@ -185,7 +193,7 @@ class _RoundingSimplifier(RoundingFinder):
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
         """Return the old value; if it joins or cuts tensors of one grid, repeat their rounding after it for its readers."""
         rebuilt = self.rebuild(value)
-        parts = list(map(self._moved, variables_of(value))) if operator_of(value) in JOINING_OR_SLICING else []
+        parts = list(map(self._moved, moved_variables(value))) if operator_of(value) in JOINING_OR_SLICING else []
         grids = [part.layer for part in parts if part is not None]
         if not grids or len(grids) < len(parts) or not all(_same_integers(grid, grids[0]) for grid in grids):
             return rebuilt

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer, external_name
-from tvmmobile.graph.expressions import operator_of, shape_of, variables_of, view_of, viewed
+from tvmmobile.graph.expressions import operator_of, shape_of, view_of, viewed
 from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
-from tvmmobile.graph.passes.roundings import JOINING_OR_SLICING, RoundingFinder
+from tvmmobile.graph.passes.roundings import JOINING_OR_SLICING, RoundingFinder, moved_variables
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.graph.taps import RESIZE
 
@@ -117,7 +117,7 @@ class _IntegerConversion(RoundingFinder):
         """
         operator = operator_of(value)
         moves = operator in _MOVES and (operator != RESIZE or value.attrs.method == "nearest_neighbor")
-        parts = list(variables_of(value)) if moves else []
+        parts = moved_variables(value) if moves else []
         grids = {part: self.stored.get(part) or self.unrounded.get(part) for part in parts}
         first = next((self.stored[part] for part in parts if part in self.stored), None)
         if first is None or any(grid is None or not _on_one_grid(grid, first) for grid in grids.values()):

@@ -325,6 +325,31 @@ def test_operators_between_integers_of_different_scales(tmp_path: Path, operator
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 2
 
 
+def test_constants_that_integers_are_joined_with(tmp_path: Path) -> None:
+    """They are not rounded as the integers are, beyond which they may lie."""
+    weights = np.random.default_rng(0).integers(-63, 64, (4, 4, 1, 1)).astype(np.int8)
+    first = quantised_convolution(w=weights, ws=np.full(4, 0.01, np.float32), wz=np.zeros(4, np.int8))
+    for node in first.nodes:
+        for names in (node.input, node.output):
+            names[:] = [name if name == "x" else f"{name}0" for name in names]
+    second = quantised_convolution(js=np.array(0.2, np.float32), ps=np.array(1.0, np.float32))
+    constants = {"k": np.linspace(-20, 20, 256, dtype=np.float32).reshape(1, 4, 8, 8)}
+    second.nodes[0].input[0], second.nodes[3].input[0] = "y0", "jd"
+    for node in second.nodes[4:]:
+        node.input[1] = "ps"
+    joined = [
+        helper.make_node("Concat", ["d", "k"], ["j"], axis=1),
+        helper.make_node("QuantizeLinear", ["j", "js", "z"], ["jq"]),
+        helper.make_node("DequantizeLinear", ["jq", "js", "z"], ["jd"]),
+    ]
+    constants |= second.constants | {f"{name}0": array for name, array in first.constants.items()}
+    graph = Graph([*first.nodes, *second.nodes[:2], *joined, *second.nodes[2:]], constants)
+    path, image = write_model(tmp_path / "net.onnx", graph, (1, 4, 8, 8)), noise(1, (1, 4, 8, 8))
+    ready, expected = in_integers(path), run_onnxruntime(path, image)
+    assert convolutions(ready)[-1] == "int8" and np.ptp(expected) > 20
+    assert steps_off(run(ready.network, image), expected, 1.0).max() < 1.01
+
+
 @pytest.mark.parametrize(("opset", "axis"), [(17, {"axis": -1}), (17, {"axis": 1}), (12, {}), (12, {"axis": 2})])
 def test_softmax_of_integers(tmp_path: Path, opset: int, axis: dict[str, int]) -> None:
     """ONNX Runtime's quantizer adds an attribute that `Softmax` does not have, the version of the file's operators."""
