@@ -11,8 +11,8 @@ from tvmmobile.graph.layers import Array, Conv2d, Layer, Pool
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task
 
-#: Largest share of remaining multiply-adds with which a sparse kernel may be faster. Per multiply-add, a sparse kernel takes 1.5 cycles on a
-#: Cortex-A72 and 0.57 on a Cortex-A76, a dense one 1.03 and 0.5 (14 × 14 pixels, 512 → 512, modelled).
+#: Largest share of remaining multiply-adds with which a sparse kernel may be faster. Per multiply-add, a sparse kernel takes 1.5 cycles on
+#: a Cortex-A72 and 0.57 on a Cortex-A76, a dense one 1.03 and 0.5 (14 × 14 pixels, 512 → 512, modelled).
 MOST_LEFT = 0.7
 #: Sizes of groups of adjacent outputs that may have their zeros for the same inputs.
 TOGETHER = (1, 2, 4)
