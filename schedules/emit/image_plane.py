@@ -25,7 +25,7 @@ def add_plane(
     """Add one input channel's products to a tile's sums, in our own instruction order on in-order cores.
 
     Args:
-        lines: for each kernel row of the tile, the input's buffer and the index of the first pixel's first tap.
+        lines: (input buffer, index of the first pixel's first tap) for each kernel row of the tile.
         weights: the buffer, and a function that maps a tap's row and column to the index of its first weight.
     """
     (taps_y, taps_x, width), (buffer, element_of), lanes = tile, weights, kernel.lanes

@@ -186,7 +186,7 @@ def multiply_window(
 
     Args:
         products: (output, input row, input column, tap) of each product.
-        rows: for each input row, its buffer, the index of column 0, and the elements from one column to the next.
+        rows: (buffer, index of column 0, elements from one column to the next) for each input row.
         weights: the buffer, and the index of tap 0.
     """
     ordered = sorted(products, key=lambda product: product[1:3])

@@ -26,7 +26,7 @@ class DenseVector(Template):
     Knobs:
         columns: output channels per register tile.
         unroll: K steps per loop iteration.
-        fixed: for int8 weights: 1 rounds the row to 16 bits and multiplies integers, 0 converts weights to floats.
+        fixed: arithmetic of int8 weights: 1 rounds the row to 16 bits and multiplies integers, 0 converts weights to floats.
     """
 
     name = "dense"

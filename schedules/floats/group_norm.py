@@ -62,7 +62,7 @@ class _Image:
     Attributes:
         vectors: see `ThreePassGroupNorm`.
         buffers: buffers by argument name.
-        means, factors: for each channel, its group's mean and reciprocal standard deviation.
+        means, factors: mean and reciprocal standard deviation of each channel's group.
     """
 
     kernel: Kernel

@@ -171,7 +171,7 @@ def _depthwise_tile(
     """Emit one depthwise tile of one vector of channels.
 
     Args:
-        windows: for each input row, its buffer, the index of the tile's first element, and the elements from one column to the next.
+        windows: (buffer, index of the tile's first element, elements from one column to the next) for each input row.
     """
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     buffer, weights = place.weights

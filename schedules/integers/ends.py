@@ -139,7 +139,7 @@ class IntegerEnds:
         """Store complete sums as results.
 
         Args:
-            pixels: for each pixel, its sums as vectors of four channels, and the index of its first result in the output.
+            pixels: (sums as vectors of four channels, index of the first result in the output) for each pixel.
             channel, count: first channel, and number of channels that exist.
         """
         if self.layer.writes:
@@ -167,7 +167,7 @@ class IntegerEnds:
         """Emit the stores of an int8 vector `stored`.
 
         Args:
-            sums: for each four bytes of the vector, their sums, the index of the pixel in the output, and the number of the pixel's vector.
+            sums: (sums, index of the pixel in the output, number of the pixel's vector) for each four bytes of the vector.
             count: channels that exist.
         """
         first = 0

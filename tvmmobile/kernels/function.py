@@ -44,9 +44,8 @@ def apply_trace(schedule: TraceSchedule, source: Any) -> Any:
     from tvm.s_tir import Schedule as TirSchedule
     from tvm.s_tir.schedule import Trace
 
-    module = tvm.IRModule(
-        {"main": source.with_attr("global_symbol", "main")}
-    )  # a second reference, so that `source` is not changed in place
+    # Holding `module` keeps a reference, without which the schedule would change `source` in place.
+    module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
     state = TirSchedule(module, error_render_level="none")
     Trace.apply_json_to_schedule(json.loads(schedule.trace), state)
     return state.mod["main"]

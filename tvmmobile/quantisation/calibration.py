@@ -33,7 +33,7 @@ class Method:
     """Options of quantisation.
 
     Attributes:
-        ranges: how ranges of activations are chosen, one of `RANGES`.
+        ranges: method of choosing the ranges of activations, one of `RANGES`.
         equalise: true if channels are equalised across layers.
         correct: true if biases are corrected for each channel's mean error.
         per_channel: true if weights have a scale per output channel, as in kernels; false if all channels share the largest scale.

@@ -175,7 +175,7 @@ class _HeldOutcomes:
 
     Attributes:
         outcomes: outcomes held back.
-        reason: what spoiled them; "" if nothing did so far.
+        reason: cause of invalid measurements; "" if there is none so far.
         spoiled: number of consecutive batches that were spoiled.
     """
 
