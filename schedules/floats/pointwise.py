@@ -34,7 +34,7 @@ class Pointwise(Template):
         k_block: K per cache block, 0 for all of it; partial sums are kept in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
         outer: outermost loop: 0 blocks of pixels, 1 blocks of panels; inside are K blocks, then pixel tiles, then panels.
-        joined: place of interleaving in bfloat16: 1 interleaves pixel pairs once per block, in a buffer for all panels; 0 does so in each tile.
+        joined: place of interleaving in bfloat16: 1 interleaves pixel pairs once per block, in a buffer for all panels; 0 in each tile.
         axis: loop that threads share: 0 pixel tiles, 1 panels.
     """
 
