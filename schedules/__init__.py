@@ -1,8 +1,8 @@
 """Hand-written schedule templates. To add one, write a `Template` in its own file and list it in `TEMPLATES` or `INTEGER_TEMPLATES`.
 
-`floats` and `integers` have templates for single layers, `fused` those for several, and `emit` what they are made of.
+`floats` and `integers` hold templates for single layers, `fused` templates for regions of several layers, and `emit` their building blocks.
 
-Templates outside this package are announced with `register`, in every process that uses them (see `workers.Workers`).
+Templates outside this package must be added with `register` in every process that uses them (see `workers.Workers`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TEMPLATES: tuple[Template, ...] = (
     PlaneMean(),
     DigitPointwise(),
 )
-#: Templates for layers of scaled integers, which the others refuse.
+#: Templates for quantised layers, which the float templates reject.
 INTEGER_TEMPLATES: tuple[Template, ...] = (
     PairWindow(),
     PairProduct(),
@@ -90,7 +90,7 @@ INTEGER_TEMPLATES: tuple[Template, ...] = (
     IntegerPool(),
     IntegerGate(),
 )
-#: Templates for opaque layers, whose functions they schedule.
+#: Templates that schedule the TIR functions of opaque layers.
 OPAQUE_TEMPLATES: tuple[Template, ...] = (Stages(),)
 _registered: list[Template] = []
 
@@ -111,25 +111,25 @@ __all__ = [
 
 
 def register(template: Template) -> None:
-    """Add your own template to this process; it takes precedence over the existing ones."""
+    """Add a template to this process; it takes precedence over all templates registered before."""
     _registered.insert(0, template)
 
 
 def all_templates() -> Iterator[Template]:
-    """Yield every template, those of this process first."""
+    """Yield every template in order of precedence: registered ones first."""
     yield from (*_registered, *TEMPLATES, *INTEGER_TEMPLATES, *OPAQUE_TEMPLATES)
 
 
 def templates_for(task: Task) -> list[Template]:
-    """Return the templates that take `task`, in the order in which they are tried; none if only the fallback does."""
+    """Return the templates that accept `task`, in order of precedence; an empty list if only the fallback accepts it."""
     return [template for template in all_templates() if template.space(task) is not None]
 
 
 def template_for(task: Task) -> Template | None:
-    """Return the first template that takes `task`, or `None` if only the fallback does."""
+    """Return the first template that accepts `task`, or `None` if only the fallback accepts it."""
     return next((template for template in all_templates() if template.space(task) is not None), None)
 
 
 def template_named(name: str, version: int) -> Template | None:
-    """Return the template a record was made with, or `None` if this version of tvmmobile lacks it."""
-    return next((found for found in all_templates() if (found.name, found.version) == (name, version)), None)
+    """Return the template that a record names, or `None` if this version of tvmmobile lacks it."""
+    return next((template for template in all_templates() if (template.name, template.version) == (name, version)), None)

@@ -1,4 +1,4 @@
-"""Knobs, schedules as frozen values, and the finite spaces they are chosen from."""
+"""Knobs, schedules as frozen values, and the finite spaces of schedules that a search chooses from."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from functools import cached_property
 
 
 def round_up(value: int, step: int) -> int:
-    """Return `value` raised to a multiple of `step`."""
+    """Return `value` rounded up to a multiple of `step`."""
     return -(-value // step) * step
 
 
 def up_to(options: tuple[int, ...], limit: int, each: int = 1) -> tuple[int, ...]:
-    """Return the options, each times `each`, that are not above `limit`, or the smallest one if all are."""
+    """Return the options times `each` that do not exceed `limit`; only the first if all do."""
     return tuple(option * each for option in options if option * each <= limit) or (options[0] * each,)
 
 
 def waste(extent: int, tile: int) -> float:
-    """Return the share of the last tile that is not used: 0 where the tile divides the extent."""
+    """Return the share of the work of all tiles that lies beyond the extent: 0 if the tile divides it."""
     return (round_up(extent, tile) - extent) / round_up(extent, tile)
 
 
-#: One value for every knob of a template.
+#: A value for each knob of a template, by name.
 Knobs = Mapping[str, int]
 
 
 @dataclass(frozen=True, order=True)
 class KnobSchedule:
-    """A schedule as *(template, version, knobs)*: prints, compares, and builds the same kernel everywhere."""
+    """A schedule as *(template, version, knobs)*: a value that can be compared and printed, and builds the same kernel everywhere."""
 
     template: str
     version: int
@@ -46,7 +46,7 @@ class KnobSchedule:
 
 
 def _steps_from(wanted: int | None, choices: tuple[int, ...]) -> dict[int, float]:
-    """Count the steps from each value of a knob to the one nearest to `wanted`, plus a little if that is a different value."""
+    """Map each value of a knob to its distance in steps from the value nearest to `wanted`, plus a little if it is not `wanted` itself."""
     if wanted is None:
         return dict.fromkeys(choices, 0.01)
     target = min(range(len(choices)), key=lambda i: abs(choices[i] - wanted))
@@ -58,13 +58,13 @@ class Space:
     """The schedules of one template for one task.
 
     Attributes:
-        template, version: the template, and its version, whose knobs these are.
-        options: the values each knob may take, in the knob's natural order.
-        fits: says whether a combination can be fast at all, e.g. whether its tile fits the registers. A search leaves out the others;
-            every combination is nevertheless correct.
-        usual: knob values that are good for most tasks, where a search without better knowledge starts.
-        optional: knobs that only some cores' spaces have, and their values: a schedule may lack them, or have them on another core.
-        elsewhere: further values of knobs that only other cores' spaces have.
+        template, version: name and version of the template.
+        options: values of each knob, in the knob's natural order.
+        fits: returns whether a combination may be fast, e.g. whether its tile fits the registers. A search skips the others, although
+            every combination is correct.
+        usual: knob values that are good for most tasks; a search without records starts near them.
+        optional: knobs that only some cores' spaces have, with their values; schedules are valid with and without them.
+        elsewhere: additional values of knobs that only other cores' spaces have.
     """
 
     template: str
@@ -76,14 +76,14 @@ class Space:
     elsewhere: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[KnobSchedule]:
-        """Return every combination that fits; all combinations if none does."""
+        """Yield every combination that fits; all combinations if none does."""
         return iter(self._pruned or list(self.unpruned()))
 
     def __len__(self) -> int:
         return len(self._pruned) or sum(1 for _ in self.unpruned())
 
     def size(self, most: int) -> int:
-        """Return the number of members, counted up to `most`: much faster than counting all if there are thousands."""
+        """Return the number of members, or `most` if there are more; much faster than `len` for thousands of members."""
         fitting = (knobs for knobs in self._combinations() if self.fits(knobs))
         return sum(1 for _ in itertools.islice(fitting, most)) or min(len(self), most)
 
@@ -99,7 +99,7 @@ class Space:
         return [self.schedule(knobs) for knobs in self._combinations() if self.fits(knobs)]
 
     def unpruned(self) -> Iterator[KnobSchedule]:
-        """Return every combination, whether it fits or not."""
+        """Yield every combination, whether it fits or not."""
         return map(self.schedule, self._combinations())
 
     def _combinations(self) -> Iterator[dict[str, int]]:
@@ -113,19 +113,21 @@ class Space:
     @property
     def default(self) -> KnobSchedule:
         """The member closest to the usual knob values."""
-        found = self.nearest(self.schedule(self.usual))
-        assert found is not None, f"the space of {self.template} is empty"
-        return found
+        member = self.nearest(self.schedule(self.usual))
+        assert member is not None, f"the space of {self.template} is empty"
+        return member
 
     def nearest(self, schedule: KnobSchedule) -> KnobSchedule | None:
-        """Return the member closest to a schedule made for another shape: fewest steps along the knobs' options."""
+        """Return the member with the fewest steps along the knobs' options from a schedule for another shape; `None` if its template or
+        version differs.
+        """
         if (schedule.template, schedule.version) != (self.template, self.version):
             return None
         steps = {name: _steps_from(schedule.values.get(name), choices) for name, choices in self.options.items()}
         return min(self, key=lambda member: sum(steps[name][value] for name, value in member.knobs), default=None)
 
     def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
-        """Return the schedule with one knob moved to another value that still fits; itself if no move does."""
+        """Return the schedule with one random knob set to another value that fits; the schedule itself if there is none."""
         names = [name for name, choices in self.options.items() if len(choices) > 1]
         rng.shuffle(names)
         for name in names:

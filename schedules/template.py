@@ -1,4 +1,4 @@
-"""The base class of schedule templates: a space of knobs for the tasks it takes, the kernel for given knobs, and the packed weights."""
+"""The base class of schedule templates: for the tasks that it accepts, a space of knobs, the kernel for given knobs, and packed weights."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 
-#: Every step that `CURVES` has, see `epilogue.Epilogue`: in `handles` it stands for the needs of all of them.
+#: Every step of `CURVES`, see `epilogue.Epilogue`; in `handles` it stands for the needs of all steps.
 EPILOGUE = frozenset({"epilogue"})
-#: Channels in blocks, in input and output.
+#: Blocked channels in input and output.
 BLOCKED = frozenset({"in_layout=blocked", "out_layout=blocked"})
 SHUFFLED = frozenset({"out_layout=shuffled"})
-#: An input composed of slices of other tensors.
+#: An input that is a concatenation of slices of other tensors.
 PIECES = frozenset({"sources", "pieces"})
-#: An added tensor that is a slice of another one.
+#: A residual that is a slice of another tensor.
 ADDED = frozenset({"added"})
 THREADS, LAYERS = frozenset({"threads"}), frozenset({"layers"})
-#: An input or output in another precision than the kernel's, or all that it reads and writes: `Kernel.load` and `Kernel.store` convert.
+#: Inputs and outputs in another precision than the kernel's, which `Kernel.load` and `Kernel.store` convert.
 STORAGE = needs.STORAGE | {"widened"}
 #: Weights in fewer bits, see `graph.small_weights`.
 WEIGHTS = frozenset(f"weights={name}" for name in SMALL_WEIGHTS)
 _Kind = TypeVar("_Kind")
-#: Number of cached spaces: a search reuses those of a kernel and its neighbours, whose members are then counted only once.
+#: Number of cached spaces: a search reuses the spaces of a kernel and of its neighbours, whose members are then enumerated only once.
 SPACES_KEPT = 128
 
 
 def layer_of(task: Task, kind: type[_Kind]) -> _Kind:
-    """Return the only layer of a task, of the kind that the template's space has checked."""
+    """Return the only layer of a task, whose kind the template's `_space` has checked."""
     assert isinstance(task.layer, kind)
     return task.layer
 
 
 def layers_of(task: Task, kind: type[_Kind]) -> tuple[_Kind, ...]:
-    """Return the layers of a task, all of the kind that the template's space has checked."""
+    """Return the layers of a task, whose kind the template's `_space` has checked."""
     layers = tuple(layer for layer in task.region if isinstance(layer, kind))
     assert len(layers) == len(task.region)
     return layers
@@ -58,9 +58,9 @@ def _steps() -> frozenset[str]:
 
 
 def with_inner(space: Space, task: Task) -> Space:
-    """Return the space with the knob `inner`: whether LLVM or tvmmobile orders the instructions of a register tile's loop.
+    """Return the space with the knob `inner`, which selects the instruction order of a register tile's loop: LLVM's or tvmmobile's.
 
-    Its values are those of `inner_order`; without it, LLVM orders. Only cores that issue in order have it.
+    Its values are those of `inner_order`; without it, LLVM chooses the order. Only spaces for in-order cores have it.
     """
     order, optional = inner_order(task.machine, task.lanes), {**space.optional, "inner": (0, 1, 2)}
     if not order:
@@ -70,67 +70,76 @@ def with_inner(space: Space, task: Task) -> Space:
 
 @functools.lru_cache(maxsize=SPACES_KEPT)
 def _space_of(template: Template, task: Task, machine: Machine) -> Space | None:
-    """Return a template's space for `task` on `machine`, which equal tasks may differ in."""
+    """Return a template's space for `task`; `machine` is part of the cache key, because equal tasks may differ in it."""
     space = template._space(task)
-    # Not `if space`: its length is that of the whole space, counted.
+    # Not `if space`, which would count the whole space.
     return space if space is None or not template.multiplies else with_inner(space, task)
 
 
 class Template(ABC):
-    """A hand-written kernel with searched knobs.
+    """A hand-written kernel generator with a space of knobs.
 
-    A kernel takes the region's input, what else its layers read (`Task.side_shapes`), the arrays that `pack` returned, and the output, all
-    as tensors of the task's precision (`Task.storage` for input and output), in this order.
+    A kernel's arguments are the region's input, the other tensors that its layers read (`Task.side_shapes`), the arrays returned by `pack`,
+    and the output, in this order; all are tensors of the task's precision (`Task.storage` for input and output).
 
-    A subclass writes `_space`, `features`, `_emit` and `_pack`, and declares in `handles` which needs (`Task.needs`) they know. A task with
-    any other need never reaches them.
+    A subclass implements `_space`, `features`, `_emit` and `_pack`, and declares in `handles` which needs (`Task.needs`) they handle. Tasks
+    with any other need are rejected before these are called.
     """
 
     name: str
-    #: Trials that suffice, even if more are requested: they come within a percent of the best of the whole space.
+    #: Number of trials after which the best schedule is within a percent of the space's best; a search makes no more. `None` for no limit.
     enough_trials: int | None = None
-    #: Raised whenever `_emit` or `_pack` changes what old knobs mean, so that no record is read with a new meaning.
+    #: Version of the knobs; raise it whenever `_emit` or `_pack` changes the meaning of old knobs, so that old records are not misread.
     version: int
-    #: The needs that the kernels meet; a plain floating-point NHWC layer on one thread has none.
+    #: Needs that the kernels handle; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
-    #: True if the kernels consist of `MatmulTile`s, whose loop the knob `inner` orders (see `with_inner`).
+    #: True if the kernels have loops whose instruction order the knob `inner` selects, see `with_inner`.
     multiplies: bool = False
 
     def space(self, task: Task) -> Space | None:
-        """Return the schedules for `task`, or `None` if the template does not take it."""
+        """Return the schedules for `task`, or `None` if the template rejects it."""
         steps = _steps() if self.handles >= EPILOGUE else frozenset()
         return _space_of(self, task, task.machine) if task.needs <= self.handles | steps else None
 
     def emit(self, task: Task, knobs: Knobs, source: PrimFunc | None = None) -> PrimFunc:
-        """Return the kernel as TIR with the global symbol `task.symbol`; `ValueError` for another's task or knobs. An opaque layer's
-        `source` is its unscheduled function.
+        """Return the kernel as a TIR function with the global symbol `task.symbol`.
+
+        Args:
+            source: unscheduled TIR function of an opaque layer.
+
+        Raises:
+            ValueError: if the template rejects the task, or if the knobs are not its own.
         """
         self._check(task, knobs)
         return self._emit(task, knobs)
 
     def pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the region's constants in the order and layout the kernel reads them; `ValueError` for another's task or knobs."""
+        """Return the region's constants in the order and layout in which the kernel reads them.
+
+        Raises:
+            ValueError: if the template rejects the task, or if the knobs are not its own.
+        """
         self._check(task, knobs)
         return self._pack(task, knobs, parameters)
 
     def executed_macs(self, task: Task) -> float:
-        """Return the fewest multiply-adds that a kernel of any knobs executes; a template whose algorithm needs fewer overrides it."""
+        """Return the fewest multiply-adds that any of the template's kernels executes; algorithms that need fewer override it."""
         return task.least_macs
 
     def promises(self, task: Task) -> bool:
-        """Return whether a task's usual schedule is estimated to be clearly faster than a direct kernel; asked if nothing is measured."""
+        """Return whether the usual schedule is estimated to be clearly faster than a direct kernel; used for tasks without records."""
         return False
 
     def faster_in_floats(self, task: Task) -> bool:
-        """Return whether a float32 kernel is estimated to be faster for an integer layer that this template is for."""
+        """Return whether a float32 kernel is estimated to be faster than this template's int8 kernel for the task."""
         return False
 
     def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
-        """Return whether an integer layer's kernel becomes faster if its weights are as small as `integer_step` makes them."""
+        """Return whether an int8 layer's kernel becomes faster with weights as small as `integer_step` makes them."""
         return False
 
     def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
-        """Return the shares of output channels, from 0 to 1, for which the kernel saves work because of their weights, by layer."""
+        """Return, for each layer, the shares (0 to 1) of its work that take each shortcut its weights allow, by the shortcut's name."""
         return []
 
     def _check(self, task: Task, knobs: Knobs) -> None:
@@ -143,11 +152,11 @@ class Template(ABC):
 
     @abstractmethod
     def _space(self, task: Task) -> Space | None:
-        """Return the schedules for a task whose needs are all handled; `None` to refuse it."""
+        """Return the schedules for a task whose needs are all in `handles`, or `None` to reject it."""
 
     @abstractmethod
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the inputs of the cost model besides the knobs, for tasks of any size; always the same number of values."""
+        """Return the inputs of the cost model in addition to the knobs; all tasks have the same number of values."""
 
     @abstractmethod
     def _emit(self, task: Task, knobs: Knobs) -> PrimFunc:

@@ -1,4 +1,4 @@
-"""Activations in flat buffers, and where their elements lie."""
+"""Activations in flat buffers, and the index of each element."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation in a flat buffer, with channels in blocks: block after block, each with all pixels.
+    """An activation in a flat buffer, laid out as [channel block][pixel][channel of the block].
 
     Attributes:
-        buffer: the flat buffer that holds it.
-        pixels, channels, block: its extents; NHWC is one block of all channels.
-        origin: the element of the buffer that it begins at.
+        buffer: flat buffer that holds the activation.
+        pixels, channels, block: number of pixels, of channels, and of channels per block; NHWC is one block of all channels.
+        origin: index in the buffer of the activation's first element.
     """
 
     buffer: Buffer
@@ -27,7 +27,7 @@ class Activation:
     origin: Expr = 0
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
-        """Return the index of an element."""
+        """Return the buffer index of an element."""
         if self.block == self.channels:
             index = pixel * self.channels + channel
         else:
@@ -36,21 +36,21 @@ class Activation:
 
     @property
     def in_line(self) -> bool:
-        """True if pixels are `block` elements apart, so that `at` need not be called for each."""
+        """True if consecutive pixels are always `block` elements apart, so that `at` need not be called for each."""
         return True
 
     def holds_whole(self, lanes: int) -> bool:
-        """Return whether a vector of channels lies together."""
+        """Return whether each vector of `lanes` channels is contiguous."""
         return self.block == self.channels or self.block % lanes == 0
 
 
 @dataclass(frozen=True)
 class ShuffledActivation(Activation):
-    """An activation whose channels are those of several pixels of a larger image: see `layouts.shuffled`.
+    """An activation before a pixel shuffle: its channels belong to several pixels of a larger image, see `layouts.shuffled`.
 
     Attributes:
-        width: its columns.
-        rows: those of the larger image for each of its own.
+        width: number of columns of the activation.
+        rows: rows of the larger image per row of the activation.
     """
 
     width: int = 1
@@ -58,11 +58,11 @@ class ShuffledActivation(Activation):
 
     @property
     def in_line(self) -> bool:
-        """False: pixels are not in line at the end of a row."""
+        """False: the distance between pixels differs at the end of a row."""
         return False
 
     def at(self, pixel: Expr, channel: Expr) -> Expr:
-        """Return the index of an element."""
+        """Return the buffer index of an element."""
         line, column = pixel // self.width, pixel % self.width
         block, lane = channel // self.block, channel % self.block
         row = (block // self.rows * (self.pixels // self.width) + line) * self.rows + block % self.rows
@@ -71,11 +71,11 @@ class ShuffledActivation(Activation):
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive channels of an activation.
+    """A slice of an activation's channels.
 
     Attributes:
-        activation: the activation, whose channels lie together.
-        first, count: the first channel and the number of channels.
+        activation: the sliced activation, in NHWC.
+        first, count: first channel and number of channels of the slice.
     """
 
     activation: Activation
@@ -84,7 +84,7 @@ class Piece:
 
 
 def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple[Activation, tuple[Piece, ...]]:
-    """Return a layer's input and pieces, in the buffers `data`, `source1` and so on: none for one tensor, which `data` stands for."""
+    """Return a layer's input and its pieces in the buffers `data`, `source1` and so on; a layer with one input tensor has no pieces."""
     pixels = layer.height * layer.width
     if not layer.pieces:
         return Activation(buffers["data"], pixels, layer.in_channels, channel_block(layer.in_layout, layer.in_channels)), ()
@@ -94,7 +94,7 @@ def input_of(layer: Conv2d | WindowPool, buffers: Mapping[str, Buffer]) -> tuple
 
 
 def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
-    """Return a layer's output, in its layout."""
+    """Return a layer's output as an activation in the layer's output layout."""
     pixels, channels = layer.out_height * layer.out_width, layer.out_channels
     block, shuffle = channel_block(layer.out_layout, channels), shuffle_of(layer.out_layout)
     if shuffle is None:
@@ -103,12 +103,12 @@ def output_of(layer: Conv2d, buffer: Buffer) -> Activation:
 
 
 def pieces_of_group(pieces: tuple[Piece, ...], group: int, depth: int) -> tuple[Piece, ...]:
-    """Return the pieces of the input channels `group * depth` to `(group + 1) * depth`, cut at the group's ends."""
-    found = []
+    """Return the pieces that hold a group's input channels, `group * depth` to `(group + 1) * depth`, clipped to the group."""
+    clipped = []
     start = 0
     for piece in pieces:
         first, last = max(group * depth, start), min((group + 1) * depth, start + piece.count)
         if first < last:
-            found.append(Piece(piece.activation, piece.first + first - start, last - first))
+            clipped.append(Piece(piece.activation, piece.first + first - start, last - first))
         start += piece.count
-    return tuple(found)
+    return tuple(clipped)

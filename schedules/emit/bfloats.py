@@ -1,6 +1,6 @@
-"""Numbers in bfloat16, the upper half of float32's bits: conversions, and products of matrices with `BFMMLA`.
+"""Conversions to and from bfloat16 (the upper half of float32's bits), and matrix products with `BFMMLA`.
 
-TVM has no arithmetic on them, so that LLVM's text does it on their bits. TVM 0.27 does not declare `BFCVTN`, which is LLVM's truncation.
+TVM has no arithmetic on bfloat16, so LLVM IR computes on its bits. TVM 0.27 does not declare `BFCVTN`, which LLVM emits for `fptrunc`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tvmmobile.schedules.emit.vectors import vector_of
 Expr = Any
 Buffer = Any
 
-#: The sums of two pixels' two channels with the products of four terms each; all operands row by row.
+#: LLVM IR that adds A (2 pixels × 4 K) · B (4 K × 2 channels) to 2 × 2 sums; all operands are row-major, B with a row per channel.
 _PAIRS = """declare <4 x float> @llvm.aarch64.neon.bfmmla(<4 x float>, <8 x bfloat>, <8 x bfloat>)
 define internal <4 x float> @tvmmobile_bfmmla(<4 x float> %sums, <8 x i16> %a, <8 x i16> %b) alwaysinline nounwind {
   %x = bitcast <8 x i16> %a to <8 x bfloat>
@@ -25,12 +25,12 @@ define internal <4 x float> @tvmmobile_bfmmla(<4 x float> %sums, <8 x i16> %a, <
 
 
 class OpenFunction(Protocol):
-    """A function under construction, such as a `Kernel`, whose code may call LLVM's text."""
+    """A function under construction, such as a `Kernel`, whose code may call functions in LLVM IR."""
 
     T: Any
 
     def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
-        """Return the result of LLVM's text, see `Kernel`."""
+        """Return a call of a function in LLVM IR, see `Kernel`."""
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
         """Return the index of consecutive elements, see `Kernel`."""
@@ -40,7 +40,7 @@ class OpenFunction(Protocol):
 
 
 def _narrowing(lanes: int) -> str:
-    """Return the LLVM text that rounds `lanes` float32 numbers, ties to even."""
+    """Return the LLVM IR that rounds `lanes` float32 values to bfloat16, ties to even."""
     wide, narrow, bits = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in ("float", "bfloat", "i16"))
     return f"""define internal {bits} @tvmmobile_bfloats_{lanes}({wide} %x) alwaysinline nounwind {{
   %y = fptrunc {wide} %x to {narrow}
@@ -51,7 +51,7 @@ def _narrowing(lanes: int) -> str:
 
 
 def widened(value: Expr, lanes: int) -> Expr:
-    """Return numbers as float32."""
+    """Return bfloat16 values as float32."""
     from tvm.tirx.script import builder as T  # noqa: N812
 
     bits = T.Cast(vector_of("uint32", lanes), T.reinterpret(vector_of("uint16", lanes), value))
@@ -60,7 +60,7 @@ def widened(value: Expr, lanes: int) -> Expr:
 
 
 def narrowed(kernel: OpenFunction, value: Expr, lanes: int) -> Expr:
-    """Return the nearest numbers of float32 or float16 ones."""
+    """Return float32 or float16 values rounded to bfloat16."""
     return kernel.T.reinterpret(
         vector_of("bfloat16", lanes), _narrowed_bits(kernel, kernel.T.Cast(vector_of("float32", lanes), value), lanes)
     )
@@ -71,11 +71,11 @@ def _narrowed_bits(kernel: OpenFunction, value: Expr, lanes: int) -> Expr:
 
 
 def bits_at(kernel: OpenFunction, buffer: Buffer, index: Expr, lanes: int) -> Expr:
-    """Return the bits of several numbers that follow each other, perhaps in float32."""
+    """Return `lanes` consecutive elements as the bits of bfloat16 values; elements of wider buffers are rounded."""
     value = buffer[kernel.at(index, lanes)]
     return kernel.T.reinterpret(f"uint16x{lanes}", value) if kernel.is_narrow(buffer) else _narrowed_bits(kernel, value, lanes)
 
 
 def multiply_pairs(kernel: OpenFunction, sums: Expr, pixels: Expr, channels: Expr) -> Expr:
-    """Return sums with the products of two pixels' four terms and two channels' four weights, given as bits."""
+    """Return 2 × 2 sums plus the products of two pixels' four K values and two channels' four weights, both as bfloat16 bits."""
     return kernel.result_of("float32x4", "tvmmobile_bfmmla", lambda: _PAIRS, sums, pixels, channels)

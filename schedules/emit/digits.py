@@ -1,7 +1,7 @@
-"""Products of floats and int8 with `SDOT`: each pixel is rounded to 16 bits, and its upper and lower eight are multiplied apart.
+"""Products of float activations and int8 weights with `SDOT`: activations are rounded to 16 bits, and both bytes multiplied separately.
 
-A pixel's numbers are `scale * (256 * upper + lower)`, with a scale of its own, so two products of bytes make one of a float, and `SDOT`
-has four times as many in an instruction as `FMLA`.
+A pixel's values are `scale * (256 * upper + lower)`, with one scale per pixel. So two int8 products replace one float product, and an
+`SDOT` computes four times as many products as an `FMLA`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tvmmobile.schedules.emit.matmul_nest import Pixels, PreparedNest
 from tvmmobile.schedules.emit.vectors import vector_of
 from tvmmobile.schedules.space import Knobs, round_up
 
-#: Bytes of a vector, and those that a lane of SDOT multiplies and adds.
+#: Bytes of a vector, and bytes that SDOT multiplies and adds in each 32-bit lane.
 VECTOR_BYTES, WORD = 16, 4
-#: Largest number of a rounded pixel: its upper digit fits in a byte, the lower one rounded to the nearest.
+#: Largest magnitude of a rounded value: its upper byte, rounded to the nearest, still fits in int8.
 LARGEST_ROUNDED = 127 * 256
 
 
@@ -26,9 +26,9 @@ class Digits:
     """A block of rounded pixels.
 
     Attributes:
-        values: pixel after pixel, the upper digits of all channels, then the lower ones.
-        scales: scale of each pixel.
-        depth: channels, padded with zeros to whole vectors.
+        values: int8 digits as [pixel][upper, lower][channel].
+        scales: one scale per pixel.
+        depth: number of channels, padded with zeros to whole vectors.
     """
 
     values: Buffer
@@ -36,23 +36,23 @@ class Digits:
     depth: int
 
     def at(self, pixel: Expr, lower: int) -> Expr:
-        """Return the first of a pixel's upper or lower digits."""
+        """Return the index of a pixel's first upper (`lower=0`) or lower (`lower=1`) digit."""
         return (pixel * 2 + lower) * self.depth
 
 
 @dataclass(frozen=True)
 class DigitTile(MatmulTile):
-    """Tiles of rounded pixels; W has four channels of K together, see `pack_elements`.
+    """Register tiles of rounded pixels; W has groups of four K per output channel, see `pack_elements`.
 
     Attributes:
-        digits: the pixels; `row` counts from the first of them.
+        digits: the rounded pixels; `row` of `emit` is relative to their first.
     """
 
     digits: Digits | None = None
 
     @property
     def depth(self) -> int:
-        """K, in words."""
+        """K in words of four channels."""
         return round_up(self.a.channels, VECTOR_BYTES) // WORD
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
@@ -74,7 +74,7 @@ class DigitTile(MatmulTile):
         self.epilogue.drain(acc, self.spots(target, rows, panel, index), self.c.buffer)
 
     def _products(self, sums: Buffer, row: Expr, rows: int, width: int, weights: Expr, step: Expr) -> None:
-        """Emit a vector's channels of K."""
+        """Emit the products of `VECTOR_BYTES` channels of K."""
         kernel, T, digits = self.kernel, self.kernel.T, self.digits  # noqa: N806
         assert digits is not None
         origins = [digits.at(row + number // 2, number % 2) + step * VECTOR_BYTES for number in range(2 * rows)]
@@ -90,7 +90,7 @@ class DigitTile(MatmulTile):
 
 
 class DigitNest(PreparedNest):
-    """`PreparedNest`'s loops over pixels that are rounded, with or without a gate on their channels."""
+    """`PreparedNest` whose preparation multiplies pixels by the gate, if there is one, and rounds them."""
 
     tile: DigitTile
 
@@ -99,7 +99,7 @@ class DigitNest(PreparedNest):
         self.gate = gate
 
     def _panels(self, thread: Expr) -> None:
-        """Emit a thread's share, with a buffer of its own."""
+        """Emit a thread's share, with a buffer per thread."""
         depth = round_up(self.source.channels, VECTOR_BYTES)
         self.pitch = self.most_tiles * self.knobs["rows"]
         rows = self.pitch * self.pixels.lines
@@ -113,7 +113,7 @@ class DigitNest(PreparedNest):
             self._round(line, tile * self.knobs["rows"] + pixel)
 
     def _place(self, line: Expr, pixel: Expr) -> Expr:
-        """Return the place of a pixel in the buffer."""
+        """Return a pixel's position in the buffer of rounded pixels."""
         return line * self.pitch + pixel - self.first * self.knobs["rows"]
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
@@ -121,7 +121,7 @@ class DigitNest(PreparedNest):
         self.tile.emit(self._place(line, pixel), target, rows, panel, index, part, self._weights(panel, columns, index, part))
 
     def _round(self, line: Expr, pixel: Expr) -> None:
-        """Round a pixel, block by block of its channels."""
+        """Round one pixel, channel block by channel block: first find its scale, then split its values into digits."""
         kernel, T, source, digits = self.kernel, self.kernel.T, self.source, self.tile.digits  # noqa: N806
         assert digits is not None
         row, place = line * self.pixels.source_pitch + pixel * self.pixels.step, T.bind(self._place(line, pixel))
@@ -129,8 +129,8 @@ class DigitNest(PreparedNest):
         kernel.store(largest, kernel.number(0.0), 0, 1)
         blocks = source.channels // source.block
         with kernel.loop(blocks) as number:
-            found = largest_magnitude(kernel, 0, source.block, lambda index, lanes: self._value(row, number, index, lanes))
-            kernel.store(largest, larger(kernel, kernel.load(largest, 0, 1), found), 0, 1)
+            magnitude = largest_magnitude(kernel, 0, source.block, lambda index, lanes: self._value(row, number, index, lanes))
+            kernel.store(largest, larger(kernel, kernel.load(largest, 0, 1), magnitude), 0, 1)
         most = T.bind(kernel.load(largest, 0, 1))
         kernel.store(digits.scales, most * kernel.number(1 / LARGEST_ROUNDED), place, 1)
         factor = T.bind(kernel.number(LARGEST_ROUNDED) / most)
@@ -143,14 +143,14 @@ class DigitNest(PreparedNest):
                 T.buffer_store(digits.values, T.int8(0), [digits.at(place, lower) + channel])
 
     def _value(self, row: Expr, number: Expr, channel: Expr, lanes: int) -> Expr:
-        """Return channels of a block of the source, times the gate if there is one."""
+        """Return `lanes` channels of a source block, times the gate if there is one."""
         value = self.kernel.load(self.source.buffer, self.source.at(row, number * self.source.block) + channel, lanes)
         if self.gate is None:
             return value
         return value * self.kernel.load(self.gate, number * self.source.block + channel, lanes)
 
     def _split(self, row: Expr, number: Expr, channel: Expr, size: int, factor: Expr, place: Expr) -> None:
-        """Store so many channels of a block as digits."""
+        """Store `size` channels of a block as upper and lower digits."""
         kernel, T, digits = self.kernel, self.kernel.T, self.tile.digits  # noqa: N806
         assert digits is not None
         lanes = min(kernel.lanes, size)

@@ -1,6 +1,6 @@
-"""A row times a matrix of int8 with `SMLAL`: the row is rounded to 16 bits, block by block, and products are added as integers.
+"""Vector × int8 matrix with `SMLAL`: the vector is rounded to 16 bits, block by block, and products are accumulated as integers.
 
-On cores whose vector unit is 64 bits wide, such as the Cortex-A72, converting int8 to float32 takes longer than multiplying.
+On cores with 64-bit vector pipelines, such as the Cortex-A72, converting int8 to float32 takes longer than multiplying.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from tvmmobile.schedules.emit.matmul_nest import MatmulNest
 from tvmmobile.schedules.emit.vectors import ROUNDER, vector_of
 from tvmmobile.schedules.space import round_up
 
-#: Values of the row with one scale: the sum of their products with weights of up to 127 is below 2³¹.
+#: Values of the row that share a scale: the sum of their products with weights of up to 127 stays below 2³¹.
 BLOCK = 512
-#: Largest value of the row once it is rounded.
+#: Largest magnitude of a rounded value.
 _MOST = 32767
 #: Values of the row that are loaded together.
 _STEPS = 8
-#: The least of a block's largest magnitude that counts: its reciprocal times `_MOST` is finite.
+#: Lower bound on a block's largest magnitude, so that its reciprocal times `_MOST` is finite.
 _LEAST = 1e-30
 
 
 @dataclass(frozen=True)
 class FixedTile(MatmulTile):
-    """Tiles of one row that is rounded in blocks.
+    """Register tiles of one row that is rounded in blocks.
 
     Attributes:
-        values, scales: the row in 16 bits, and what one of each block stands for.
+        values, scales: the row in int16, and the scale of each block.
     """
 
     values: Buffer = None
@@ -47,7 +47,7 @@ class FixedTile(MatmulTile):
             self._block(acc, whole, weights, width, rest)
 
     def _block(self, acc: Buffer, number: Expr, weights: Expr, width: int, count: int) -> None:
-        """Add the products of a block."""
+        """Add a block's products: summed in int32, then scaled and added to `acc`."""
         kernel, T, lanes = self.kernel, self.kernel.T, self.kernel.lanes  # noqa: N806
         sums = kernel.places(width)
         kernel.fill(sums, T.int32(0), width // lanes)
@@ -64,7 +64,7 @@ class FixedTile(MatmulTile):
             kernel.store(acc, kernel.multiply_add(kernel.load(acc, place), total, scale), place)
 
     def _multiply_fixed(self, sums: Buffer, begin: Expr, weights: Expr, width: int, count: int) -> None:
-        """Add the products of so many values of the row, from one on."""
+        """Add the products of `count` values of the row, from index `begin` on."""
         kernel, T, lanes = self.kernel, self.kernel.T, self.kernel.lanes  # noqa: N806
         values = T.bind(self.values[kernel.at(begin, _STEPS)])
         for lane in range(count):
@@ -79,7 +79,7 @@ class FixedTile(MatmulTile):
 
 
 class FixedNest(MatmulNest):
-    """`MatmulNest`'s loops over panels, for a row that each thread rounds first."""
+    """`MatmulNest` for a single row, which each thread rounds first."""
 
     tile: FixedTile
 
@@ -97,7 +97,7 @@ class FixedNest(MatmulNest):
 
 
 def _round(kernel: Kernel, row: Activation, values: Buffer, scales: Buffer, number: Expr, count: int) -> None:
-    """Round a block of the row."""
+    """Round block `number` of the row, of `count` values, and store its scale."""
     T, start = kernel.T, number * BLOCK  # noqa: N806
     largest = largest_magnitude(kernel, start, count, lambda index, lanes: kernel.load(row.buffer, index, lanes))
     kernel.store(scales, largest * kernel.number(1 / _MOST), number, 1)
@@ -113,10 +113,10 @@ def _round(kernel: Kernel, row: Activation, values: Buffer, scales: Buffer, numb
 
 
 def largest_magnitude(kernel: Kernel, first: Expr, count: int, value_of: Callable[[Expr, int], Expr]) -> Expr:
-    """Return the largest magnitude of some floats, but no less than `_LEAST`; NaN if one is NaN.
+    """Return the largest magnitude of `count` floats, at least `_LEAST`; NaN if any is NaN.
 
     Args:
-        value_of: maps an index from `first` on, and lanes, to the values there.
+        value_of: maps an index from `first` on and a number of lanes to the values there.
     """
     T = kernel.T  # noqa: N806
 
@@ -127,14 +127,14 @@ def largest_magnitude(kernel: Kernel, first: Expr, count: int, value_of: Callabl
     return larger(kernel, kernel.reduced(first, count, magnitude, partial(larger, kernel)), kernel.number(_LEAST))
 
 
-def larger(kernel: Kernel, one: Expr, other: Expr) -> Expr:
-    """Return the larger of two magnitudes, or vectors of them, or NaN: as integers, their bits are in the same order."""
-    T, kind = kernel.T, str(one.ty.dtype)  # noqa: N806
-    whole = kind.replace("float", "int")
-    return T.reinterpret(kind, T.max(T.reinterpret(whole, one), T.reinterpret(whole, other)))
+def larger(kernel: Kernel, left: Expr, right: Expr) -> Expr:
+    """Return the larger of two non-negative scalars or vectors, or NaN if either is NaN: their bits compare as integers in that order."""
+    T, dtype = kernel.T, str(left.ty.dtype)  # noqa: N806
+    integer = dtype.replace("float", "int")
+    return T.reinterpret(dtype, T.max(T.reinterpret(integer, left), T.reinterpret(integer, right)))
 
 
 def rounded_bits(kernel: Kernel, values: Expr, factor: Expr, lanes: int) -> Expr:
-    """Return values times a factor as integers of 32 bits, whose lower half is the nearest integer of 16 bits."""
+    """Return `values * factor` as int32 whose lower half is the nearest int16."""
     moved = values * kernel.splat(factor, lanes) + kernel.splat(kernel.number(ROUNDER), lanes)
     return kernel.T.reinterpret(vector_of("int32", lanes), moved)

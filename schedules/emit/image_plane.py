@@ -1,4 +1,4 @@
-"""The products of one input channel in a tile of an image convolution: pixels of a row times channels."""
+"""The products of one input channel in a register tile of an image convolution: pixels of a row × output channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvmmobile.schedules.emit.in_order_block import Multiplication, VectorPlace,
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.emit.tiles import Taps
 
-#: Rows of the layer's kernel that are inside the image, the taps of each pixel along a row, and channels.
+#: A tile: rows of the layer's kernel that lie inside the image, the taps of each pixel along a row, and the number of channels.
 ImageTile = tuple[range, Taps, int]
 
 
@@ -22,19 +22,20 @@ def add_plane(
     lines: Sequence[tuple[Buffer, Expr]],
     weights: tuple[Buffer, Callable[[int, int], Expr]],
 ) -> None:
-    """Add one input channel's products to a tile's sums, in our own order on cores that have one.
+    """Add one input channel's products to a tile's sums, in our own instruction order on in-order cores.
 
     Args:
-        lines: buffer of each row of the tile, and its element of the first pixel's first tap.
-        weights: the buffer, and from a tap's row and column to the first element of its weights.
+        lines: (input buffer, index of the first pixel's first tap) for each kernel row of the tile.
+        weights: the buffer, and a function that maps a tap's row and column to the index of its first weight.
     """
     (taps_y, taps_x, width), (buffer, element_of), lanes = tile, weights, kernel.lanes
     reached = [x * layer.stride[1] + tap for x, (low, high) in enumerate(taps_x) for tap in range(low, high)]
     low, high = (min(reached), max(reached) + 1) if reached else (0, 0)
     if kernel.inner and high - low >= lanes:
-        found = list(_multiplications(kernel, layer, tile, low, high))
-        places = [(data, line + low) for data, line in lines]
-        if multiply_in_order(kernel, acc, found, len(taps_x) * width // lanes, [*places, (buffer, element_of(taps_y.start, 0))]):
+        multiplications = list(_multiplications(kernel, layer, tile, low, high))
+        pointers = [(data, line + low) for data, line in lines]
+        weight = (buffer, element_of(taps_y.start, 0))
+        if multiply_in_order(kernel, acc, multiplications, len(taps_x) * width // lanes, [*pointers, weight]):
             return
     for tap_y, (data, line) in zip(taps_y, lines, strict=True):
         for tap_x, j in itertools.product(range(layer.kernel[1]), range(0, width, lanes)):
@@ -47,7 +48,7 @@ def add_plane(
 
 
 def _multiplications(kernel: Kernel, layer: Conv2d, tile: ImageTile, low: int, high: int) -> Iterator[Multiplication]:
-    """Yield the products as vectors in the tile's lines, from a column on, and in the weights."""
+    """Yield the tile's products; pixels come from lanes of vectors in the columns [low, high) of its lines."""
     (taps_y, taps_x, width), lanes, size = tile, kernel.lanes, kernel.bytes
     for y, tap_x, j in itertools.product(range(len(taps_y)), range(layer.kernel[1]), range(width // lanes)):
         for x, (first, end) in enumerate(taps_x):

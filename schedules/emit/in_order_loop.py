@@ -1,8 +1,8 @@
-"""The reduction loop of a register tile as one piece of assembly, its instructions in the order of `in_order_order`.
+"""The reduction loop of a register tile as one block of inline assembly, its instructions in the order of `in_order_order`.
 
-LLVM joins loads of 8 bytes that follow each other into loads of 16, which start alone on cores that issue in order, and moves loads away
-from where they cost nothing. So the loop is an LLVM function with inline assembly, which TVM imports into the kernel and LLVM inlines:
-accumulators enter and leave in registers that LLVM chooses.
+LLVM merges adjacent 8-byte loads into 16-byte loads, which cannot dual-issue on in-order cores, and moves loads away from where they are
+free. So the loop is an LLVM function with inline assembly, which TVM imports into the kernel and LLVM inlines; LLVM allocates the
+accumulators' registers.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 from tvmmobile.schedules.emit.in_order_order import K_STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
 
-#: The furthest 8 bytes that a load reaches from its base register.
+#: Largest offset in bytes of an 8-byte load from its base register.
 _REACH = 32760
 VECTOR_BYTES = 16
 
 
 @dataclass(frozen=True)
 class InOrderLoop:
-    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` times four steps of K, in float32.
+    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` passes of four K steps each, in float32.
 
     Attributes:
-        shape: shape of the tile.
+        shape: shape of the register tile.
         passes: number of passes, at least two.
         row_bytes: bytes from one row of A to the next.
-        step_bytes: bytes from one step of K to the next in W.
-        block: passes in a block of A; 0 where all of K follows each other.
-        jump_bytes: bytes from a block's last four steps to the next block's first, in A.
-        alike: all rows' accumulators begin as the first row's: they are copied beside the first loads.
+        step_bytes: bytes from one K step to the next in W.
+        block: passes per channel block of A; 0 if K is contiguous in A.
+        jump_bytes: bytes in A from the last four K steps of a block to the first of the next block.
+        alike: true if all rows have the first row's initial accumulators, which are then copied while the first loads run.
     """
 
     shape: TileShape
@@ -41,42 +41,42 @@ class InOrderLoop:
 
     @property
     def fits(self) -> bool:
-        """True if loads reach everything that a pass reads."""
+        """True if there are two passes or more, and the offsets of all loads in a pass can be encoded."""
         furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (K_STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
         whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
         return self.passes > 1 and whole and furthest <= _REACH
 
     @property
     def symbol(self) -> str:
-        """A name made of all attributes."""
+        """Name of the loop's function, made of all attributes."""
         rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
         numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
         return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
-        """Return initial values of the registers besides accumulators, by number: `a`, `w`, numbers."""
+        """Return the initial value of each general register by operand number: the pointer `a` or `w`, or an integer."""
         general = _General(self.shape, self.block)
-        found: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
+        initial: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
         if self.block:
-            found |= {"in_block": self.block, "jump": self.jump_bytes, "step": VECTOR_BYTES, "block": self.block}
-        return {general[name]: value for name, value in found.items()}
+            initial |= {"in_block": self.block, "jump": self.jump_bytes, "step": VECTOR_BYTES, "block": self.block}
+        return {general[name]: value for name, value in initial.items()}
 
     def llvm(self) -> str:
-        """Return the function `symbol`(accumulators, A, W), all pointers, as LLVM's text."""
+        """Return the function `symbol`(accumulators, A, W), all pointers, in LLVM IR."""
         count, scratch = self.shape.rows * self.shape.vectors, self.shape.rows + self.shape.weights
-        general, given = _General(self.shape, self.block), self.inputs()
+        general, initial = _General(self.shape, self.block), self.inputs()
         kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
         begun = range(self.shape.vectors if self.alike else count)
         inputs = [f"<4 x float> %v{n}" for n in begun]
-        inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in given.values()]
-        # Each input is in the register of the output with its number.
+        inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in initial.values()]
+        # Each input is tied to the output register with its number.
         constraints = ["=w" if n in begun else "=&w" for n in range(count + scratch)] + ["=&r"] * general.count
-        constraints += [str(n) for n in (*begun, *given)]
+        constraints += [str(n) for n in (*begun, *initial)]
         head = f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)"
         return inline_function(head, self.assembly(), kinds, constraints, inputs, count, len(begun))
 
     def assembly(self) -> list[str]:
-        """Return the instructions, registers as `$0`, `$1` and so on: accumulators, A, W, then what `_General` has."""
+        """Return the instructions; operands `$0`, `$1`, … are accumulators, vectors of A and W, then the registers of `_General`."""
         writer = _Writer(self)
         advance, finish = len(writer.advance), len(writer.finish)
         loop = pass_order(self.shape, last=False, advance=advance, finish=finish)
@@ -94,14 +94,14 @@ def inline_function(
     accumulators: int,
     begun: int,
 ) -> str:
-    """Return an LLVM function that loads accumulators from `%acc` as `%v0`, `%v1`, …, executes the assembly, and stores its first results.
+    """Return an LLVM function that loads accumulators from `%acc` as `%v0`, `%v1`, …, runs the assembly, and stores its first results back.
 
     Args:
-        head: its name and parameters.
-        kinds: LLVM's types of the assembly's results.
-        constraints, inputs: the operands' constraints and the inputs' values, results first.
+        head: name and parameters of the function.
+        kinds: LLVM types of the assembly's results.
+        constraints, inputs: constraints of all operands (results first), and values of the inputs.
         accumulators: number of accumulators.
-        begun: number of accumulators that are loaded at the start.
+        begun: number of accumulators that are loaded; the assembly initialises the others.
     """
     before, after = [], []
     kind = "{" + ", ".join(kinds) + "}"
@@ -116,12 +116,12 @@ def inline_function(
 
 
 def lower_half(register: str) -> str:
-    """Return an operand as the lower 8 bytes of its register."""
+    """Return an operand with the modifier for the lower 8 bytes of its register."""
     return register.replace("}", ":d}")
 
 
 class _General:
-    """The general registers' numbers among the operands."""
+    """Operand numbers of the general registers."""
 
     def __init__(self, shape: TileShape, block: int) -> None:
         self.names = ["following", "a", "w", "left", *(["in_block", "jump", "step", "block", "by"] if block else [])]
@@ -136,13 +136,13 @@ class _General:
 
 
 class _Writer:
-    """Instructions to text."""
+    """Writes a loop's instructions as assembly text."""
 
     def __init__(self, loop: InOrderLoop) -> None:
         self.loop, self.shape = loop, loop.shape
         self.general = _General(loop.shape, loop.block)
         g = {name: f"${self.general[name]}" for name in self.general.names}
-        #: Steps of the pointer to the next pass's A, which jumps from block to block.
+        #: Instructions that advance the pointer to the next pass's A, which jumps from block to block.
         self.advance = (
             [
                 f"subs {g['in_block']}, {g['in_block']}, #1",
@@ -160,7 +160,7 @@ class _Writer:
         ]
 
     def line(self, action: LoopAction) -> str:
-        """Return one instruction."""
+        """Return the text of one instruction."""
         shape = self.shape
         if action.name == "multiply":
             k, j, i = action.place
@@ -179,18 +179,18 @@ class _Writer:
         return self._load(temporary, half.of, half.index, half.high, half.following)
 
     def before(self) -> Iterator[str]:
-        """Yield the instructions that load what the first pass expects in registers."""
+        """Yield the instructions before the loop, which load what the first pass expects in registers."""
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
         vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0
         copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)]
         for start in range(0, len(halves), TEMPORARIES):
-            some = halves[start : start + TEMPORARIES]
-            for number, (of, index, high) in enumerate(some):
+            batch = halves[start : start + TEMPORARIES]
+            for number, (of, index, high) in enumerate(batch):
                 if copies:
                     yield copies.pop(0)
                 yield self._load(f"${self.general.temporary(number)}", of, index, high, False)
-            for number, (of, index, high) in enumerate(some):
+            for number, (of, index, high) in enumerate(batch):
                 register = self._a(index) if of == "a" else self._w(index)
                 yield f"ins {register}.d[{int(high)}], ${self.general.temporary(number)}"
         yield from copies

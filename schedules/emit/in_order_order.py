@@ -1,13 +1,13 @@
-"""The order of instructions in a register tile's loop, for cores that start two instructions a cycle in program order.
+"""Instruction scheduling of a register tile's loop for in-order cores that issue two instructions per cycle.
 
-On a Cortex-A53 an FMLA of 16 bytes starts with a load into a general register or with an addition there, but with no load into a vector
-register. So what the tile reads goes through general registers: loads beside FMLAs, then insertions of 8 bytes, two in a cycle of their
-own. An FMLA occupies the adders four cycles after it starts, and insertions need them as well: in the fourth cycle before one, no FMLA may
-start. Insertions therefore follow each other every fourth cycle, and four cycles before such a train no FMLA starts.
+On a Cortex-A53, a 16-byte FMLA dual-issues with a load or an addition in general registers, but not with a load into a vector register. So
+the tile's operands go through general registers: loads issue beside FMLAs, then insertions of 8 bytes, two in a cycle of their own. An FMLA
+uses the adders four cycles after it issues, and insertions need the adders too: no FMLA may issue four cycles before an insertion.
+Insertions therefore come in trains, one cycle in four, and no FMLA issues four cycles before a train.
 
-On a Cortex-A55 an insertion starts beside an FMLA, and so does a load of 8 bytes into a vector register. An insertion keeps half of the
-vector pipelines busy, a load none. So A's values are only loaded, two steps of K at a time; the lower half of a vector of W is loaded,
-which clears the upper half, and the upper half is inserted.
+On a Cortex-A55, both an insertion and an 8-byte load into a vector register issue beside an FMLA. An insertion occupies half of the vector
+pipelines, a load none. So A's values are only loaded, two K steps at a time; a vector of W is loaded in its lower half, which clears the
+upper one, and the upper half is inserted.
 
 Sources: Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, and those of `virtual/cores/cortex_a53.py`.
 """
@@ -22,16 +22,16 @@ from dataclasses import dataclass, replace
 from tvmmobile.graph.machine import Machine
 
 VECTOR_REGISTERS = 32
-#: Registers for vectors of W, at most: more only delay the first pass.
+#: Most registers for vectors of W: more only delay the first pass.
 MOST_WEIGHT_VECTORS = 6
-#: Steps of K in one pass of the loop: what a vector of A holds.
+#: K steps in one pass of the loop: the elements of a vector of A.
 K_STEPS = 4
-#: Cycles from a load to the insertion of its result, one more than the cores need; from an insertion to an FMLA; from an addition to an
-#: address.
+#: Latencies in cycles: from a load to the insertion of its result (one more than the cores need), from an insertion to an FMLA, and from an
+#: addition to a load that uses its result as an address.
 _LOADED, _INSERTED, _ADDED = 4, 2, 3
-#: From a load into a vector register to an FMLA, and how many rows before a pass's end A's loads are left to the next pass.
+#: Cycles from a load into a vector register to an FMLA, and number of last rows whose first loads of A are left to the next pass.
 _FETCHED, _LATE = 4, 4
-#: Cycles after which an FMLA needs the adders.
+#: Cycles after an FMLA issues until it needs the adders.
 _ADDERS = 4
 #: General registers that loads go through.
 TEMPORARIES = 10
@@ -39,13 +39,13 @@ TEMPORARIES = 10
 
 @dataclass(frozen=True)
 class Policy:
-    """When insertions happen, on cores where they take their own cycles.
+    """When to insert, on cores where insertions take cycles of their own.
 
     Attributes:
-        train: a train of insertions begins at the latest this many FMLAs before the first one that needs a half.
-        single: the same for an insertion that no other one shares its cycle with.
-        mixed: true if the most urgent half is paired with the least urgent one rather than with the next.
-        start: fewest FMLAs before the first train.
+        train: a train of insertions begins at most this many FMLAs before the first one that needs an inserted half.
+        single: the same limit for an insertion that has a cycle to itself.
+        mixed: true if the most urgent half is paired with the least urgent one rather than with the second most urgent.
+        start: number of FMLAs before the first train.
     """
 
     train: int
@@ -54,27 +54,27 @@ class Policy:
     start: int = -1
 
 
-#: The policies, out of 210, with the shortest passes for tiles of 12 to 24 vectors; the best of these is used.
+#: Of 210 policies, those with the shortest passes for tiles of 12 to 24 vectors; the best one for a tile is used.
 _POLICIES = (
     *(Policy(train, single, False) for train, single in ((14, 12), (12, 12), (8, 6), (14, 45))),
     *(Policy(train, single, True) for train, single in ((16, 45), (18, 3), (10, 1), (10, 12), (20, 45), (12, 1))),
 )
 
-#: Policies for passes with a single train, which take the fewest cycles: it has to begin just when registers become free.
+#: Policies for passes with a single train, which take the fewest cycles: the train has to begin exactly when registers become free.
 _LATER = tuple(Policy(14, single, False, start) for single in (99, 6) for start in range(21))
 
 
 def inner_order(machine: Machine, lanes: int) -> int:
-    """Return the order of a register tile's loop on a core, for vectors with that many lanes.
+    """Return a core's value of the knob `inner` for vectors of `lanes` lanes.
 
-    0 means LLVM's, 1 and 2 this module's; 2 if an insertion starts beside an FMLA.
+    0 leaves the instruction order to LLVM; 1 and 2 use this module's, 2 if the core issues insertions beside FMLAs.
     """
     return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == K_STEPS else 0
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """A register tile: pixels, vectors of channels, and whether an insertion starts beside an FMLA."""
+    """A register tile: pixels, vectors of channels, and whether the core issues insertions beside FMLAs."""
 
     rows: int
     vectors: int
@@ -82,39 +82,39 @@ class TileShape:
 
     @property
     def cycles(self) -> float:
-        """Approximate cycles of a pass."""
+        """Approximate number of cycles of a pass."""
         multiplies, halves = K_STEPS * self.rows * self.vectors, 2 * (K_STEPS * self.vectors + self.rows)
         if self.beside:
             return multiplies + K_STEPS * self.vectors / 2 + 1
-        # With fewer than three registers for W, insertions seldom find another to share their cycle.
+        # With fewer than three registers for W, insertions can seldom be paired.
         return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
     @staticmethod
     def fits(rows: int, vectors: int) -> bool:
-        """Return whether there are registers for a tile."""
+        """Return whether a tile's accumulators and vectors of A leave a register for W."""
         return rows * vectors + rows < VECTOR_REGISTERS
 
     @property
     def weights(self) -> int:
-        """Registers for vectors of W, which take turns: a divisor of what a pass reads."""
+        """Number of registers that vectors of W rotate through: a divisor of the number of vectors that a pass reads."""
         free = VECTOR_REGISTERS - self.rows * self.vectors - self.rows
         return max(count for count in range(1, MOST_WEIGHT_VECTORS + 1) if count <= free and K_STEPS * self.vectors % count == 0)
 
     @property
     def ahead(self) -> int:
-        """Vectors of W that a pass reads for the next one."""
+        """Number of W vectors that a pass loads for the next pass."""
         return self.weights - 1
 
 
 @dataclass(frozen=True)
 class VectorHalf:
-    """Eight bytes of a vector.
+    """Half of a vector, 8 bytes.
 
     Attributes:
-        of: `a`, `w` or, outside of loops, `v`.
-        index: the row of A, or which of a pass's vectors of W; which of the vectors that are read.
-        high: true if they are the upper ones.
-        following: true if they are the next pass's.
+        of: operand of the vector: `a`, `w` or, in straight-line blocks, `v`.
+        index: row of A, index among a pass's vectors of W, or index among a block's vectors.
+        high: true for the upper half.
+        following: true if the half belongs to the next pass.
     """
 
     of: str
@@ -128,10 +128,10 @@ class LoopAction:
     """One instruction.
 
     Attributes:
-        name: `multiply`, `load` and `insert` of a half through a temporary register, `fetch` of a half without one, `nop`; or what
-            `advance` and `finish` say of pointers: `advance0`, `finish0` and so on.
-        place: the FMLA's step of K, vector and row; outside of loops, its number first.
-        half, temporary: the half and the temporary register of a load, insertion or fetch.
+        name: `multiply`; `load` and `insert`, which move a half through a temporary register; `fetch`, which loads a half directly; `nop`;
+            or pointer arithmetic: `advance0`, …, `finish0`, ….
+        place: K step, vector and row of an FMLA; in straight-line blocks, its index and zeros.
+        half, temporary: half and temporary register of a load, insertion or fetch.
     """
 
     name: str
@@ -142,7 +142,12 @@ class LoopAction:
 
 @dataclass(frozen=True)
 class HalfNeed:
-    """A half with the FMLAs that must have started before it is overwritten, and those that may start without it."""
+    """When a half must be in its register.
+
+    Attributes:
+        release: number of FMLAs that must have issued before the half's register may be overwritten.
+        need: number of FMLAs that can issue without the half.
+    """
 
     half: VectorHalf
     release: int
@@ -150,41 +155,41 @@ class HalfNeed:
 
     @property
     def register(self) -> tuple[str, int]:
-        """The register, which insertions in the same cycle must not share."""
+        """Register of the half; two insertions in one cycle must not share it."""
         return self.half.of, self.half.index
 
 
-#: FMLAs, each with the halves that it reads.
+#: FMLAs in order, each with the halves that it reads.
 Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
-    """Return the halves that a pass reads, most urgent first; the `last` pass reads none for a next one."""
+    """Return the halves that a pass loads, most urgent first; the `last` pass loads none for a next pass."""
     rows, vectors = shape.rows, K_STEPS * shape.vectors
-    total, found = rows * vectors, []
+    total, halves = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
         if shape.ahead <= n < vectors or (not last and n >= vectors):
             half = VectorHalf("w", n % vectors, high, n >= vectors)
-            found.append(HalfNeed(half, max(rows * (n - shape.weights + 1), 0), rows * n))
+            halves.append(HalfNeed(half, max(rows * (n - shape.weights + 1), 0), rows * n))
     for row in range(rows):
         if shape.beside:
-            # A load overwrites the other half: when its steps of K are over.
+            # A load overwrites the other half, so it waits for that half's K steps.
             late = row >= rows - _LATE
-            found.append(HalfNeed(VectorHalf("a", row, True, False), total // 2 - rows + row + 1, total // 2 + row))
+            halves.append(HalfNeed(VectorHalf("a", row, True, False), total // 2 - rows + row + 1, total // 2 + row))
             if late:
-                found.append(HalfNeed(VectorHalf("a", row, False, False), 0, row))
+                halves.append(HalfNeed(VectorHalf("a", row, False, False), 0, row))
             elif not last:
-                found.append(HalfNeed(VectorHalf("a", row, False, True), total - rows + row + 1, total + row))
+                halves.append(HalfNeed(VectorHalf("a", row, False, True), total - rows + row + 1, total + row))
             continue
-        found.append(HalfNeed(VectorHalf("a", row, True, False), 0, total // 2 + row))
+        halves.append(HalfNeed(VectorHalf("a", row, True, False), 0, total // 2 + row))
         if not last:
-            found.append(HalfNeed(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
-    return sorted(found, key=lambda need: (need.need, need.half.high))
+            halves.append(HalfNeed(VectorHalf("a", row, False, True), total // 2 - rows + row + 1, total + row))
+    return sorted(halves, key=lambda need: (need.need, need.half.high))
 
 
 @functools.cache
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
-    """Return the instructions of one pass; `advance` additions come before the loads of the next pass's A, `finish` after all loads."""
+    """Return the instructions of one pass; `advance` instructions precede the loads of the next pass's A, `finish` follow all loads."""
     multiplies = []
     for k, j, i in itertools.product(range(K_STEPS), range(shape.vectors), range(shape.rows)):
         w = (VectorHalf("w", k * shape.vectors + j, high, False) for high in (False, True))
@@ -195,17 +200,21 @@ def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple
 def shortest(
     multiplies: Multiplies, waiting: Sequence[HalfNeed], beside: bool, advance: int = 0, finish: int = 0, policies: int | None = None
 ) -> tuple[LoopAction, ...]:
-    """Return the instructions that start these FMLAs in order, in the fewest cycles of all policies; `waiting` begins with the most
-    urgent half."""
+    """Return the instructions that issue these FMLAs in order, under the policy with the fewest cycles.
+
+    Args:
+        waiting: halves to load, most urgent first.
+        policies: number of policies to try; `None` for all.
+    """
     if beside:
         return tuple(_BesidePass(multiplies, waiting, advance, finish).actions)
     tried = (*_POLICIES, *_LATER)[:policies]
     passes = [_Pass(multiplies, waiting, advance, finish, policy) for policy in tried]
-    return tuple(min(passes, key=lambda one: one.cycle).actions)
+    return tuple(min(passes, key=lambda scheduled: scheduled.cycle).actions)
 
 
 class _Cycles:
-    """Instructions so far, and what the next ones depend on."""
+    """The instructions so far, and the state that decides which ones can issue next."""
 
     def __init__(self, multiplies: Multiplies, advance: int, pending: set[VectorHalf]) -> None:
         self.multiplies, self.advance, self.pending = multiplies, advance, pending
@@ -214,7 +223,7 @@ class _Cycles:
         self.actions: list[LoopAction] = []
         self.cycle = self.done = self.advanced = self.advanced_at = self.finished = 0
 
-    def _able(self) -> bool:
+    def _can_multiply(self) -> bool:
         """Return whether the next FMLA's operands are ready."""
         if self.done == len(self.multiplies):
             return False
@@ -223,7 +232,7 @@ class _Cycles:
 
 
 class _Pass(_Cycles):
-    """Fills cycle after cycle with up to two instructions."""
+    """Schedules a pass for cores where insertions take cycles of their own: fills cycle after cycle with up to two instructions."""
 
     def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int, policy: Policy) -> None:
         super().__init__(multiplies, advance, {need.half for need in waiting if not need.half.following})
@@ -235,15 +244,15 @@ class _Pass(_Cycles):
         self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, self.finish)]
 
     def _cycle(self) -> None:
-        due, able = self._insertable(), self._able()
-        urgent = bool(due) and (not able or len(due) > 1 or due[0].need - self.done <= self.policy.single)
-        if urgent and (not able or self._adders_free()):
-            while not self._adders_free():  # the core waits
+        due, can_multiply = self._insertable(), self._can_multiply()
+        urgent = bool(due) and (not can_multiply or len(due) > 1 or due[0].need - self.done <= self.policy.single)
+        if urgent and (not can_multiply or self._adders_free()):
+            while not self._adders_free():  # the core stalls
                 self.quiet.add(self.cycle)
                 self.cycle += 1
             pair = due[:2] if len(due) < 2 or not self.policy.mixed else [due[0], due[-1]]
             self._quiet([self._insert(need) for need in pair])
-        elif not able or self._train_due():
+        elif not can_multiply or self._train_due():
             self._quiet([])
         else:
             self._multiply()
@@ -252,7 +261,7 @@ class _Pass(_Cycles):
         return self.cycle - _ADDERS in self.quiet
 
     def _train_due(self) -> bool:
-        """Return whether FMLAs must pause now for a train of insertions: none is under way, and one is needed soon."""
+        """Return whether FMLAs must pause now for a train of insertions: no train is under way, and a half is needed soon."""
         if self.done < self.policy.start or any(self.cycle - back in self.quiet for back in range(1, _ADDERS + 1)):
             return False
         if self.done == self.policy.start:
@@ -261,16 +270,16 @@ class _Pass(_Cycles):
         return bool(soon) and soon[0].need - self.done <= self.policy.train
 
     def _insertable(self) -> list[HalfNeed]:
-        """Return the halves of different registers whose register is free and whose value has arrived."""
-        found: dict[tuple[str, int], HalfNeed] = {}
-        # An insertion into what the next FMLA reads the other half of would hold it up.
+        """Return the halves whose value has arrived and whose register is free, at most one per register."""
+        insertable: dict[tuple[str, int], HalfNeed] = {}
+        # An insertion into the other half of a register that the next FMLA reads would stall that FMLA.
         read = {(half.of, half.index) for _, halves in self.multiplies[self.done : self.done + 1] for half in halves}
         for need in self.to_insert:
             if need.half.following and need.register in read:
                 continue
             if need.release <= self.done and self.loaded.get(need.half, (0, 1 << 30))[1] <= self.cycle:
-                found.setdefault(need.register, need)
-        return list(found.values())
+                insertable.setdefault(need.register, need)
+        return list(insertable.values())
 
     def _insert(self, need: HalfNeed) -> LoopAction:
         temporary, _ = self.loaded.pop(need.half)
@@ -281,7 +290,7 @@ class _Pass(_Cycles):
         return LoopAction("insert", half=need.half, temporary=temporary)
 
     def _general(self, loads: bool = True) -> LoopAction | None:
-        """Return the next instruction on general registers, if there is one."""
+        """Return the next instruction on general registers, or `None`."""
         if self.advanced < self.advance:
             self.advanced += 1
             self.advanced_at = self.cycle
@@ -302,18 +311,18 @@ class _Pass(_Cycles):
     def _multiply(self) -> None:
         self.actions.append(self.multiplies[self.done][0])
         self.done += 1
-        other = self._general()
-        self.actions += [other] if other else []
+        paired = self._general()
+        self.actions += [paired] if paired else []
         self.cycle += 1
 
     def _quiet(self, actions: list[LoopAction]) -> None:
-        """Fill a cycle without an FMLA: insertions, or other instructions."""
+        """Fill up a cycle without an FMLA with instructions on general registers, or with NOPs."""
         loads = True
         while len(actions) < 2:
-            other = self._general(loads)
-            loads = loads and (other is None or other.name != "load")
-            actions.append(other or LoopAction("nop"))
-        # What precedes fills its own cycle, or these would start there.
+            action = self._general(loads)
+            loads = loads and (action is None or action.name != "load")
+            actions.append(action or LoopAction("nop"))
+        # A lone FMLA gets a NOP, or the first of these actions would issue beside it.
         if self.actions and self.actions[-1].name == "multiply" and not any(action.name == "insert" for action in actions):
             self.actions.append(LoopAction("nop"))
         self.actions += actions
@@ -322,7 +331,9 @@ class _Pass(_Cycles):
 
 
 class _BesidePass(_Cycles):
-    """An FMLA in each cycle in which its operands are ready, and beside it whatever is most urgent: a fetch, a load or an insertion."""
+    """Schedules a pass for cores that issue insertions beside FMLAs: an FMLA whenever its operands are ready, and the most urgent fetch,
+    load or insertion beside it.
+    """
 
     def __init__(self, multiplies: Multiplies, waiting: Sequence[HalfNeed], advance: int, finish: int) -> None:
         super().__init__(multiplies, advance, {need.half for need in waiting})
@@ -330,19 +341,19 @@ class _BesidePass(_Cycles):
         self.to_load = [need for need in waiting if _inserted(need.half)]
         self.to_insert: list[tuple[HalfNeed, int, int]] = []  # with its temporary register, and the cycle from which it can be inserted
         while self.done < len(multiplies) or self.pending:
-            able = self._able()
-            if able:
+            can_multiply = self._can_multiply()
+            if can_multiply:
                 self.actions.append(multiplies[self.done][0])
                 self.done += 1
-            other = self._other()
-            if other is None and not self.pending and self.finished < finish:
-                other, self.finished = LoopAction(f"finish{self.finished}"), self.finished + 1
-            self.actions += [other] if other else []
+            paired = self._paired()
+            if paired is None and not self.pending and self.finished < finish:
+                paired, self.finished = LoopAction(f"finish{self.finished}"), self.finished + 1
+            self.actions += [paired] if paired else []
             self.cycle += 1
         self.actions += [LoopAction(f"finish{number}") for number in range(self.finished, finish)]
 
-    def _other(self) -> LoopAction | None:
-        """Return the next instruction beside an FMLA."""
+    def _paired(self) -> LoopAction | None:
+        """Return the instruction to issue beside the next FMLA, or `None`."""
         if self.advanced < self.advance:
             self.advanced, self.advanced_at = self.advanced + 1, self.cycle
             return LoopAction(f"advance{self.advanced - 1}")
@@ -351,7 +362,7 @@ class _BesidePass(_Cycles):
         insertion = next(((n, t) for n, t, _ in lower if n.release <= self.done), None)
         fetch = next((need for need in self.to_fetch if need.release <= self.done and self._addressed(need)), None)
         load = self.to_load[0] if self.to_load and self.free else None
-        # The last of these that still arrives in time.
+        # The one with the earliest deadline.
         choices = [(insertion[0].need - _INSERTED, 0)] if insertion else []
         choices += [(fetch.need - _FETCHED, 1)] if fetch else []
         choices += [(load.need - _LOADED - _INSERTED, 2)] if load else []
@@ -360,7 +371,7 @@ class _BesidePass(_Cycles):
             return self._insert(*insertion)
         if kind == 1 and fetch:
             self.to_fetch.remove(fetch)
-            return self._there(fetch, LoopAction("fetch", half=fetch.half), _FETCHED)
+            return self._written(fetch, LoopAction("fetch", half=fetch.half), _FETCHED)
         if load is None:
             return None
         temporary = self.free.pop(0)
@@ -368,20 +379,21 @@ class _BesidePass(_Cycles):
         return LoopAction("load", half=load.half, temporary=temporary)
 
     def _addressed(self, need: HalfNeed) -> bool:
-        """Return whether the pointer to the next pass's A is ready for this half."""
+        """Return whether the half's address is known: loads for the next pass need the advanced pointer to A."""
         return not (need.half.of == "a" and need.half.following) or self.cycle >= self.advanced_at + _ADDED
 
     def _insert(self, need: HalfNeed, temporary: int) -> LoopAction:
-        self.to_insert = [one for one in self.to_insert if one[0] is not need]
+        self.to_insert = [entry for entry in self.to_insert if entry[0] is not need]
         self.free.append(temporary)
-        return self._there(need, LoopAction("insert", half=need.half, temporary=temporary), _INSERTED)
+        return self._written(need, LoopAction("insert", half=need.half, temporary=temporary), _INSERTED)
 
-    def _there(self, need: HalfNeed, action: LoopAction, cycles: int) -> LoopAction:
+    def _written(self, need: HalfNeed, action: LoopAction, cycles: int) -> LoopAction:
+        """Note that a half is written, to be read `cycles` later; return the action."""
         self.pending.discard(need.half)
         self.ready[need.register] = max(self.ready.get(need.register, 0), self.cycle + cycles)
         return action
 
 
 def _inserted(half: VectorHalf) -> bool:
-    """Return whether a half has to be inserted: loads into vector registers give the lower one."""
+    """Return whether a half has to be inserted: loads into vector registers write only the lower half."""
     return half.of != "a" and half.high

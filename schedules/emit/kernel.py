@@ -1,6 +1,6 @@
-"""Small steps from which templates build TIR: buffers, vectors and loops.
+"""Building blocks with which templates emit TIR: buffers, vectors and loops.
 
-Kernels are built with TVM's IR builder rather than by transforming naive loops: a Python loop unrolls, a `T.serial` loop stays
+Kernels are built with TVM's IR builder rather than by transforming a naive loop nest: a Python loop is unrolled, a `T.serial` loop stays
 a loop, and LLVM sees exactly what is emitted.
 """
 
@@ -23,20 +23,21 @@ from tvmmobile.schedules.space import Knobs
 
 Expr = Any
 Buffer = Any
-#: Marks functions that templates emit: flat buffers, 32-bit indices, explicit vectors, no blocks. `kernels.lowering` uses it.
+#: Attribute of functions that templates emit (flat buffers, 32-bit indices, explicit vectors, no blocks), for `kernels.lowering`.
 PLAIN = "tvmmobile.plain"
-#: A range of equal pieces: first and one after the last.
+#: A half-open range of indices: the first, and one past the last.
 Span = tuple[Expr, Expr]
 
 
 def share(thread: Expr, threads: int, count: int) -> Span:
-    """Return a thread's share of `count` equal pieces; all of them if the thread is `None`, the only one."""
+    """Return a thread's share of `count` equal pieces; all of them if `thread` is `None`, which means single-threaded."""
     return (0, count) if thread is None else (thread * count // threads, (thread + 1) * count // threads)
 
 
 def parts_of(extent: int, *sizes: int) -> Iterator[tuple[int, int, int]]:
-    """Cut an extent into parts of the first size, what remains into parts of the next one, and so on; yield a size, how many parts have
-    it, and where they begin. Sizes without parts are left out.
+    """Cut an extent into parts of the first size, the remainder into parts of the next size, and so on.
+
+    Yield (size, number of parts, start of the first part); sizes without parts are skipped.
     """
     start = 0
     for size in sizes:
@@ -48,12 +49,12 @@ def parts_of(extent: int, *sizes: int) -> Iterator[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class VectorGroup:
-    """Groups of consecutive vectors, all with equally many.
+    """Consecutive groups of vectors, all of the same size.
 
     Attributes:
-        lanes, vectors: elements of a vector, and vectors of a group.
-        count: groups, one after another.
-        first: element with which they begin.
+        lanes, vectors: elements per vector, and vectors per group.
+        count: number of groups.
+        first: first element of the first group.
     """
 
     lanes: int
@@ -63,12 +64,12 @@ class VectorGroup:
 
     @property
     def size(self) -> int:
-        """Elements of a group."""
+        """Elements per group."""
         return self.lanes * self.vectors
 
 
 def vector_groups(extent: int, lanes: int, most: int) -> list[VectorGroup]:
-    """Cut an extent into groups of `most` vectors, then one of the vectors that remain, then one of single elements."""
+    """Cut an extent into groups of `most` vectors, then a group of the remaining vectors, then one of single elements."""
     whole, single = divmod(extent, lanes)
     count, rest = divmod(whole, most)
     first, last = count * most * lanes, whole * lanes
@@ -80,13 +81,13 @@ class Kernel:
     """A task's TIR function under construction, with flat buffers in its precision.
 
     Attributes:
-        lanes, bytes: elements of a vector, and the size of one.
+        lanes, bytes: elements per vector, and bytes per element.
         chain, group: see `Precision`.
-        inner: the order of a register tile's loop, see `template.with_inner`.
+        inner: instruction order of a register tile's loop, see `template.with_inner`.
 
     Args:
-        grouped: arguments with weights in groups, see `Precision`; other constants are in what kernels compute in.
-        places: arguments of 32-bit integers, which say where something is.
+        grouped: names of arguments with weights in groups, see `Precision`; other constants have the type that kernels compute in.
+        places: names of arguments that hold indices, as 32-bit integers.
     """
 
     def __init__(
@@ -99,10 +100,10 @@ class Kernel:
         self.lanes, self.bytes, self._symbol, self._stored_as = task.lanes, task.precision.bytes, task.symbol, task.precision
         self._precision, self.chain, self.group = task.precision.arithmetic, task.precision.chain, task.precision.group
         data, output = task.storage
-        #: Precisions of arguments that differ from the kernel's, by argument; and their buffers.
+        #: Precision of each argument that is not stored in the kernel's precision, and the buffers of such arguments.
         sides = {*task.side_shapes, *(name for layer in task.region for name in layer.side_shapes)}
         stored = {"data": data, "output": output, **dict.fromkeys([*sides, *grouped], task.precision)}
-        if task.region[0].weights:  # no region of several layers has such weights
+        if task.region[0].weights:  # regions of several layers have no such weights
             stored["weight"] = storage_named(task.region[0].weights)
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
@@ -128,7 +129,7 @@ class Kernel:
             yield flat
 
     def type_of(self, argument: str) -> str:
-        """Return TVM's name of the type of an argument's elements."""
+        """Return the TVM dtype of an argument's elements."""
         return "int32" if argument in self._places else self._storage.get(argument, self._precision).name
 
     @contextmanager
@@ -149,19 +150,19 @@ class Kernel:
         return function.with_body(AttrStmt(IntImm("int32", 0), "pragma_import_llvm", text, function.body))
 
     def call(self, symbol: str, llvm: Callable[[], str], *places: tuple[Buffer, Expr]) -> None:
-        """Call a function of pointers to these elements that LLVM's text defines; it is inlined."""
+        """Call a function defined in LLVM IR with pointers to these elements; it is inlined."""
         pointers = (buffer.access_ptr("rw", offset=index) for buffer, index in places)
         self.T.evaluate(self.result_of("void", symbol, llvm, *pointers))
 
     def result_of(self, kind: str, symbol: str, llvm: Callable[[], str], *arguments: Expr) -> Expr:
-        """Return a call of a function that LLVM's text defines, with any arguments."""
+        """Return a call of a function defined in LLVM IR, with result type `kind`."""
         if symbol not in self._imported:
             self._imported[symbol] = llvm()
         return self.T.call_extern(kind, symbol, *arguments)
 
     @contextmanager
     def loop(self, count: Expr) -> Iterator[Expr]:
-        """Emit a loop, unless it would run once; yield the iteration's number."""
+        """Emit a serial loop, or only its body if it runs once; yield the iteration's index."""
         if isinstance(count, int) and count == 1:
             yield 0
             return
@@ -170,25 +171,25 @@ class Kernel:
 
     @contextmanager
     def span(self, start: Expr, end: Expr) -> Iterator[Expr]:
-        """Emit a loop from `start` to `end`, unless it would run once."""
+        """Emit a loop from `start` to `end`, or only its body if it runs once; yield the index."""
         with self.loop(end - start) as index:
             yield start + index
 
     @contextmanager
     def pieces(self, first: Expr, count: Expr, size: int) -> Iterator[Expr]:
-        """Emit a loop over `count` pieces that follow each other, unless there is only one; yield where each begins."""
+        """Emit a loop over `count` consecutive pieces of `size`, or only its body for one piece; yield where each piece begins."""
         with self.loop(count) as index:
             yield first + index * size
 
     def tiles(self, run: Run) -> AbstractContextManager[Expr]:
-        """Return a loop over the tiles of a run; yield the tile's first output index."""
+        """Return a context that emits a loop over a run's tiles and gives each tile's first output index."""
         return self.pieces(run.start, run.count, run.size)
 
     @contextmanager
     def team(self, threads: int) -> Iterator[Expr]:
-        """Emit a loop whose iterations are threads; yield the thread's number, `None` if there is only one.
+        """Emit a parallel loop with one iteration per thread; yield the thread's index, or `None` if there is only one thread.
 
-        Loops of one kernel write different outputs, and none reads what another writes: in a C library they do not wait for each other.
+        In a C library, a kernel's parallel loops run without a barrier in between, so none may read what another one writes.
         """
         if threads == 1:
             yield None
@@ -198,14 +199,14 @@ class Kernel:
 
     @contextmanager
     def where(self, *conditions: Expr) -> Iterator[None]:
-        """Code emitted inside runs only if all conditions hold."""
+        """Emit an `if` around the code emitted inside, true if all conditions hold."""
         if not conditions:
             yield
             return
-        every: Any = conditions[0]
+        conjunction: Any = conditions[0]
         for condition in conditions[1:]:
-            every = self.T.And(every, condition)
-        with self.T.If(every), self.T.Then():
+            conjunction = self.T.And(conjunction, condition)
+        with self.T.If(conjunction), self.T.Then():
             yield
 
     def accumulators(self, elements: int) -> Buffer:
@@ -213,24 +214,24 @@ class Kernel:
         return self._in_registers(elements, self._precision.accumulator)
 
     def places(self, elements: int) -> Buffer:
-        """Return a buffer as `accumulators` does, for 32-bit integers."""
+        """Return a buffer of 32-bit integers in registers, as `accumulators` does."""
         return self._in_registers(elements, "int32")
 
     def totals(self, elements: int) -> Buffer:
-        """Return a buffer as `accumulators` does, for sums that grow with every term, see `Precision.total`."""
+        """Return a buffer in registers, as `accumulators` does, for long sums, see `Precision.total`."""
         return self._in_registers(elements, self._precision.total)
 
     def _in_registers(self, elements: int, dtype: str) -> Buffer:
         return self.T.alloc_buffer((elements,), dtype, scope="local", annotations={"disable_lower_builtin": True})
 
     def reduced(self, first: Expr, count: int, value_of: Callable[[Expr, int], Expr], join: Callable[[Expr, Expr], Expr]) -> Expr:
-        """Return one number of `count` values from an index on, vector by vector, in the type of `totals`.
+        """Reduce `count` values from index `first` on to a scalar of the type of `totals`.
 
         Args:
-            value_of: maps an index and lanes to the values there.
-            join: function that joins two numbers, or two vectors of them.
+            value_of: maps an index and a number of lanes to the values there.
+            join: associative function of two scalars, or of two vectors.
         """
-        found = []
+        partial_results = []
         for lanes, steps, start in parts_of(count, self.lanes, 1):
             so_far = self.totals(lanes)
             self.store(so_far, value_of(first + start, lanes), 0, lanes)
@@ -238,15 +239,15 @@ class Kernel:
                 with self.loop(steps - 1) as step:
                     value = value_of(first + start + (step + 1) * lanes, lanes)
                     self.store(so_far, join(self.load(so_far, 0, lanes), value), 0, lanes)
-            found += [self.load(so_far, lane, 1) for lane in range(lanes)]
-        return self.T.bind(reduce(join, found))
+            partial_results += [self.load(so_far, lane, 1) for lane in range(lanes)]
+        return self.T.bind(reduce(join, partial_results))
 
     def widened(self, value: Expr, lanes: int) -> Expr:
-        """Return numbers in the type of `totals`; unchanged if that is not wider."""
+        """Return values cast to the type of `totals`; unchanged if that is not wider."""
         return self._cast(value, lanes, self._precision.total)
 
     def narrowed(self, value: Expr, lanes: int) -> Expr:
-        """Return totals in the type that is stored; `store` converts them for an output in another precision."""
+        """Return totals cast to the kernel's type; unchanged if the output has another precision, to which `store` converts."""
         return value if "output" in self._storage else self._cast(value, lanes, self._precision.name)
 
     def _cast(self, value: Expr, lanes: int, dtype: str) -> Expr:
@@ -255,24 +256,24 @@ class Kernel:
         return Vectors(dtype, lanes, self.T.bind, bool(self._precision.bits)).cast(value)
 
     def vectors_of_totals(self, lanes: int) -> Vectors:
-        """Return arithmetic on vectors of `lanes` totals."""
+        """Return the arithmetic on vectors of `lanes` totals."""
         return Vectors(self._precision.total, lanes, self.T.bind, bool(self._precision.bits))
 
     def is_converted(self, buffer: Buffer) -> bool:
-        """Return whether a buffer is an argument in another precision than the kernel's, which `load` and `store` convert."""
-        return self.is_narrow(buffer) or any(buffer.same_as(other) for other in self._converted)
+        """Return whether `load` and `store` convert a buffer's elements, because its precision differs from the kernel's."""
+        return self.is_narrow(buffer) or any(buffer.same_as(converted) for converted in self._converted)
 
     @staticmethod
     def is_narrow(buffer: Buffer) -> bool:
-        """Return whether a buffer holds numbers that are widened when they are loaded."""
+        """Return whether a buffer holds bfloat16, which is widened when it is loaded."""
         return str(buffer.dtype) == BFLOAT16.name
 
     def scratch(self, elements: int, totals: bool = False) -> Buffer:
-        """Return a buffer in memory, perhaps of `totals`: one allocation at this point, in the workspace of the executing thread."""
+        """Allocate a buffer in the executing thread's workspace, in the task's precision or in the type of `totals`."""
         return self.T.alloc_buffer((elements,), self._precision.total if totals else self._stored_as.name)
 
     def number(self, value: float) -> Expr:
-        """Return a constant."""
+        """Return a constant of the type of `accumulators`."""
         return getattr(self.T, self._precision.accumulator)(value)
 
     def total(self, value: float) -> Expr:
@@ -281,17 +282,17 @@ class Kernel:
 
     @property
     def least_normal(self) -> float:
-        """The least number with all digits of what kernels compute in."""
+        """Smallest positive normal number of the kernel's type."""
         return float(self._precision.limits.smallest_normal)
 
     def fill(self, buffer: Buffer, number: Expr, vectors: int, lanes: int = 0) -> None:
-        """Store a number to all elements of the first vectors."""
+        """Store a number to all elements of the buffer's first `vectors` vectors."""
         lanes = lanes or self.lanes
         for place in range(0, vectors * lanes, lanes):
             self.store(buffer, self.splat(number, lanes), place, lanes)
 
     def at(self, index: Expr, lanes: int = 0) -> Expr:
-        """Return the index of `lanes` consecutive elements; 0 means a whole vector, here and below."""
+        """Return the index of `lanes` consecutive elements. Here and below, 0 lanes means a whole vector."""
         lanes = lanes or self.lanes
         return self.T.Ramp(index, 1, lanes) if lanes > 1 else index
 
@@ -310,7 +311,7 @@ class Kernel:
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
     def _stored(self, dtype: str, value: Expr, lanes: int) -> Expr:
-        """Return values in another precision; real numbers are rounded to integers."""
+        """Return values converted to a stored dtype; floats are rounded to integers."""
         if storage_named(dtype).is_integer:
             return self.vectors(lanes).rounded(value)
         if dtype == BFLOAT16.name:
@@ -318,7 +319,7 @@ class Kernel:
         return Vectors(dtype, lanes, self.T.bind, False).cast(value)
 
     def load_part(self, buffer: Buffer, index: Expr, lanes: int) -> Expr:
-        """Return a whole vector of which only the first `lanes` elements exist in the buffer; the others are zeros."""
+        """Return a whole vector whose first `lanes` elements are loaded and whose other elements are zeros."""
         if lanes == self.lanes:
             return self.load(buffer, index)
         elements = [self.load(buffer, index + lane, 1) if lane < lanes else self.number(0.0) for lane in range(self.lanes)]
@@ -333,34 +334,34 @@ class Kernel:
             self.store(buffer, self.T.Shuffle([vector], [lane]), index + lane, 1)
 
     def lane(self, vector: Expr, lane: int) -> Expr:
-        """Return one lane of a vector in all lanes, which becomes the indexed operand of FMLA."""
+        """Return one lane of a vector broadcast to all lanes, which LLVM selects as an FMLA by element."""
         return self.T.Broadcast(self.T.Shuffle([vector], [lane]), self.lanes)
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
-        """Return a vector of sums with one more product."""
+        """Return a vector of sums plus `weight * value`."""
         return so_far + weight * value
 
     def intrinsic(self, kind: str, name: str, *arguments: Expr) -> Expr:
-        """Return a call of LLVM's intrinsic `llvm.NAME`, with a result of this type."""
+        """Return a call of LLVM's pure intrinsic `llvm.NAME` with result type `kind`."""
         return self.T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
 
-    def dot(self, so_far: Expr, one: Expr, other: Expr) -> Expr:
-        """Return four sums, each with the products of four bytes."""
-        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, one, other)
+    def dot(self, so_far: Expr, left: Expr, right: Expr) -> Expr:
+        """Return `SDOT`: four int32 sums, each plus the products of four int8 pairs."""
+        return self.intrinsic("int32x4", "aarch64.neon.sdot.v4i32.v16i8", so_far, left, right)
 
     def lane_within(self, buffer: Buffer, line: Expr, offset: int, low: int, high: int) -> Expr:
-        """Return the element at `line + offset` in all lanes, from vectors that stay within [low, high) of the line."""
+        """Return the element at `line + offset` broadcast to all lanes, loaded with a vector inside [low, high) of the line if it fits."""
         if high - low < self.lanes:
             return self.splat(self.load(buffer, line + offset, 1))
         vector = min(low + (offset - low) // self.lanes * self.lanes, high - self.lanes)
         return self.lane(self.load(buffer, line + vector), offset - vector)
 
     def splat(self, scalar: Expr, lanes: int = 0) -> Expr:
-        """Return a scalar in all lanes."""
+        """Return a scalar broadcast to all lanes."""
         lanes = lanes or self.lanes
         return self.T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
     def vectors(self, lanes: int = 0) -> Vectors:
-        """Return arithmetic on vectors with that many lanes."""
+        """Return the kernel's arithmetic on vectors of `lanes` lanes."""
         own = self._precision
         return Vectors(own.accumulator, lanes or self.lanes, self.T.bind, bool(own.bits), own.total)

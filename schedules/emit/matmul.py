@@ -1,4 +1,4 @@
-"""The register tile of a matrix product: `rows` pixels × `columns` channels accumulated over K, weights packed in panels."""
+"""The register tile of a matrix product: `rows` pixels × `columns` channels accumulated over K, with weights packed in panels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tvmmobile.schedules.space import round_up
 
 @dataclass(frozen=True)
 class Panel:
-    """Panels of equal width: consecutive output channels whose weights lie together.
+    """Consecutive panels of equal width; a panel holds the packed weights of consecutive output channels.
 
     Attributes:
-        count: number of panels, one after another.
-        columns: channels in a panel that exist.
-        channel: first output channel.
-        width: channels with the padding to whole vectors.
+        count: number of panels.
+        columns: output channels per panel, without padding.
+        channel: first output channel of the first panel.
+        width: columns per panel, padded to whole vectors.
     """
 
     count: int
@@ -38,34 +38,33 @@ class Panel:
 
 
 def panels(channels: int, width: int, lanes: int) -> list[Panel]:
-    """Return the panels of `width` channels, whole vectors of `lanes`, then a narrower one for what remains."""
+    """Return the panels of `width` channels (a multiple of `lanes`), then a narrower panel for the remaining channels."""
     whole, rest = divmod(channels, width)
-    found = [Panel(whole, width, 0, width)] if whole else []
+    groups = [Panel(whole, width, 0, width)] if whole else []
     if rest:
-        found.append(Panel(1, rest, whole * width, round_up(rest, lanes)))
-    return found
+        groups.append(Panel(1, rest, whole * width, round_up(rest, lanes)))
+    return groups
 
 
 def packed_elements(channels: int, width: int, depth: int, lanes: int) -> int:
-    """Return the elements of (depth, channels) weights in panels of `width` channels."""
+    """Return the number of elements of (depth, channels) weights packed in panels of `width` channels."""
     return depth * sum(panel.count * panel.width for panel in panels(channels, width, lanes))
 
 
 def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block: int = 0, group: int = 1) -> Array:
-    """Pack (K, N) weights as [block of panels][K block][panel][K][width], the last panel narrower, padded with zeros to whole vectors.
+    """Pack (K, N) weights as [block of panels][K block][panel][K][width]; the last panel may be narrower, zero-padded to whole vectors.
 
-    So each cache block's weights are contiguous, and the next block's follow. Pieces of panels a whole K apart would displace each other
-    in a first-level cache of two ways.
+    Each cache block's weights are contiguous. Parts of panels a whole K apart would evict each other from a two-way L1 cache.
 
     Args:
         weight: (K, N).
         width: channels per panel.
-        lanes: lanes of a vector.
-        k_block: K per block, the last one shorter; 0 for all of K.
+        lanes: lanes per vector.
+        k_block: K per block; the last block may be shorter; 0 for all of K.
         n_block: panels per block; 0 for all of them. The narrower panel is a block of its own.
-        group: K that lie together for each channel, in bfloat16, see `Precision.group`; divides K.
+        group: consecutive K per channel, interleaved for bfloat16, see `Precision.group`; divides K.
 
-    Returns a flat array.
+    Returns a flat array, in bfloat16 if `group` exceeds 1.
     """
     depth, channels = weight.shape
     pieces = []
@@ -83,25 +82,25 @@ def pack_panels(weight: Array, width: int, lanes: int, k_block: int = 0, n_block
 
 
 def good_tile(machine: Machine, lanes: int, rows: int, columns: int, pixels: int, channels: int) -> bool:
-    """Return whether a tile fits the registers and hides its multiplications' latency, as far as pixels and channels allow."""
+    """Return whether a tile fits the registers and hides the latency of FMLAs, as far as the numbers of pixels and channels allow."""
     vectors = columns // lanes
     most = min(pixels, machine.registers) * round_up(channels, lanes) // lanes
-    # Per step the tile holds its accumulators, one vector of A per row and at least one of W.
+    # In each K step the tile holds its accumulators, one vector of A per row and at least one of W.
     return min(machine.accumulators, most // 2) <= rows * vectors <= machine.registers - rows - min(vectors, 2)
 
 
-#: Pixels of register tiles that only in-order cores try: their loops' cycles are 79 % multiplications on a
-#: Cortex-A53 and 95 % on a Cortex-A55, with 7 pixels 78 and 93 %.
+#: Values of `rows` that only in-order cores try: 79 % of their loops' cycles issue an FMLA on a Cortex-A53 and 95 % on a Cortex-A55,
+#: against 78 and 93 % with 7 rows.
 TALL = (8, 9)
 
 
 def tile_rows(machine: Machine, rows: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the pixels of register tiles of two vectors on a core; all cores have `rows`."""
+    """Return the values of the knob `rows` for tiles two vectors wide: those of `rows`, and `TALL` on in-order cores."""
     return tuple(sorted({*rows, *TALL})) if machine.in_order else rows
 
 
-#: Most passes of a loop over K that chained sums do not split. With separate ends LLVM makes one block of such a loop, and spills:
-#: eight lanes are as many steps, so that 32 channels are four passes. In float32 they are eight.
+#: Most iterations of a K loop whose ends are not peeled in kernels with chained sums. LLVM would turn so short a loop with peeled ends into
+#: one basic block, and spill: with eight lanes an iteration has eight K steps, so that 32 channels are four iterations (eight in float32).
 FEW = 4
 
 
@@ -110,8 +109,9 @@ class Extent:
     """A part of K.
 
     Attributes:
-        start, count: first step and how many.
-        first, last: whether accumulators begin as the epilogue says (else with the values in C), and whether it finishes them.
+        start, count: first K step and number of K steps.
+        first: true if the epilogue initialises the accumulators; else they are loaded from C.
+        last: true if the epilogue finishes the accumulators; else they are stored to C as partial sums.
     """
 
     start: Expr
@@ -121,7 +121,7 @@ class Extent:
 
 
 def depth_blocks(kernel: Kernel, depth: int, block: int) -> Iterator[AbstractContextManager[Extent]]:
-    """Yield the blocks of K that need different code, the last one perhaps shorter: the first, those between in a loop, the last."""
+    """Yield contexts that emit the blocks of K: the first, a loop over the middle ones, and the last, which may be shorter."""
     count = -(-depth // block)
     yield _depth_block(kernel, 0, 1, block if count > 1 else depth, True, count == 1)
     if count > 2:
@@ -141,13 +141,13 @@ class MatmulTile:
     """Emits register tiles of one matrix product C[pixel, n] = epilogue(Σ_k A[pixel, k] · W[k, n]).
 
     Attributes:
-        a, c: the matrices A and C, with K and N channels.
-        w: a flat buffer, packed by `pack_panels`.
-        unroll: K steps per loop iteration, whole vectors.
+        a, c: matrices A (pixels × K channels) and C (pixels × N channels).
+        w: weights W in a flat buffer, packed by `pack_panels`.
+        unroll: K steps per loop iteration, a multiple of the lanes.
         step: pixels of A from one row of the tile to the next.
-        shift: pixels of the layer's output before those that C holds.
-        pieces: the activations that A consists of, K after K; empty if it is a single one.
-        apart: true if sums are so long that parts of no more terms than a chain (see `Precision`) are added up apart, too.
+        shift: pixels of the layer's output before the first one in C.
+        pieces: slices that A is the concatenation of along K; empty if A is a single activation.
+        apart: true if even parts no longer than a chain (see `Precision`) are summed separately, because all sums are long.
     """
 
     kernel: Kernel
@@ -163,7 +163,7 @@ class MatmulTile:
 
     @property
     def depth(self) -> int:
-        """K."""
+        """K, the length of the reduction."""
         return sum(piece.count for piece in self.pieces) if self.pieces else self.a.channels
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
@@ -171,9 +171,9 @@ class MatmulTile:
 
         Args:
             row, target, rows: first pixel of A, first pixel of C, and number of pixels.
-            panel, index: the kind of panel, and the panel's index among those of its kind.
-            part: the part of K, inside one of A's blocks or covering whole ones.
-            weights: the element of W that this part of the panel begins at.
+            panel, index: group of panels, and index of the panel in the group.
+            part: part of K, inside one channel block of A or covering whole blocks.
+            weights: index in W of the first weight of this part of the panel.
         """
         acc = self.kernel.accumulators(rows * panel.width)
         spots = self.spots(target, rows, panel, index)
@@ -182,12 +182,12 @@ class MatmulTile:
         self.epilogue.drain(acc, spots, self.c.buffer, part.last)
 
     def spots(self, target: Expr, rows: int, panel: Panel, index: Expr) -> list[Spot]:
-        """Return the vectors of a tile, with `emit`'s arguments, pixel after pixel."""
+        """Return the spots of a tile, pixel after pixel; the arguments are those of `emit`."""
         channel = panel.channel + index * panel.width
         return [self._spot(target, i, panel, channel, j) for i in range(rows) for j in range(0, panel.width, self.kernel.lanes)]
 
     def _spot(self, target: Expr, i: int, panel: Panel, channel: Expr, j: int) -> Spot:
-        """Return a vector of the tile."""
+        """Return the spot of the tile's row `i` at column `j` of the panel."""
 
         def place(c: Activation, first: Expr) -> Expr:
             if c.in_line and c.block % panel.width == 0 and panel.channel % panel.width == 0:
@@ -211,12 +211,12 @@ class MatmulTile:
         alike: bool = False,
         blank: bool = False,
     ) -> None:
-        """Emit acc[first .. first + rows] += A[row .. row + rows, part] · W[part]; = where `acc` is blank.
+        """Emit acc[first : first + rows] += A[row : row + rows, part] · W[part], or `=` if `blank`.
 
         If A consists of pieces, the part must be all of K.
 
-        The first and last steps are peeled off the loops, so that loading and storing C overlaps with multiplying: with 64 steps
-        a tile takes 1.5 % more than its multiplications rather than 4 %.
+        The first and last steps are peeled off the loops, so that loads and stores of C overlap with multiplications: with 64 K steps,
+        a tile takes 1.5 % longer than its multiplications rather than 4 %.
         """
         if self.pieces:
             self._in_pieces(acc, row, rows, width, weights, part, first, alike)
@@ -226,7 +226,7 @@ class MatmulTile:
     def _sum(
         self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
     ) -> None:
-        """Emit the terms of `accumulate` where A is in one piece."""
+        """Emit the terms of `accumulate` for an A without pieces."""
         if self.kernel.chain and (self.kernel.chain < part.count or (self.apart and not blank)):
             self._in_chains(acc, row, rows, width, weights, part, first)
             return
@@ -245,11 +245,11 @@ class MatmulTile:
             self._blocks(acc, places, rows, width, block, part.count // block, blank)
 
     def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
-        """Return the place of a block of A."""
+        """Return where the operands of channel block `number` of A begin."""
         return _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
 
     def _one_block(self, acc: Buffer, place: _Place, rows: int, width: int, block: int, blank: bool) -> None:
-        """Emit the terms of `accumulate` with all of K in one block of A."""
+        """Emit the terms of `accumulate` for a part of K inside one channel block of A."""
         if self.kernel.chain and block <= FEW * self.unroll:
             if blank and block > self.unroll:
                 self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
@@ -262,7 +262,7 @@ class MatmulTile:
         self._steps(acc, place, rows, width, max(block - rest, ends), block)
 
     def _blocks(self, acc: Buffer, places: Callable[[Expr], _Place], rows: int, width: int, block: int, blocks: int, blank: bool) -> None:
-        """Emit the terms of `accumulate` block by block of A."""
+        """Emit the terms of `accumulate`, channel block by channel block of A."""
         self._steps(acc, places(0), rows, width, 0, min(self.unroll, block), blank)
         self._steps(acc, places(0), rows, width, min(self.unroll, block), block)
         if blocks > 2:
@@ -272,23 +272,23 @@ class MatmulTile:
         self._steps(acc, places(blocks - 1), rows, width, max(block - self.unroll, 0), block)
 
     def _in_pieces(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool) -> None:
-        """Emit the terms of `accumulate` piece by piece of A."""
+        """Emit the terms of `accumulate`, piece by piece of A."""
         for piece in self.pieces:
-            alone = replace(self, a=piece.activation, pieces=())
-            own = replace(part, start=piece.first, count=piece.count)
-            alone.accumulate(acc, row, rows, width, weights, own, first, alike and piece is self.pieces[0])
+            piece_tile = replace(self, a=piece.activation, pieces=())
+            piece_part = replace(part, start=piece.first, count=piece.count)
+            piece_tile.accumulate(acc, row, rows, width, weights, piece_part, first, alike and piece is self.pieces[0])
             weights = weights + piece.count * self.pitch(width)
 
     def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
-        """Emit the terms of `accumulate` in separate sums of `Kernel.chain` terms, or of whole blocks of A; the last one may be shorter."""
+        """Emit the terms of `accumulate` as separate sums of `Kernel.chain` terms, or of whole channel blocks; the last may be shorter."""
         kernel, lanes = self.kernel, self.kernel.lanes
         chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
 
         def add(number: Expr, count: int) -> None:
             sums = kernel.accumulators(rows * width)
-            own = replace(part, start=part.start + number * chain, count=count)
-            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), own, blank=True)
+            link = replace(part, start=part.start + number * chain, count=count)
+            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), link, blank=True)
             for place in range(0, rows * width, lanes):
                 total = first * width + place
                 kernel.store(acc, kernel.load(acc, total) + kernel.load(sums, place), total)
@@ -300,7 +300,7 @@ class MatmulTile:
             add(whole, rest)
 
     def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
-        """Return the loop over `count` steps of K, in blocks of A, in our own instruction order; `None` if it has no such form."""
+        """Return the loop over `count` K steps with our own instruction order, or `None` if an `InOrderLoop` cannot express it."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
         if (blocks > 1 and block % K_STEPS) or not TileShape.fits(rows, width // lanes):
             return None
@@ -312,7 +312,7 @@ class MatmulTile:
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:
-        """Emit steps `first` to `last` of a block of A; of a blank `acc` no more than are unrolled."""
+        """Emit K steps `first` to `last` of a channel block of A; if `blank`, at most `unroll` of them."""
         whole, rest = divmod(max(last - first, 0), self.unroll)
         if whole > 1:
             with self.kernel.T.serial(0, whole) as step:
@@ -323,7 +323,7 @@ class MatmulTile:
             self._multiply(acc, place, rows, width, first + whole * self.unroll, rest, blank and not whole)
 
     def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
-        """Emit `count` steps, unrolled; A is read a vector of K values at a time. The first one of a blank `acc` adds to nothing."""
+        """Emit `count` K steps, unrolled; A is loaded a vector of K values at a time. If `blank`, the first step overwrites `acc`."""
         load, data, vector = self.kernel.load, self.a.buffer, self.kernel.lanes
         for begin in range(0, count, vector):
             lanes = min(vector, count - begin)
@@ -340,29 +340,29 @@ class MatmulTile:
                         self.kernel.store(acc, total, position)
 
     def _weights(self, begin: Expr, width: int) -> Iterator[tuple[int, Expr]]:
-        """Yield the vectors of a step's weights, which begin there in W, each with its first column."""
+        """Yield the weights of one K step, from index `begin` of W on, as (first column, vector)."""
         for j in range(0, width, self.kernel.lanes):
             yield j, self.kernel.load(self.w, begin + j)
 
     @property
     def padded(self) -> bool:
-        """True if reads may go beyond a pixel's last K, up to a whole vector."""
+        """True if A is padded so that a pixel's last K values may be loaded as a whole vector."""
         return False
 
     def pitch(self, width: int) -> int:
-        """Return the elements of W from one step of K to the next, in a panel of `width` channels."""
+        """Return the distance in elements between consecutive K steps of a panel of `width` channels in W."""
         return width
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The operands of one block of A: where its steps begin.
+    """Where the operands of one channel block of A begin.
 
     Attributes:
-        origin: the first row's, in A.
-        weights: the panel's part, in W.
-        done: steps of the part before this block.
-        row: row of the accumulators.
+        origin: index in A of the first row's first value.
+        weights: index in W of the part's first weight.
+        done: K steps of the part before this block.
+        row: first row of the accumulators.
     """
 
     origin: Expr

@@ -1,6 +1,6 @@
-"""Estimates the cost of a blocked matrix product: multiplications, and the lines that its cache blocks move. For ranking, not for reports.
+"""Estimates the cost of a blocked matrix product from its multiplications and cache traffic, to rank candidates; reports do not use it.
 
-The first-level cache is assumed to hold everything that a loop reuses, if it is small enough in total.
+Data that a loop reuses is assumed to stay in L1 if it fits there in total.
 """
 
 from __future__ import annotations
@@ -15,29 +15,34 @@ from tvmmobile.schedules.emit.pairs import conv_group
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
-#: A tile's time beyond its multiplications, in multiply-adds: for each K block, and for bias and clamp.
+#: Overhead of a tile in vector multiply-adds: for each K block, and for bias and clamp.
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
-#: With fewer independent accumulators, a step of K waits for the one before.
+#: With fewer independent accumulators than this, a K step waits for the one before.
 LATENCY_BOUND = 8
-#: Time to join a vector of two pixels' values in a buffer.
+#: Time to store a vector of two pixels' interleaved values, in vector multiply-adds.
 PER_JOINED_VECTOR = 2.0
-#: Time to multiply a vector of weights by its gate, which is that of storing it.
+#: Time to multiply a vector of weights by its gate, dominated by the store.
 PER_SCALED_VECTOR = 2.0
 
 
 def reading(machine: Machine, size: int, again: float, blocks: float, passes: bool) -> float:
-    """Return the time to read a matrix of `size` bytes for each of the other's `blocks`, `again` times in each.
+    """Return the time to read a matrix of `size` bytes `again` times for each of the other matrix's `blocks`.
 
-    Where all of it `passes` between one block and the next, it comes from memory again if it exceeds the caches.
+    If `passes`, the whole matrix is read between two blocks, and comes from memory again if it exceeds the caches.
     """
     return size / LINE_BYTES * again * blocks * (machine.line_again(size) if passes and blocks > 1 else machine.line_read)
 
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """Extents of C = A · W: pixels × K × channels; whether W is multiplied by a gate, or widened, into a buffer; lanes of a vector, bytes
-    of an element; the core, and the terms that an instruction multiplies. The unit of time is a vector's multiply-add, a cycle on a core
-    that starts one in each.
+    """Estimated time of C = A · W, in vector multiply-adds: cycles on a core that issues one per cycle.
+
+    Attributes:
+        pixels, depth, channels: extents M, K and N.
+        scaled: true if W is multiplied by a gate, or widened, into a buffer.
+        lanes, bytes: elements per vector, and bytes per element.
+        machine: the core.
+        group: products per lane and instruction.
     """
 
     pixels: int
@@ -51,7 +56,7 @@ class MatrixProduct:
 
     @classmethod
     def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
-        """Return a 1×1 convolution's."""
+        """Return the product that computes a 1×1 convolution."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
         group = conv_group(layer, task)
         return cls(
@@ -60,24 +65,24 @@ class MatrixProduct:
 
     @property
     def line(self) -> int:
-        """Elements of a cache line."""
+        """Elements per cache line."""
         return LINE_BYTES // self.bytes
 
     def cycles(self, knobs: Knobs) -> float:
-        """Return the estimated time with `Pointwise`'s knobs, on one thread."""
+        """Return the estimated time with these knobs of `Pointwise`, on one thread."""
         return self.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"], knobs.get("joined", 0)) + self.moving(knobs)
 
     @property
     def least(self) -> float:
-        """Time of the multiplications alone."""
+        """Time of the multiplications alone, a lower bound."""
         return self.pixels * self.depth * self.channels / (self.lanes * self.group)
 
     def may_join(self, knobs: Knobs) -> bool:
-        """Return whether a block's pixels stay in the first-level cache once they are joined."""
+        """Return whether a block's joined pixels fit L1."""
         return self._stay(min((knobs["m_block"] * knobs["rows"]) or self.pixels, self.pixels) * self.depth)
 
     def multiplying(self, rows: int, columns: int, k_block: int, joined: int = 0) -> float:
-        """Return the time of the multiplications, including tiles at the edges, and of beginning and ending tiles."""
+        """Return the time of the multiplications, with edge tiles and each tile's overhead."""
         tiles, rest = divmod(self.pixels, rows)
         panels, narrow = divmod(self.channels, columns)
         steps = -(-self.depth // (k_block or self.depth))
@@ -88,16 +93,16 @@ class MatrixProduct:
                 order = inner_order(self.machine, self.lanes)
                 step = TileShape(height, width // self.lanes, order == 2).cycles / K_STEPS if order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
-                if self.group > 1:  # an instruction joins the values of two pixels; sums change places, and are narrowed
+                if self.group > 1:  # an instruction interleaves two pixels' values; sums are permuted and narrowed
                     step, partial = round_up(height, 2) * width / self.lanes + (0 if joined else height / 2), 3.0 * accumulators
                 tile = max(step, LATENCY_BOUND) * self.depth / self.group + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles + (PER_JOINED_VECTOR * self.pixels * self.depth / (2 * self.group) if joined else 0)
 
     def moving(self, knobs: Knobs) -> float:
-        """Return the time for the lines of A, W and C that come and go.
+        """Return the time for the cache lines of A, W and C that are read and written.
 
-        Reused data is still in the first-level cache if it fits there together with the data touched in between.
+        Reused data is still in L1 if it fits there together with the data touched in between.
         """
         rows, columns = knobs["rows"], knobs["columns"]
         m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
@@ -106,7 +111,7 @@ class MatrixProduct:
         one_tile, one_panel = min(rows, m) * k, k * min(columns, n)
         again_w = 1.0 if self._stay(k * n, one_tile, rows * n) else max(m / rows, 1)
         again_a = 1.0 if self._stay(one_tile, one_panel) else max(n / columns, 1)
-        # The outer loop's data stays while the inner loop passes, or is read again, from the second level if it fits there.
+        # The outer loop's data stays in L1 across the inner loop, or is read again, from L2 if it fits there.
         blocks_a, blocks_w = self.channels / n, self.pixels / m
         if knobs["outer"] == 0 and self._stay(m * self.depth, k * n, m * n):
             blocks_a = 1.0
@@ -123,11 +128,11 @@ class MatrixProduct:
         )
 
     def _scaling(self, block: float, times: float) -> float:
-        """Return the time to multiply all weights by their gate that many times, block by block into a buffer."""
+        """Return the time to multiply all weights by their gate `times` times, block by block into a buffer."""
         weights = self.depth * self.channels
         missed = 0.0 if self._stay(block, block) else weights / self.line * self.machine.line_written
         return times * (weights / self.lanes * PER_SCALED_VECTOR + missed)
 
     def _stay(self, *elements: float) -> bool:
-        """Return whether that many elements stay in the first-level cache together."""
+        """Return whether these numbers of elements fit L1 together."""
         return sum(elements) * self.bytes <= self.machine.resident_bytes

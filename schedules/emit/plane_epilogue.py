@@ -1,4 +1,4 @@
-"""The epilogue of kernels whose tensors have their channels first: a vector's elements are neighbouring pixels of a channel."""
+"""The epilogue of NCHW kernels, whose vectors hold neighbouring pixels of one channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr
 
 @dataclass(frozen=True)
 class PlaneEpilogue(Epilogue):
-    """The epilogue of vectors of pixels, all of one channel."""
+    """The epilogue of vectors that hold pixels of one channel."""
 
     def _constant(self, name: str, spot: Spot) -> Expr:
         return self._of_channels(self.buffers[name], spot)
@@ -25,7 +25,7 @@ class PlaneEpilogue(Epilogue):
 
 
 def plane_spot(channel: Expr, target: Expr, lanes: int) -> Spot:
-    """Return the spot of neighbouring pixels, which begin at the same place in all tensors with the output's extents."""
+    """Return the spot of neighbouring pixels, whose index `target` is the same in all tensors with the output's extents."""
     return Spot(channel, target, partial(_at, target), lanes, lanes)
 
 

@@ -1,4 +1,4 @@
-"""Products of a few rows with contiguous columns, a few vectors of them at a time: shared by attention and batched products."""
+"""Matrix products of a few rows × a few vectors of contiguous columns, shared by attention and batched products."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share, vector_groups
 from tvmmobile.schedules.space import Knobs, round_up
 
-#: Products for each thread, from which on they are shared whole: fewer than a fifth of the threads' time is lost then.
+#: Products per thread from which on each product is computed by one thread: then less than a fifth of the threads' time is idle.
 _MANY = 4
-#: From the number of a row to the index of its first element.
+#: Maps the number of a row to the index of its first element.
 Row = Callable[[Expr], Expr]
 
 
 @dataclass(frozen=True)
 class RowShare:
-    """Rows of one of several products, which a thread computes.
+    """The rows of one product that a thread computes.
 
     Attributes:
-        number: number of the product, from 0.
-        part, parts: the part of the product's rows, and the number of parts.
+        number: index of the product.
+        part, parts: index of the thread's part of the product's rows (`None`: all rows), and the number of parts.
     """
 
     number: Expr
@@ -31,7 +31,7 @@ class RowShare:
     parts: int
 
     def emit(self, kernel: Kernel, rows: int, size: int, emit: Callable[[Expr, int], None]) -> None:
-        """Emit the part's rows, of `rows` in all, `size` at a time: `emit` gets the first and how many."""
+        """Emit the part's share of `rows` rows, `size` at a time, by calling `emit(first row, number of rows)`."""
         whole, rest = divmod(rows, size)
         with kernel.span(*share(self.part, self.parts, whole)) as block:
             emit(block * size, size)
@@ -42,17 +42,17 @@ class RowShare:
 
 @contextmanager
 def row_shares(kernel: Kernel, thread: Expr, threads: int, count: int) -> Iterator[RowShare]:
-    """Emit a loop over a thread's share of `count` products: of whole ones, or of parts of their rows where threads would go without."""
+    """Emit a loop over a thread's share of `count` products; few products are split into parts of their rows, so that no thread idles."""
     parts = threads // math.gcd(count, threads) if count < _MANY * threads else 1
     with kernel.span(*share(thread, threads, count * parts)) as unit:
         yield RowShare(unit, None, 1) if parts == 1 else RowShare(unit // parts, unit % parts, parts)
 
 
 def transpose_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int, int], target: Buffer) -> None:
-    """Transpose rows: the first elements of all rows first, with zeros up to a whole vector.
+    """Store rows transposed, [element][row], with the rows zero-padded to whole vectors.
 
     Args:
-        extents: rows, and elements of each.
+        extents: number of rows, and of elements per row.
     """
     (rows, elements), lanes = extents, kernel.lanes
     pitch = round_up(rows, lanes)
@@ -71,23 +71,26 @@ def transpose_rows(kernel: Kernel, source: Buffer, row: Row, extents: tuple[int,
 
 
 def column_panels(kernel: Kernel, extent: int, most: int) -> Iterator[tuple[AbstractContextManager[Expr], list[int]]]:
-    """Yield loops over columns, a few vectors at a time, the last one perhaps in part: the first column, and how many each vector has."""
+    """Yield (loop over panels, lanes of each vector in a panel) for panels of at most `most` vectors; the loop gives each panel's first
+    column. Columns that do not fill a vector form a panel of their own.
+    """
     for group in vector_groups(extent, kernel.lanes, most):
         parts = [group.lanes] * group.vectors if group.lanes > 1 else [group.vectors]
         yield kernel.pieces(group.first, group.count, group.size), parts
 
 
 def holds_rows(machine: Machine, knobs: Knobs, rows: tuple[int, ...]) -> bool:
-    """Return whether a tile's sums and operands fit the registers, or its rows are the usual four, or the most there are if fewer."""
+    """Return whether a tile's sums and operands fit the registers; tiles of four rows (or of `max(rows)`, if fewer) always pass."""
     return knobs["rows"] == min(max(rows), 4) or (knobs["rows"] + 1) * (knobs["vectors"] + 1) <= machine.registers
 
 
 def row_products(kernel: Kernel, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], extents: tuple[int, int, int]) -> Buffer:
-    """Return the sums of products of rows of a buffer and vectors, row by row.
+    """Emit a register tile; return its sums as [row][vector].
 
     Args:
-        right: the vector of a term, by its number and the vector's.
-        extents: rows, vectors, and terms of a sum.
+        left: buffer of the left matrix, and the function that gives the index of each row.
+        right: maps a K index and a vector's index to that vector of the right matrix.
+        extents: number of rows, of vectors, and of terms (K).
     """
     lanes, (rows, vectors, terms) = kernel.lanes, extents
     buffer, row_at = left

@@ -1,7 +1,7 @@
-"""Sparse weights in clusters: outputs whose patterns overlap are computed together, so that pixels two of them need are loaded once.
+"""Sparse weights in clusters: groups of outputs whose nonzero patterns overlap are computed together, so that they share loads of pixels.
 
-A cluster's input channels are sorted by which of its groups have weights for them. Those of one group and those of each two are lists of
-their own, whose loops know what to multiply; a channel of three groups stands in two lists.
+Within a cluster, input channels are sorted by the groups that have weights for them. There is one list for each group and one for each pair
+of groups, so each list's loop multiplies a fixed set of groups; a channel that three groups use is in two lists.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from tvmmobile.schedules.emit.sparse_entries import SparseLists
 from tvmmobile.schedules.emit.sparse_nest import StripWork
 from tvmmobile.schedules.space import Knobs, round_up
 
-#: Elements that a kernel may load behind the last weight.
+#: Elements that a kernel may load past the last weight.
 _BEHIND = 8
-#: Registers of pixels that were loaded and not yet multiplied: several products need each.
+#: Registers for loaded pixels, each of which several products read.
 _MOST_LOADED = 3
 
 
 def registers_of(task: Task, layer: Conv2d, vectors: int, knobs: Knobs) -> int:
-    """Return how many registers a cluster's kernel needs for strips of so many vectors."""
+    """Return the number of registers that a cluster's kernel needs for strips of `vectors` vectors."""
     together = layer.sparse[1]
     sums = vectors * together * knobs["cluster"] * (2 if task.precision.chain else 1)
     return sums + _MOST_LOADED + round_up(2 * together * knobs["unroll"], task.lanes) // task.lanes
 
 
 def output_holds_sums(task: Task) -> bool:
-    """Return whether an output has the type of the sums, so that partial ones can wait there."""
+    """Return whether the output has the accumulators' type, so that it can hold partial sums."""
     return task.storage[1] == task.precision and task.precision.accumulator == task.precision.name
 
 
 @dataclass(frozen=True)
 class Clusters(SparseLists):
-    """Lists of input channels, each for one or two groups of a cluster; clusters are units.
+    """Lists of input channels, each for one or two groups of a cluster; each cluster is a unit.
 
     Attributes:
-        size: groups of a cluster.
-        unroll: entries of a step; lists are filled up to whole steps with zeros.
+        size: groups per cluster.
+        unroll: entries per step; lists are zero-padded to whole steps.
     """
 
     size: int
@@ -66,8 +66,8 @@ class Clusters(SparseLists):
         return [members for count in (1, 2) for members in itertools.combinations(range(self.size), count)]
 
     def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
-        """Return the kernel's `weight`, `offsets`, `starts` (the first step of each list), `firsts` (the first weight of each segment),
-        `order` (the groups, cluster after cluster) and `bounds` (each thread's first cluster).
+        """Return the kernel's `weight`, `offsets`, `starts` (first step of each list), `firsts` (first weight of each segment), `order`
+        (groups, cluster by cluster) and `bounds` (first cluster of each thread).
         """
         groups, pattern = self.in_groups(weight)
         order = np.array(_clustered(pattern, self.size), np.int32)
@@ -77,34 +77,34 @@ class Clusters(SparseLists):
         starts, firsts = [0], []
         for low, high in itertools.pairwise(bounds):
             for (top, bottom), unit in itertools.product(self.blocks, range(low, high)):
-                own = order[unit * self.size :][: self.size]
+                cluster = order[unit * self.size :][: self.size]
                 firsts.append(sum(map(len, values)))
-                for members, chosen in zip(self.lists, self._chosen(pattern[top:bottom, own]), strict=True):
+                for members, chosen in zip(self.lists, self._chosen(pattern[top:bottom, cluster]), strict=True):
                     inputs = top + np.flatnonzero(chosen)
-                    values.append(groups[inputs[:, None], own[list(members)]].ravel())
+                    values.append(groups[inputs[:, None], cluster[list(members)]].ravel())
                     places = (inputs - top * in_blocks) * stride
-                    filled = -len(inputs) % self.unroll
-                    values.append(np.zeros(filled * len(members) * self.together, weight.dtype))
-                    offsets += [places, places[-1:].repeat(filled)]
-                    starts.append(starts[-1] + (len(inputs) + filled) // self.unroll)
+                    padding = -len(inputs) % self.unroll
+                    values.append(np.zeros(padding * len(members) * self.together, weight.dtype))
+                    offsets += [places, places[-1:].repeat(padding)]
+                    starts.append(starts[-1] + (len(inputs) + padding) // self.unroll)
         weights, channels = np.zeros(self.shapes["weight"], weight.dtype), np.zeros(self.shapes["offsets"], np.int32)
         weights[: sum(map(len, values))] = np.concatenate(values)
         channels[: starts[-1] * self.unroll] = np.concatenate(offsets)
-        return [weights, channels, *(np.array(one, np.int32) for one in (starts, firsts, order, bounds))]
+        return [weights, channels, *(np.array(numbers, np.int32) for numbers in (starts, firsts, order, bounds))]
 
     def _chosen(self, pattern: Array) -> list[Array]:
-        """Return for each list which of some channels are in it: every group of a channel is in one list."""
-        left = pattern.copy()
-        found: list[Array] = []
+        """Return a mask of the channels of each list, given their `pattern` [channel, group]; every nonzero is in exactly one list."""
+        remaining = pattern.copy()
+        masks: list[Array] = []
         for members in map(list, reversed(self.lists)):
-            chosen = np.asarray(left[:, members].all(1))
-            left[:, members] &= ~chosen[:, None]
-            found.append(chosen)
-        return found[::-1]
+            chosen = np.asarray(remaining[:, members].all(1))
+            remaining[:, members] &= ~chosen[:, None]
+            masks.append(chosen)
+        return masks[::-1]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what `pack` returns."""
+        """Shapes of the arrays that `pack` returns, by name."""
         count, lists, filled = self.layer.sparse[0], self.segments * len(self.lists), self.segments * (self.unroll - 1)
         extents = {
             "weight": (count + filled * sum(map(len, self.lists))) * self.together + _BEHIND,
@@ -118,7 +118,12 @@ class Clusters(SparseLists):
 
 
 def _clustered(pattern: Array, size: int) -> list[int]:
-    """Return groups in an order in which each `size` share many input channels: the best two are joined first, then pairs alike."""
+    """Order groups so that each `size` consecutive ones share many input channels, by greedily pairing groups, then pairs, and so on.
+
+    Args:
+        pattern: true for nonzeros, [input channel, group].
+        size: groups per cluster, a power of two that divides their number.
+    """
     clusters = [[group] for group in range(pattern.shape[1])]
     while len(clusters[0]) < size:
         joined = np.stack([pattern[:, cluster].any(1) for cluster in clusters], 1).astype(np.float32)
@@ -137,15 +142,15 @@ def _clustered(pattern: Array, size: int) -> list[int]:
 
 
 class ClusterStrip(StripWork[Clusters]):
-    """The work on a strip where units are clusters."""
+    """The work on a strip whose units are clusters."""
 
     @cached_property
     def _next_offsets(self) -> Buffer:
-        """The offsets of the next step, loaded a step ahead, across lists too."""
+        """Offsets of the next step, which are loaded one step ahead, even across lists."""
         return self.nest.kernel.places(self.nest.entries.unroll)
 
     def begin(self, segment: Expr) -> None:
-        """Load the first offsets."""
+        """Load the segment's first offsets."""
         self._load_offsets(self.nest.buffers["starts"][segment * len(self.nest.entries.lists)])
 
     def _load_offsets(self, step: Expr) -> None:
@@ -154,7 +159,7 @@ class ClusterStrip(StripWork[Clusters]):
             self.nest.kernel.T.buffer_store(self._next_offsets, buffer[step * unroll + entry], [entry])
 
     def channels(self, unit: Expr) -> Sequence[Expr]:
-        """Return the outputs of the cluster's groups."""
+        """Return the output channels of the cluster's groups."""
         kernel, entries, order = self.nest.kernel, self.nest.entries, self.nest.buffers["order"]
         groups = [kernel.T.bind(order[unit * entries.size + number]) for number in range(entries.size)]
         return [group * entries.together + member for group in groups for member in range(entries.together)]
@@ -173,7 +178,7 @@ class ClusterStrip(StripWork[Clusters]):
             first, begin = kernel.T.bind(first + (end - begin) * weights), end
 
     def _step(self, origin: Expr, count: int, sums: Buffer, places: Sequence[int], step: Expr) -> None:
-        """Emit a few entries, whose `count` weights are `step * count` elements behind an origin."""
+        """Emit the entries of one step, whose `count` weights begin at `origin + step * count`."""
         kernel, unroll = self.nest.kernel, self.nest.entries.unroll
         offsets = [kernel.T.bind(self._next_offsets[entry]) for entry in range(unroll)]
         width = min(max(count, 2), kernel.lanes)
@@ -183,6 +188,6 @@ class ClusterStrip(StripWork[Clusters]):
         weights = [
             kernel.splat(kernel.T.Shuffle([loaded[number // width]], [number % width]), self.strips.lanes) for number in range(count)
         ]
-        each = count // unroll
+        per_entry = count // unroll
         for entry, offset in enumerate(offsets):
-            self.multiply(sums, places, offset, weights[entry * each : (entry + 1) * each])
+            self.multiply(sums, places, offset, weights[entry * per_entry : (entry + 1) * per_entry])

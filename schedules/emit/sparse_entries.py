@@ -1,4 +1,4 @@
-"""Sparse weights as lists of entries: how they are packed, and how a kernel reads them."""
+"""Sparse weights as lists of entries: their packing, and the loads of a kernel."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tvmmobile.schedules.space import Knobs
 
 @dataclass(frozen=True)
 class SparseLists(ABC):
-    """Sparse weights as a kernel reads them: for each thread's outputs, for a block of inputs, for a unit of outputs, a segment.
+    """Sparse weights in the order in which a kernel reads them: a segment for each [thread][block of inputs][unit of outputs].
 
     Attributes:
         layer: layer with `sparse`.
-        k_block: input channels of a block; 0 for all of them.
-        threads: threads that share the units; 1 if they share pixels.
+        k_block: input channels per block; 0 for all of them.
+        threads: threads that share the units; 1 if threads share pixels instead.
     """
 
     layer: Conv2d
@@ -31,7 +31,7 @@ class SparseLists(ABC):
 
     @property
     def together(self) -> int:
-        """Outputs of a group, which has its zeros in the same places."""
+        """Outputs per group, which all have zeros for the same input channels."""
         return self.layer.sparse[1]
 
     @property
@@ -46,7 +46,7 @@ class SparseLists(ABC):
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
-        """First input channel of every block, and the one after its last."""
+        """Input channels [first, end) of each block."""
         depth, size = self.layer.in_channels, self.k_block or self.layer.in_channels
         return [(first, min(first + size, depth)) for first in range(0, depth, size)]
 
@@ -57,7 +57,7 @@ class SparseLists(ABC):
 
     @abstractmethod
     def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
-        """Pack weights [input, output]; offsets are input channels times a stride, perhaps counted from the first one of their block."""
+        """Pack weights [input, output]; offsets are input channels times `stride`, relative to their block if `in_blocks`."""
 
     @property
     @abstractmethod
@@ -65,7 +65,11 @@ class SparseLists(ABC):
         """Shapes of what `pack` returns, by name."""
 
     def in_groups(self, weight: Array) -> tuple[Array, Array]:
-        """Return weights [input, group, member], and where any of a group is not zero; `ValueError` if they are too many."""
+        """Return weights as [input, group, member], and a mask [input, group] of groups that are not all zero.
+
+        Raises:
+            ValueError: if there are more entries than the layer's `sparse` says.
+        """
         groups = weight.reshape(len(weight), self.groups, self.together)
         pattern = (groups != 0).any(2)
         if pattern.sum() > self.layer.sparse[0]:
@@ -73,7 +77,7 @@ class SparseLists(ABC):
         return groups, pattern
 
     def shares(self, work: Array) -> list[int]:
-        """Return each thread's first unit, and their number, so that threads have about equal shares of the units' work."""
+        """Return the first unit of each thread, then the number of units, so that threads have about equal `work`."""
         if self.threads == 1:
             return [0, self.units]
         done = np.cumsum(work + 1.0)
@@ -82,10 +86,10 @@ class SparseLists(ABC):
 
 @dataclass(frozen=True)
 class Entries(SparseLists):
-    """Lists of entries: an input channel with a weight for every output of a group; groups are units.
+    """Lists of entries, each an input channel with a weight for every output of a group; each group is a unit.
 
     Attributes:
-        unroll: entries of a step; the last step of a list is filled up with zeros.
+        unroll: entries per step; lists are zero-padded to whole steps.
     """
 
     unroll: int
@@ -102,11 +106,11 @@ class Entries(SparseLists):
 
     @property
     def steps(self) -> int:
-        """Most steps of the layer's entries, and one more, because steps are loaded ahead."""
+        """Upper bound on the number of steps, plus one because each step loads the next."""
         return (self.layer.sparse[0] + self.segments * (self.unroll - 1)) // self.unroll + 1
 
     def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
-        """Return the kernel's `weight`, `offsets`, `starts` (the first step of each list) and `bounds` (each thread's first group)."""
+        """Return the kernel's `weight`, `offsets`, `starts` (first step of each list) and `bounds` (first group of each thread)."""
         groups, pattern = self.in_groups(weight)
         bounds = self.shares(pattern.sum(0))
         values = np.zeros((self.steps * self.unroll, self.together), weight.dtype)
@@ -127,24 +131,24 @@ class Entries(SparseLists):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what `pack` returns."""
+        """Shapes of the arrays that `pack` returns, by name."""
         count = self.steps * self.unroll
         extents = {"weight": count * self.together, "offsets": count, "starts": self.segments + 1, "bounds": self.threads + 1}
         return {name: (extent,) for name, extent in extents.items()}
 
 
 class Steps:
-    """The offsets and weights of consecutive lists, step by step. Those of a step are loaded during the one before it, across lists too, so
-    that loads of pixels do not wait for where they are.
+    """The offsets and weights of consecutive lists. Each step loads those of the next one, even across lists, so that loads of pixels do
+    not wait for their addresses.
 
     Args:
-        lanes: lanes of the vectors that weights are multiplied with.
+        lanes: lanes of the vectors of pixels.
     """
 
     def __init__(self, kernel: Kernel, entries: Entries, buffers: Mapping[str, Buffer], lanes: int) -> None:
         self.kernel, self.buffers, self.lanes, self.unroll = kernel, buffers, lanes, entries.unroll
         self.count = entries.unroll * entries.together
-        #: Weights are loaded in vectors of so many.
+        #: Weights per load.
         self.width = max(size for size in (1, 2, 4, 8) if size <= kernel.lanes and self.count % size == 0)
         self.next_offsets, self.next_weights = kernel.places(self.unroll), kernel.accumulators(self.count)
 
@@ -158,15 +162,15 @@ class Steps:
             self.kernel.T.buffer_store(self.next_weights, vector, [self.kernel.at(place, self.width)])
 
     def read(self, step: Expr) -> tuple[list[Expr], Callable[[int], Expr]]:
-        """Return a step's offsets, and what gives a weight in all lanes by its number."""
+        """Return a step's offsets, and a function that maps a weight's index to the weight broadcast to all lanes."""
         bind = self.kernel.T.bind
         offsets = [bind(self.next_offsets[entry]) for entry in range(self.unroll)]
         weights = [bind(self.next_weights[self.kernel.at(first, self.width)]) for first in range(0, self.count, self.width)]
         self.begin(step + 1)
 
-        def one(number: int) -> Expr:
+        def weight_of(number: int) -> Expr:
             vector = weights[number // self.width]
             value = self.kernel.T.Shuffle([vector], [number % self.width]) if self.width > 1 else vector
             return self.kernel.splat(value, self.lanes)
 
-        return offsets, one
+        return offsets, weight_of

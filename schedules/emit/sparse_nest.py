@@ -1,7 +1,7 @@
-"""Products of sparse weights with strips of pixels, channels first: one weight meets a few vectors of neighbouring pixels.
+"""Products of sparse weights with strips of NCHW pixels: each weight is multiplied with a few vectors of neighbouring pixels.
 
-A strip of all input channels is read again for every output channel, so it should stay in the first-level cache: it may be copied, so that
-its lines hold nothing else, and input channels may be taken in blocks, whose partial sums wait in a scratch buffer.
+A strip of all input channels is read again for every output channel, so it should stay in L1. So it may be packed into a contiguous buffer,
+and input channels may be processed in blocks, whose partial sums are kept in a scratch buffer.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Lists = TypeVar("Lists", bound=SparseLists)
 
 @dataclass(frozen=True)
 class Strips:
-    """Equal strips of pixels, one after another.
+    """Consecutive strips of equal length.
 
     Attributes:
-        first, count: the first strip and the number of strips, among all.
-        start: first pixel.
-        vectors: the pixel that each vector of a strip begins at; the last one of all overlaps with another if pixels are no whole vectors.
+        first, count: index of the first strip, and number of strips.
+        start: first pixel of the first strip.
+        vectors: first pixel of each vector, relative to the strip; the image's last vector overlaps with the one before it if the lanes do
+            not divide the pixels.
     """
 
     first: int
@@ -41,34 +42,34 @@ class Strips:
 
 
 def strips_of(pixels: int, lanes: int, most: int, equal: bool = True) -> list[Strips]:
-    """Cut pixels into strips of at most so many vectors: all about equally long, or as long as possible and a last one of what remains.
+    """Cut pixels into strips of at most `most` vectors: about equally long if `equal`, else all of `most` vectors but the last.
 
-    Fewer pixels than lanes are single ones.
+    Fewer pixels than lanes become vectors of one lane.
     """
     lanes = lanes if pixels >= lanes else 1
     vectors = -(-pixels // lanes)
     number = -(-vectors // most)
     short, longer = divmod(vectors, number)
     sizes = [short + 1] * longer + [short] * (number - longer) if equal else [most] * (number - 1) + [vectors - most * (number - 1)]
-    found: list[Strips] = []
+    strips: list[Strips] = []
     start = 0
     for index, size in enumerate(sizes):
         places = tuple(min(place * lanes, pixels - lanes - start) for place in range(size))
-        last = found[-1] if found else None
+        last = strips[-1] if strips else None
         if last and last.vectors == places:
-            found[-1] = Strips(last.first, last.count + 1, last.start, lanes, places)
+            strips[-1] = Strips(last.first, last.count + 1, last.start, lanes, places)
         else:
-            found.append(Strips(index, 1, start, lanes, places))
+            strips.append(Strips(index, 1, start, lanes, places))
         start += size * lanes
-    return found
+    return strips
 
 
 @dataclass(frozen=True)
 class _ChannelRows(PlaneNest):
-    """Rows of one channel.
+    """The nest of one channel's rows, which stores them to the copy of a strip.
 
     Attributes:
-        copied, corner: a buffer, and where they begin there.
+        copied, corner: buffer of the copy, and index there of the channel's first pixel.
     """
 
     copied: Buffer
@@ -76,37 +77,37 @@ class _ChannelRows(PlaneNest):
 
     @property
     def destination(self) -> Buffer:
-        """The copy."""
+        """Buffer of the copy."""
         return self.copied
 
     def place(self, channel: Expr, row: Expr, line: Expr, column: Expr) -> Expr:
-        """Return the element of the copy."""
+        """Return the index of an output in the copy."""
         return self.corner + line * self.layer.out_width + column
 
 
 @dataclass(frozen=True)
 class DepthwiseRows(PlaneNest):
-    """A depthwise convolution, computed row by row into copies of strips, which are its bands."""
+    """A depthwise convolution that is computed into the copy of each strip; a strip is one band of its rows."""
 
     def fill(self, lines: Buffer, copied: Buffer, start: Expr, first: Expr, count: int) -> None:
-        """Emit some channels of the strip that begins at a pixel."""
+        """Emit channels `first` to `first + count` of the strip that begins at pixel `start`."""
         row, pixels = start // self.layer.out_width, self.padded.band * self.layer.out_width
         with self.kernel.loop(count) as number:
-            given = self.kernel, self.layer, 1, self.knobs, 1, self.buffers, self.epilogue
-            nest = _ChannelRows(*given, copied, number * pixels)
+            nest_fields = self.kernel, self.layer, 1, self.knobs, 1, self.buffers, self.epilogue
+            nest = _ChannelRows(*nest_fields, copied, number * pixels)
             nest.copy(lines, first + number, row)
             nest.compute(lines, first + number, row)
 
 
 @dataclass(frozen=True)
 class SparseNest(Generic[Lists]):
-    """Loops over strips, pieces of outputs, blocks of inputs, and units of outputs; their entries innermost.
+    """The loop nest over strips, blocks of inputs, units of outputs and, innermost, their entries.
 
     Attributes:
-        strips: all of them.
-        waits_in_output: true if partial sums wait where outputs will be, whose cache lines are written anyway.
-        work: statements for a strip.
-        rows: a depthwise convolution whose outputs fill the copies of strips, which are whole rows of them; `None` if they are the input's.
+        strips: all strips of the image.
+        waits_in_output: true if partial sums are kept in the output, whose cache lines are written anyway.
+        work: class that emits the work on one strip.
+        rows: depthwise convolution that computes the strips' copies, each of whole rows; `None` if strips are copied from the input.
     """
 
     kernel: Kernel
@@ -123,7 +124,7 @@ class SparseNest(Generic[Lists]):
 
     @property
     def pixels(self) -> int:
-        """Pixels of the image."""
+        """Number of pixels of the image."""
         return self.layer.height * self.layer.width
 
     @property
@@ -133,7 +134,7 @@ class SparseNest(Generic[Lists]):
 
     @property
     def stride(self) -> int:
-        """Elements from one input channel to the next, where strips are read."""
+        """Distance in elements between input channels where strips are read: in the copy, or in the input."""
         return self.width if self.knobs["copy"] else self.pixels
 
     def emit(self) -> None:
@@ -155,7 +156,7 @@ class SparseNest(Generic[Lists]):
                     self.work(self, strips, start, copied, partial, lines).emit(units)
 
     def _own(self, strips: Strips, low: Expr, high: Expr) -> AbstractContextManager[Expr]:
-        """Return a loop over a thread's share of some strips, which yields the number of each among them."""
+        """Return a loop over the strips of this run that lie in a thread's share [low, high); it gives their index in the run."""
         if isinstance(low, int):
             return self.kernel.loop(strips.count)
         T = self.kernel.T  # noqa: N806
@@ -165,12 +166,13 @@ class SparseNest(Generic[Lists]):
 
 @dataclass(frozen=True)
 class StripWork(ABC, Generic[Lists]):
-    """The work on a strip.
+    """Emits the work on one strip.
 
     Attributes:
-        start: its first pixel.
-        copied, partial: buffers for a copy and for partial sums, `None` without; such sums may wait in the output.
-        lines: the buffer of the nest's `rows`.
+        start: first pixel of the strip.
+        copied: buffer for a copy of the strip; `None` to read the input.
+        partial: buffer for partial sums; `None` if there are none or the output holds them.
+        lines: padded buffer of the nest's `rows`.
     """
 
     nest: SparseNest[Lists]
@@ -182,7 +184,7 @@ class StripWork(ABC, Generic[Lists]):
 
     @abstractmethod
     def begin(self, segment: Expr) -> None:
-        """Emit what comes before all lists from a segment on."""
+        """Emit the code before the first segment, such as loads of its first step."""
 
     @abstractmethod
     def channels(self, unit: Expr) -> Sequence[Expr]:
@@ -190,10 +192,10 @@ class StripWork(ABC, Generic[Lists]):
 
     @abstractmethod
     def add(self, sums: Buffer, segment: Expr) -> None:
-        """Emit what adds the products of a segment to the sums of its unit: a strip for each of its channels, one after another."""
+        """Emit the products of a segment, added to its unit's sums [output channel][vector of the strip]."""
 
     def emit(self, units: Span) -> None:
-        """Emit the outputs of some units, block by block; the blocks between the first and the last are a loop."""
+        """Emit the units [low, high), block by block of inputs; the blocks between the first and the last share a loop."""
         nest, (low, high), number = self.nest, units, len(self.nest.entries.blocks)
         self.begin(low * number)
         for first, end in dict.fromkeys(((0, 1), (1, number - 1), (number - 1, number))):
@@ -206,7 +208,7 @@ class StripWork(ABC, Generic[Lists]):
                         self._unit(low + index, index, segment, first == 0, end == number)
 
     def _copy(self, first: Expr, count: int) -> None:
-        """Copy the channels of a block, if kernels read copies."""
+        """Emit the copy of a block's input channels, times the gate if there is one; nothing if the kernel reads the input itself."""
         if self.copied is None:
             return
         if self.nest.rows:
@@ -222,7 +224,7 @@ class StripWork(ABC, Generic[Lists]):
                 kernel.store(self.copied, value, number * self.nest.width + vector * lanes, lanes)
 
     def _unit(self, unit: Expr, index: Expr, segment: Expr, first: bool, last: bool) -> None:
-        """Emit one unit's sums over a block."""
+        """Emit one unit's sums over one block of inputs."""
         kernel, nest, lanes, partial = self.nest.kernel, self.nest, self.strips.lanes, self.partial
         spots = [
             plane_spot(channel, channel * nest.pixels + self.start + place, lanes)
@@ -246,12 +248,13 @@ class StripWork(ABC, Generic[Lists]):
     def loop(
         self, sums: Buffer, places: Sequence[int], span: Span, terms: int, step: Callable[[Buffer, Sequence[int], Expr], None]
     ) -> None:
-        """Emit a loop of steps, in chains if the precision adds only so many terms at once.
+        """Emit a loop of steps, split into chains if the precision limits the terms of a sum (`Precision.chain`).
 
         Args:
-            places: places of the vectors of sums that steps add to.
+            places: index of each vector of `sums` that a step adds to.
+            span: range of steps.
             terms: number of terms that a step adds to each sum.
-            step: emits one, given the sums, the vectors' places there, and its number.
+            step: emits one step, given the sums, the index of each vector there, and the step's number.
         """
         kernel, lanes, (begin, end) = self.nest.kernel, self.strips.lanes, span
         chain = kernel.chain // terms
@@ -260,19 +263,19 @@ class StripWork(ABC, Generic[Lists]):
                 step(sums, places, number)
             return
         with kernel.loop((end - begin + chain - 1) // chain) as link:
-            own, own_places = kernel.accumulators(len(places) * lanes), range(0, len(places) * lanes, lanes)
-            kernel.fill(own, kernel.number(0.0), len(places), lanes)
+            chained, chained_places = kernel.accumulators(len(places) * lanes), range(0, len(places) * lanes, lanes)
+            kernel.fill(chained, kernel.number(0.0), len(places), lanes)
             with kernel.loop(kernel.T.min(end - begin - link * chain, chain)) as number:
-                step(own, own_places, begin + link * chain + number)
-            for place, own_place in zip(places, own_places, strict=True):
-                kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(own, own_place, lanes), place, lanes)
+                step(chained, chained_places, begin + link * chain + number)
+            for place, chained_place in zip(places, chained_places, strict=True):
+                kernel.store(sums, kernel.load(sums, place, lanes) + kernel.load(chained, chained_place, lanes), place, lanes)
 
     def multiply(self, sums: Buffer, places: Sequence[int], offset: Expr, weights: Sequence[Expr]) -> None:
-        """Emit the products of an input channel's pixels with weights, and add those of each weight to a strip of sums.
+        """Emit the products of an input channel's pixels with each of `weights`, added to that weight's strip of sums.
 
         Args:
-            places: places of the strip's vectors, weight after weight.
-            offset: the element that the channel begins at.
+            places: index in `sums` of each weight's vectors, as [weight][vector].
+            offset: index of the input channel's first element.
         """
         kernel, lanes, vectors = self.nest.kernel, self.strips.lanes, self.strips.vectors
         source, corner = (self.nest.buffers["data"], self.start) if self.copied is None else (self.copied, 0)
@@ -285,7 +288,7 @@ class StripWork(ABC, Generic[Lists]):
 
 
 class EntryStrip(StripWork[Entries]):
-    """The work on a strip where units are groups of outputs with the same zeros."""
+    """The work on a strip whose units are groups of outputs with the same zeros."""
 
     @cached_property
     def _steps(self) -> Steps:
@@ -296,7 +299,7 @@ class EntryStrip(StripWork[Entries]):
         self._steps.begin(self.nest.buffers["starts"][segment])
 
     def channels(self, unit: Expr) -> Sequence[Expr]:
-        """Return the group's outputs."""
+        """Return the group's output channels."""
         together = self.nest.entries.together
         return [unit * together + member for member in range(together)]
 
@@ -304,13 +307,13 @@ class EntryStrip(StripWork[Entries]):
         """Emit a loop over steps of a few entries."""
         kernel, entries, lanes = self.nest.kernel, self.nest.entries, self.strips.lanes
         starts = self.nest.buffers["starts"]
-        # With 32 bits LLVM would extend the number of a step in every step.
+        # With a 32-bit induction variable, LLVM would sign-extend it in every step.
         span = (kernel.T.bind(kernel.T.Cast("int64", starts[segment])), kernel.T.bind(kernel.T.Cast("int64", starts[segment + 1])))
         places = range(0, entries.together * len(self.strips.vectors) * lanes, lanes)
         self.loop(sums, places, span, entries.unroll, self._step)
 
     def _step(self, sums: Buffer, places: Sequence[int], step: Expr) -> None:
-        """Emit a few entries."""
+        """Emit the entries of one step."""
         entries = self.nest.entries
         offsets, weight_of = self._steps.read(step)
         for entry, offset in enumerate(offsets):

@@ -1,4 +1,4 @@
-"""The partition of a layer's output rows and columns into tiles that need the same taps."""
+"""Partitions a layer's output rows and columns into tiles, and groups tiles with the same taps inside the input."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from tvmmobile.graph.layers import WindowLayer
 
-#: For each output along an axis its taps [low, high) that fall inside the input.
+#: For each output along an axis, the taps [low, high) that fall inside the input.
 Taps = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Equal tiles in a row along one output axis.
+    """Consecutive equal tiles along one output axis.
 
     Attributes:
         start: first output index.
         count: number of tiles.
         size: outputs per tile.
-        taps: taps of a tile's outputs; equal for all tiles of a run.
+        taps: taps of a tile's outputs, the same for all tiles of the run.
     """
 
     start: int
@@ -29,7 +29,7 @@ class Run:
 
 
 def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
-    """Return for each output row (axis 0) or column (1) its taps [low, high) that fall inside the input."""
+    """Return, for each output row (axis 0) or column (axis 1), the taps [low, high) that fall inside the input."""
     outputs, inputs = ((layer.out_height, layer.height), (layer.out_width, layer.width))[axis]
     kernel, step = layer.kernel[axis], layer.dilation[axis]
     origins = [output * layer.stride[axis] - layer.padding[axis] for output in range(outputs)]
@@ -37,12 +37,12 @@ def taps_along(layer: WindowLayer, axis: int) -> list[tuple[int, int]]:
 
 
 def partition(layer: WindowLayer, axis: int, tile: int) -> list[Run]:
-    """Return a layer's output rows or columns in tiles, joined where neighbours need the same taps; border tiles stand alone."""
+    """Cut a layer's output rows (axis 0) or columns (axis 1) into tiles; neighbours with the same taps form a run."""
     return cut(taps_along(layer, axis), tile)
 
 
 def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
-    """Cut outputs that need these taps into tiles, and join neighbours that need the same ones; starts count from the first output."""
+    """Cut the outputs with these taps into tiles; neighbours with the same taps form a run. Starts are relative to the first output."""
     runs: list[Run] = []
     for start in range(0, len(taps), tile):
         needed = tuple(taps[start : start + tile])

@@ -1,4 +1,4 @@
-"""Slides a window over an image, channel by channel: a tile of output pixels for a few channels reads the window once."""
+"""The loop nest of depthwise convolutions and window pools: a tile of output pixels of a few channels loads its input window once."""
 
 from __future__ import annotations
 
@@ -19,32 +19,35 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, vector_groups
 from tvmmobile.schedules.emit.tiles import Run, Taps, partition
 from tvmmobile.schedules.space import Knobs, Space, up_to
 
-#: Layers whose output channels depend only on the input channel of the same number.
+#: Layers whose output channels depend only on the input channel with the same index.
 Windowed = Conv2d | WindowPool
-#: From a result so far, a value of the window, its channel, its place in the window, counted row by row, and lanes to the next result.
+#: Maps (result so far, input value, first channel, tap counted row by row, lanes) to the next result.
 Add = Callable[[Expr, Expr, Expr, int, int], Expr]
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """A weighted sum of values, with the same number of taps for each channel."""
+    """The step `Add` of a depthwise convolution: a weighted sum over the window."""
 
     kernel: Kernel
     layer: Windowed
     weight: Buffer
 
     def __call__(self, so_far: Expr, value: Expr, channel: Expr, tap: int, lanes: int) -> Expr:
-        """Return the sum with one more value."""
+        """Return the sum plus one weighted value."""
         return so_far + value * self.kernel.load(self.weight, self.first(channel) + tap * lanes, lanes)
 
     def first(self, channel: Expr) -> Expr:
-        """Return the first element of the weights of a vector of channels."""
+        """Return the index of the first weight of a vector of channels."""
         return channel * math.prod(self.layer.kernel)
 
 
 def window_space(template: str, version: int, layer: Windowed, task: Task, constants: int, each: int = 1) -> Space:
-    """Return the knobs of tiles whose results, of `each` registers, fit, with a row of the window they read and `constants` registers
-    besides.
+    """Return the space of tiles that fit the registers.
+
+    Args:
+        constants: registers for constants, such as weights.
+        each: registers per result; a row of the tile's input window takes registers, too.
     """
     block = min(channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.in_channels))
     options = {
@@ -63,13 +66,13 @@ def window_space(template: str, version: int, layer: Windowed, task: Task, const
 
 
 def window_width(layer: Windowed, knobs: Knobs) -> int:
-    """Return the columns of the input that a row of a tile reads."""
+    """Return the number of input columns that a row of a tile reads."""
     columns, taps, step = knobs["columns"], layer.kernel[1], layer.dilation[1]
     return min((columns - 1) * layer.stride[1] + (taps - 1) * step + 1, columns * taps)
 
 
 def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: Mapping[str, Buffer], threads: int) -> None:
-    """Emit the whole layer, piece by piece if its input has pieces; buffers are by the kernel's argument, see `input_of`, and `output`."""
+    """Emit the whole layer, piece by piece if its input has pieces; `buffers` has the buffers of `input_of`, and `output`."""
     channels = layer.in_channels
     source, pieces = input_of(layer, buffers)
     target = Activation(buffers["output"], layer.out_height * layer.out_width, channels, channel_block(layer.out_layout, channels))
@@ -82,12 +85,12 @@ def emit_windows(ends: Ends, add: Add, layer: Windowed, knobs: Knobs, buffers: M
 
 @dataclass(frozen=True)
 class OutputPart:
-    """A rectangle of the output, and the buffer it goes to.
+    """A rectangle of the output, stored in a buffer that begins with it.
 
     Attributes:
-        rows, columns: its tiles, counted from the rectangle's first row and column.
+        rows, columns: tiles of the rectangle, relative to its first row and column.
         top, left: row and column of the rectangle's first element in the layer's output.
-        width: columns of the buffer; the rectangle begins at its first element.
+        width: columns of the buffer.
     """
 
     rows: list[Run]
@@ -99,11 +102,11 @@ class OutputPart:
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive channels, and where they are in the input.
+    """Consecutive channels of the layer, and their position in the input tensor.
 
     Attributes:
-        first, count: the first channel of the layer and the number of channels.
-        source: the first one in the input's tensor.
+        first, count: first channel in the layer, and number of channels.
+        source: first channel in the input tensor.
     """
 
     first: int
@@ -113,12 +116,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels that are carried through the image together.
+    """A group of channels that the inner loop of a tile runs over.
 
     Attributes:
         lanes, count: channels per vector, and number of vectors.
-        first: the first one.
-        shift: number of channels by which it is further back in the layer than in the input's tensor.
+        first: first channel in the layer.
+        shift: channel index in the layer minus channel index in the input tensor.
     """
 
     lanes: int
@@ -129,11 +132,11 @@ class Channels:
 
 @dataclass(frozen=True)
 class WindowNest:
-    """Loops over channels, rows of tiles and tiles; borders are peeled so that no tap is tested at run time.
+    """The loop nest over channels, rows of tiles and tiles; borders are peeled, so that no tap is tested at run time.
 
     Attributes:
-        ends, add: functions that make a result of a window's values.
-        data, output: the activation that is read, and the buffer that the part is stored in.
+        ends, add: start and finish of a result, and its step for each value of the window.
+        data, output: activation that is read, and activation that the part is stored to.
     """
 
     ends: Ends
@@ -150,7 +153,7 @@ class WindowNest:
         return self.ends.kernel
 
     def emit(self, threads: int, span: Span | None = None) -> None:
-        """Emit the whole nest, shared by `threads`; of all channels, which are the input's, unless a span is given."""
+        """Emit the whole nest for the channels of `span` (all by default), shared by `threads` threads."""
         T = self.kernel.T  # noqa: N806
         span = span or Span(0, self.layer.in_channels, 0)
         if threads == 1 or self.knobs["axis"] == 1:
@@ -167,7 +170,9 @@ class WindowNest:
                             self._row(run, run.start + index * run.size, group)
 
     def _groups(self, loop: Callable[[int, int], Any], span: Span) -> Iterator[AbstractContextManager[Channels]]:
-        """Yield the channels in groups: those of equal size in a loop, then what remains, then single ones."""
+        """Yield contexts that emit loops over groups of channels: groups of full size, then one of the remaining vectors, then single
+        channels.
+        """
         most = min(self.knobs["channels"] or span.count, span.count) // self.kernel.lanes
         for group in vector_groups(span.count, self.kernel.lanes, max(most, 1)):
             channels = Channels(group.lanes, group.vectors, span.first + group.first, span.first - span.source)
@@ -175,7 +180,7 @@ class WindowNest:
 
     @contextmanager
     def _group(self, loop: Callable[[int, int], Any], groups: int, channels: Channels) -> Iterator[Channels]:
-        """Emit a loop over `groups` groups of so many vectors, from these on."""
+        """Emit a loop over `groups` groups, the first of which is `channels`."""
         if groups == 1:
             yield channels
             return
@@ -210,7 +215,7 @@ class WindowNest:
         self.ends.drain(acc, spots, self.output.buffer)
 
     def _in_order(self, acc: Buffer, row_run: Run, column_run: Run, corner: Expr, channel: Expr, lanes: int) -> bool:
-        """Emits the tile's multiplications in our own instruction order, if there is one."""
+        """Emit the tile's multiplications in our own instruction order; return false, and emit nothing, if there is none."""
         if not isinstance(self.add, Weighted) or lanes != self.kernel.lanes:
             return False
         data, block = self.data.buffer, self.data.block
@@ -220,7 +225,7 @@ class WindowNest:
         return multiply_window(self.kernel, acc, window_products(self.layer, row_run.taps, column_run.taps), rows, weights)
 
     def _spots(self, row_run: Run, row: Expr, column_run: Run, column: Expr, channels: Channels, index: Expr) -> Iterator[Spot]:
-        """Yield the outputs of a tile, row by row."""
+        """Yield the spots of a tile, row by row."""
         part, lanes, channel = self.part, channels.lanes, channels.first + index * channels.lanes
         target = first_of(self.output, row * part.width + column, channels, index)
         for (y, tall), (x, wide) in itertools.product(*(enumerate(high - low for low, high in run.taps) for run in (row_run, column_run))):
@@ -233,7 +238,7 @@ class WindowNest:
 
 
 def window_products(layer: Windowed, taps_y: Taps, taps_x: Taps) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each output of a tile with a row and a column of the window it needs, and the tap at that place."""
+    """Yield (output, input row, input column, tap) for each product of a tile; rows and columns are relative to the tile's window."""
     for y, (out_y, (top, bottom)) in itertools.product(range((len(taps_y) - 1) * layer.stride[0] + layer.reach[0]), enumerate(taps_y)):
         tap_y, between = divmod(y - out_y * layer.stride[0], layer.dilation[0])
         if between or not top <= tap_y < bottom:
@@ -245,7 +250,7 @@ def window_products(layer: Windowed, taps_y: Taps, taps_x: Taps) -> Iterator[tup
 
 
 def first_of(activation: Activation, pixel: Expr, channels: Channels, index: Expr) -> Expr:
-    """Return the index of a vector's first channel; the block is worked out once for all vectors of a group that lies in one."""
+    """Return the index of the first channel of the group's vector `index`; if one block holds the group, it is found once per group."""
     if activation.block % (channels.lanes * channels.count) == 0:
         return activation.at(pixel, channels.first) + index * channels.lanes
     return activation.at(pixel, channels.first + index * channels.lanes)

@@ -1,4 +1,4 @@
-"""Attention, head by head and a few queries at a time: products with all keys, their softmax, and the weighted sum of the values."""
+"""Attention, head by head and a few queries at a time: scores for all keys, their softmax, and the weighted sum of the values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tvmmobile.schedules.template import THREADS, Template, layer_of
 
 
 class HeadAttention(Template):
-    """Takes one attention in float32. Threads share the heads, or queries of few.
+    """Accepts one attention in float32. Threads share heads, or the queries of a head if heads are few.
 
     Knobs:
-        rows: queries at a time.
-        vectors: vectors of keys, then of a value's elements, whose sums are held in registers at a time.
+        rows: queries per register tile.
+        vectors: vectors per register tile: of keys for scores, of a value's elements for outputs.
     """
 
     name = "attention"
@@ -41,7 +41,7 @@ class HeadAttention(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return extents, and what the last tiles waste."""
+        """Return extents, and the waste of the last tiles."""
         layer = layer_of(task, Attention)
         extents = (layer.groups * layer.heads, layer.queries, layer.keys, layer.depth, layer.width)
         columns = knobs["vectors"] * task.lanes
@@ -59,7 +59,7 @@ class HeadAttention(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the bias of a query and head for all keys, up to a whole vector."""
+        """Return the biases as a flat array [head, query, key], with keys zero-padded to whole vectors; nothing without biases."""
         layer = layer_of(task, Attention)
         if not layer.constants:
             return []
@@ -72,10 +72,10 @@ class _Head:
 
     Attributes:
         vectors: see `HeadAttention`.
-        buffers: buffers by argument.
-        transposed_keys: the head's keys, transposed: the first elements of all keys first.
-        scores: scores of a few queries, one after another, each padded to a whole vector of keys.
-        share: number of the head, group by group, and its queries to compute.
+        buffers: buffers by argument name.
+        transposed_keys: the head's keys as [element][key].
+        scores: scores of a tile's queries as [query][key], with keys padded to whole vectors.
+        share: index of the head (group by group), and the queries to compute.
     """
 
     kernel: Kernel
@@ -88,12 +88,12 @@ class _Head:
 
     @property
     def head(self) -> Expr:
-        """Number of the head whose queries this share computes."""
+        """Index of the head whose queries this share computes."""
         return self.share.number
 
     @property
     def pitch(self) -> int:
-        """Number of scores of a query, padded to whole vectors."""
+        """Scores per query, padded to whole vectors."""
         return round_up(self.layer.keys, self.kernel.lanes)
 
     def emit(self, rows: int) -> None:
@@ -108,7 +108,7 @@ class _Head:
         return lambda row: start + row * token
 
     def _bias_row(self) -> Row | None:
-        """Return the first bias of each query, as a function of its row; `None` without any."""
+        """Return a function that maps a query to the index of its first bias, or `None` without biases."""
         layer = self.layer
         if not layer.constants:
             return None
@@ -117,7 +117,7 @@ class _Head:
         return lambda row: (matrix * layer.queries + row) * self.pitch
 
     def _queries(self, first: Expr, rows: int) -> None:
-        """Emit a few queries from one on."""
+        """Emit `rows` queries from query `first` on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         query, value = self._row(layer.query_place), self._row(layer.value_place)
         scale, bias = kernel.splat(kernel.number(layer.scale)), self._bias_row()
@@ -155,7 +155,7 @@ class _Head:
                         kernel.store_part(self.buffers["output"], mean, target, parts[j])
 
     def _softmax(self, row: int) -> Expr:
-        """Replace a query's scores by exp(score - largest score); return one over their sum."""
+        """Replace a query's scores by exp(score - largest score); return the reciprocal of their sum."""
         kernel, T, base = self.kernel, self.kernel.T, row * self.pitch  # noqa: N806
 
         def score(place: Expr, lanes: int) -> Expr:

@@ -1,4 +1,4 @@
-"""Matrix products of activations, one after another: a few rows and vectors of columns at a time."""
+"""Batched matrix products of activations, in register tiles of a few rows × vectors of columns."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class BatchedProduct(Template):
-    """Takes the products of activations. Threads share the products, or rows of few.
+    """Accepts batched products of activations. Threads share the products, or the rows of each product if there are few.
 
-    Sums of many terms in half precision are those of shorter ones (`Precision.chain`), which are added in float32.
+    Long sums in half precision are split into chains (`Precision.chain`), which are added in float32.
 
     Knobs:
-        rows: rows at a time.
-        vectors: vectors of columns whose sums are held in registers at a time.
+        rows: rows per register tile.
+        vectors: vectors of columns per register tile.
     """
 
     name = "batched_product"
@@ -41,7 +41,7 @@ class BatchedProduct(Template):
         return Space(self.name, self.version, options, fits, {"rows": 4, "vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return extents, which matrices are transposed, and what the last tiles waste."""
+        """Return extents, which matrices are transposed, and the waste of the last tiles."""
         layer = layer_of(task, Product)
         extents = (layer.count, layer.rows, layer.terms, layer.columns)
         wasted = [waste(layer.rows, knobs["rows"]), waste(layer.columns, knobs["vectors"] * task.lanes)]
@@ -58,7 +58,7 @@ class BatchedProduct(Template):
             tile = knobs["rows"] * knobs["vectors"] * kernel.lanes
             totals = kernel.scratch(tile, totals=True) if layer.terms > chain else None
             with row_shares(kernel, thread, task.threads, layer.count) as rows:
-                _One(kernel, layer, knobs, buffers, left, right, totals, chain, rows).emit()
+                _MatrixProduct(kernel, layer, knobs, buffers, left, right, totals, chain, rows).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -67,16 +67,16 @@ class BatchedProduct(Template):
 
 
 @dataclass(frozen=True)
-class _One:
-    """Emits one product.
+class _MatrixProduct:
+    """Emits one product of the batch.
 
     Attributes:
         knobs: see `BatchedProduct`.
-        buffers: buffers by argument.
-        left, right: memory for a transposed matrix; `None` for one that is read as it is.
-        totals: memory for the totals of a tile; `None` where a sum is one chain.
-        chain: terms that are added one after another.
-        share: the product, and which of its rows.
+        buffers: buffers by argument name.
+        left, right: scratch buffer for the transposed matrix; `None` if the matrix is read from its argument.
+        totals: scratch buffer for a tile's sums over chains; `None` if a sum is a single chain.
+        chain: terms per chain.
+        share: index of the product, and the rows to compute.
     """
 
     kernel: Kernel
@@ -101,7 +101,7 @@ class _One:
         self.share.emit(kernel, layer.rows, self.knobs["rows"], self._rows)
 
     def _rows(self, first: Expr, rows: int) -> None:
-        """Emit a few rows from one on."""
+        """Emit `rows` rows from row `first` on."""
         kernel, layer, lanes = self.kernel, self.layer, self.kernel.lanes
         for columns, parts in column_panels(kernel, layer.columns, self.knobs["vectors"]):
             vectors = len(parts)
@@ -113,7 +113,7 @@ class _One:
                     kernel.store_part(self.buffers["output"], value, target, parts[j])
 
     def _sums(self, left: tuple[Buffer, Row], right: Callable[[Expr, int], Expr], rows: int, vectors: int) -> list[Expr]:
-        """Return the vectors of complete sums, row by row."""
+        """Emit a register tile; return the vectors of its complete sums, row by row."""
         kernel, lanes, terms, totals = self.kernel, self.kernel.lanes, self.layer.terms, self.totals
         places = range(0, rows * vectors * lanes, lanes)
         if totals is None:
@@ -135,7 +135,7 @@ class _One:
         return [kernel.narrowed(kernel.load(totals, place), lanes) for place in places]
 
     def _left(self, first: Expr) -> tuple[Buffer, Any]:
-        """Return the buffer with the first matrix, and where each row begins, counted from `first`."""
+        """Return the left matrix's buffer, and a function that maps a row, counted from `first`, to its index there."""
         layer = self.layer
         if self.left is None:
             return self.buffers["data"], lambda row: (self.share.number * layer.rows + first + row) * layer.terms
@@ -143,7 +143,7 @@ class _One:
         return self.left, lambda row: (first + row) * pitch
 
     def _right(self, term: Expr, vector: int, columns: list[tuple[Expr, int]]) -> Expr:
-        """Return a vector of the second matrix, of which `columns` has the first column and their number; those beyond are zeros."""
+        """Return a vector of the right matrix, zero-padded; `columns` has the first column and the number of columns of each vector."""
         kernel, layer, (column, count) = self.kernel, self.layer, columns[vector]
         if self.right is None:
             return kernel.load_part(self.buffers["other"], (self.share.number * layer.terms + term) * layer.columns + column, count)

@@ -1,5 +1,5 @@
-"""Layer norm over the channels of every pixel: their mean, their variance, and the result, each in one pass over a few pixels at a time.
-An RMS norm has no mean and no bias.
+"""Layer norm over the channels of each pixel: three passes (mean, variance, result) over a few pixels at a time. An RMS norm has no mean
+and no bias.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tvmmobile.schedules.template import layer_of
 
 
 class PixelwiseChannelNorm(Norm):
-    """Takes one layer norm or RMS norm over channels, NHWC. Threads divide the pixels among them.
+    """Accepts one layer norm or RMS norm over channels, NHWC. Threads share the pixels.
 
     Knobs:
-        pixels: pixels at a time, each with its own sums, because additions to one sum wait for each other.
+        pixels: pixels per step, whose independent sums hide the latency of additions.
     """
 
     name = "channel_norm"
@@ -39,7 +39,7 @@ class PixelwiseChannelNorm(Norm):
         return Space(self.name, self.version, options, lambda knobs: True, {"pixels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return pixels, channels, and what the last step wastes."""
+        """Return pixels, channels, and the waste of the last step."""
         layer = layer_of(task, ChannelNorm)
         pixels = layer.height * layer.width
         return [math.log2(pixels), math.log2(layer.channels), waste(pixels, knobs["pixels"])]
@@ -59,10 +59,10 @@ class PixelwiseChannelNorm(Norm):
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Emits the results of a few pixels that follow each other.
+    """Emits the results of a few consecutive pixels.
 
     Attributes:
-        buffers: buffers by argument.
+        buffers: buffers by argument name.
         first, count: first pixel, and number of pixels.
     """
 
@@ -73,7 +73,7 @@ class _Pixels:
     count: int
 
     def emit(self) -> None:
-        """Emit all passes: three, or two without means."""
+        """Emit all passes: three, or two for an RMS norm."""
         kernel, bind, channels = self.kernel, self.kernel.T.bind, self.layer.channels
         share = kernel.widened(kernel.number(1 / channels), 1)
         means = [bind(total * share) for total in self._totals(lambda value, pixel, lanes: value)] if self.layer.centred else []
@@ -101,8 +101,8 @@ class _Pixels:
                     kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(pixel, channel), lanes)
 
     def _totals(self, term: Callable[[Expr, int, int], Expr]) -> list[Expr]:
-        """Return for each pixel the sum of a function of its channels: a value, the pixel's number, lanes."""
-        kernel, channels, found = self.kernel, self.layer.channels, []
+        """Return the sum of `term(value, pixel, lanes)` over the channels of each pixel."""
+        kernel, channels, totals = self.kernel, self.layer.channels, []
         sums = [(lanes, steps, start, kernel.totals(self.count * lanes)) for lanes, steps, start in parts_of(channels, kernel.lanes, 1)]
         for lanes, steps, start, buffer in sums:
             for pixel in range(self.count):
@@ -115,12 +115,12 @@ class _Pixels:
                     kernel.store(buffer, kernel.load(buffer, pixel * lanes, lanes) + value, pixel * lanes, lanes)
         for pixel in range(self.count):
             terms = [kernel.load(buffer, pixel * lanes + lane, 1) for lanes, _, _, buffer in sums for lane in range(lanes)]
-            found.append(kernel.T.bind(reduce(add, terms)))
-        return found
+            totals.append(kernel.T.bind(reduce(add, terms)))
+        return totals
 
     def _place(self, pixel: int, channel: Expr) -> Expr:
         return (self.first + pixel) * self.layer.channels + channel
 
     def _value(self, pixel: int, channel: Expr, lanes: int) -> Expr:
-        """Return a pixel's channels, in the type of sums."""
+        """Return a vector of a pixel's channels in the type of totals."""
         return self.kernel.widened(self.kernel.load(self.buffers["data"], self._place(pixel, channel), lanes), lanes)

@@ -1,4 +1,4 @@
-"""Convolution of any kernel size: a matrix product for each tap, accumulated in registers; no patch of the input is copied."""
+"""Direct convolution of any kernel size: one matrix product per tap, accumulated in registers, without im2col."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
-#: Terms of a sum that half precision may add one after another, tap after tap: with 576 it is within half a percent of the largest output,
-#: with 2,304 1.6 % off.
+#: Terms of a sum that half precision may add in one chain across taps: with 576 terms the error is below half a percent of the largest
+#: output, with 2,304 it is 1.6 %.
 _FEW_TERMS = 512
 
 
 class Conv(Template):
-    """Takes one convolution that neither `Depthwise` nor `Pointwise` takes: any kernel size, stride, dilation, padding and
-    number of groups, with or without a residual.
+    """Accepts one convolution that neither `Depthwise` nor `Pointwise` accepts: any kernel size, stride, dilation, padding and number of
+    groups, with or without a residual.
 
-    Channels lie together, or in blocks if there is one group. If the input consists of pieces, these are NHWC, and K is one
-    cache block. Taps outside the windows of a layer are left out.
+    Layouts are NHWC, or blocked if there is one group. If the input consists of pieces, these are NHWC, and K is one cache block. Taps
+    outside the windows of a layer (`Conv2d.windows`) are skipped.
 
     Knobs:
         rows, columns: register tile in output pixels of a row and output channels.
-        k_block: input channels per cache block, 0 for all of them; partial sums stay in the output.
-        order: 0 runs over the panels of channels for each row of the output, 1 over the rows for each panel.
-        axis: the loop that threads share: 0 rows, 1 panels.
+        k_block: input channels per cache block, 0 for all of them; partial sums are kept in the output.
+        order: loop order: 0 has panels inside output rows, 1 output rows inside panels.
+        axis: loop that threads share: 0 rows, 1 panels.
     """
 
     name = "conv"
@@ -66,7 +66,7 @@ class Conv(Template):
         streamed = task.threads > 1 and _is_streamed(task, layer)
 
         def fits(knobs: Knobs) -> bool:
-            # Several threads wait for memory, on a Pi 5's 320² × 16 → 32 twice as long as they compute.
+            # Several threads would be memory-bound: on a Pi 5, 320² × 16 → 32 would wait twice as long as it computes.
             reads_again = streamed and (knobs["order"] or knobs["axis"])
             return not reads_again and good_tile(task.machine, task.lanes, knobs["rows"], knobs["columns"], layer.out_width, channels)
 
@@ -75,7 +75,7 @@ class Conv(Template):
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, taps, tile, registers used, weights that a panel reads again, and what the tile wastes at the edges."""
+        """Return the size, taps, tile, registers used, size of a panel's weights, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         depth, taps = layer.in_channels // layer.groups, sum(map(_tap_count, layer.part_windows)) / len(layer.part_windows)
         vectors = knobs["columns"] // task.lanes
@@ -103,7 +103,7 @@ class Conv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [group or window][panel][K block][tap][K][channel]."""
+        """Return weights as a flat array [group or window][panel][K block][tap][K][channel], then the constants."""
         layer = layer_of(task, Conv2d)
         depth, channels = layer.in_channels // layer.groups, _part_channels(layer)
         weight = parameters[0].weight.reshape(*layer.kernel, depth, -1, channels)
@@ -123,14 +123,14 @@ class Conv(Template):
 
 
 def _is_streamed(task: Task, layer: Conv2d) -> bool:
-    """Return whether weights stay in the second-level cache, but a thread's part of the image does not: each panel would read it again."""
+    """Return whether the weights stay in L2 but a thread's part of the image does not, so that each panel would read it from memory."""
     image = layer.height * layer.width * layer.in_channels // task.threads
     bytes_each, cache = task.precision.bytes, task.machine.l2_bytes
     return bytes_each * image > cache and 2 * bytes_each * math.prod(layer.weight_shape) <= cache
 
 
 def _part_channels(layer: Conv2d) -> int:
-    """Return the output channels that have the same input channels and the same taps."""
+    """Return the number of output channels per part, see `_Part`."""
     return layer.part_channels // layer.groups
 
 
@@ -141,18 +141,18 @@ def _tap_count(window: TapWindow) -> int:
 
 
 def _elements(layer: Conv2d, knobs: Knobs, lanes: int) -> list[int]:
-    """Return the elements of the packed weights of each window, of one group."""
+    """Return the number of packed weights of each window, for one group."""
     depth, channels = layer.weight_shape[2], _part_channels(layer)
     return [packed_elements(channels, knobs["columns"], _tap_count(window) * depth, lanes) for window in layer.part_windows]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Output channels that have the same input channels and the same taps: those of a group, or of a window.
+    """The output channels of a group, or of a window, which share their input channels and taps.
 
     Attributes:
-        number: number of the part.
-        weights: place where its packed weights begin.
+        number: index of the part.
+        weights: index of the part's first packed weight.
         depth: first input channel of the part.
         window: taps of the part, see `Conv2d.windows`.
     """
@@ -164,7 +164,9 @@ class _Part:
 
 
 class _ConvNest:
-    """Loops over parts, panels, blocks of K, rows and tiles; taps that fall outside the image are left out, by row at run time."""
+    """The loop nest over parts, panels, K blocks, rows and tiles; taps outside the image are skipped, those of rows by loop bounds at run
+    time.
+    """
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer], group: int) -> None:
         self.kernel = kernel = epilogue.kernel
@@ -191,7 +193,7 @@ class _ConvNest:
                             self._panels(panel, columns, rows, part)
 
     def _parts(self) -> Iterator[AbstractContextManager[_Part]]:
-        """Yield the groups in a loop, or one after another if each has its own pieces; windows one after another."""
+        """Yield contexts that emit the parts: groups in one loop, or unrolled if they have pieces; windows unrolled."""
         elements = _elements(self.layer, self.knobs, self.kernel.lanes)
         if self.layer.windows:
             self.tile = replace(self.tile, pieces=self.pieces)
@@ -241,7 +243,7 @@ class _ConvNest:
         spots = panel_spots(self.c, [target + x for x in range(run.size)], channel, panel.columns, vector)
         self.epilogue.fill(acc, spots, None if extent.first else self.c.buffer)
         top = row * layer.stride[0] - layer.padding[0]
-        # Where this panel's block of K begins, all its taps.
+        # Index of the first weight of this panel's K block, for all taps.
         weights = part.weights + (panel.channel + index * width) * (_tap_count(part.window) * self.depth)
         weights = weights + extent.start * (_tap_count(part.window) * width)
         depth = Extent(part.depth + extent.start, extent.count, extent.first, extent.last)
@@ -254,7 +256,7 @@ class _ConvNest:
         self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
 
     def _columns_inside(self, run: Run, window: TapWindow) -> Iterator[tuple[int | None, int, int]]:
-        """Yield (tap, first pixel of the tile that it reaches, how many); tap `None` stands for all where each reaches the whole tile."""
+        """Yield (tap column, first pixel of the tile that it reaches, number of pixels); `None` means all taps, each of the whole tile."""
         _, _, start, end = window
         if all(low <= start and end <= high for low, high in run.taps):
             yield None, 0, run.size
@@ -266,7 +268,7 @@ class _ConvNest:
 
     @contextmanager
     def _rows_inside(self, top: Expr, window: TapWindow) -> Iterator[Expr]:
-        """Emit a loop over the taps of a column that fall inside the image."""
+        """Emit a loop over the tap rows that fall inside the image; yield the tap row."""
         start, end, _, _ = window
         height, step = self.layer.height, self.layer.dilation[0]
         highest, lowest = -self.layer.padding[0], (self.layer.out_height - 1) * self.layer.stride[0] - self.layer.padding[0]

@@ -1,4 +1,4 @@
-"""The classifier: one row times a matrix, bound by reading the weights once."""
+"""Fully connected layers: a vector-matrix product, bound by streaming the weights once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, WEIGHTS, Te
 
 
 class DenseVector(Template):
-    """Takes one fully connected layer with one input row.
+    """Accepts one fully connected layer with one input row.
 
     Knobs:
-        columns: output channels accumulated at once.
+        columns: output channels per register tile.
         unroll: K steps per loop iteration.
-        fixed: choice for int8 weights: 1 rounds the row to 16 bits and multiplies integers; 0 converts weights to floats.
+        fixed: arithmetic of int8 weights: 1 rounds the row to 16 bits and multiplies integers, 0 converts weights to floats.
     """
 
     name = "dense"
@@ -63,15 +63,15 @@ class DenseVector(Template):
         weight = packed_elements(channels, knobs["columns"], depth, task.lanes)
         with layer_body(kernel, layer, weight, task.lanes) as (buffers, epilogue):
             a, c = Activation(buffers["data"], 1, depth, depth), Activation(buffers["output"], 1, channels, channels)
-            kind, nest = (SmallTile if layer.weights else tile_of(group)), MatmulNest
+            tile_type, nest = (SmallTile if layer.weights else tile_of(group)), MatmulNest
             if knobs.get("fixed"):
-                kind, nest = FixedTile, FixedNest
-            tile = kind(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
+                tile_type, nest = FixedTile, FixedNest
+            tile = tile_type(kernel, a, buffers["weight"], c, knobs["unroll"], epilogue)
             nest(tile, {"rows": 1, "axis": 1}, Pixels(1), panels(channels, knobs["columns"], task.lanes), task.threads).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights in panels of `columns`."""
+        """Return weights packed in panels of `columns`, then the constants."""
         constants = stored_constants(task.region[0], parameters[0])
         group = group_of(task.precision.group, len(constants.weight))
         packed = pack_panels(constants.weight, knobs["columns"], task.lanes, group=group)

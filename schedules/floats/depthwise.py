@@ -1,4 +1,4 @@
-"""Depthwise convolution: a tile of output pixels for a few channels, the input window read once per tile."""
+"""Depthwise convolution: each tile of output pixels × a few channels loads its input window once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from tvmmobile.schedules.template import BLOCKED, EPILOGUE, PIECES, STORAGE, THR
 
 
 class Depthwise(Template):
-    """Takes one depthwise convolution of any kernel size, stride, dilation and padding, with or without a residual, channels together or in
-    blocks; the output may also have them first. If its input consists of pieces, these and the output are NHWC.
+    """Accepts one depthwise convolution of any kernel size, stride, dilation and padding, with or without a residual, NHWC or blocked; the
+    output may also be NCHW. If the input consists of pieces, these and the output are NHWC.
 
     Knobs:
-        rows, columns: output tile; an input row of the tile is read once and used by every output row it reaches.
-        channels: number of channels carried through the whole image at a time, innermost; 0 for all of them. With few, rows stay in the
-            first-level cache until the next ones need them.
-        axis: the loop that threads share: 0 rows of tiles, 1 channels.
+        rows, columns: output tile; an input row of the tile is loaded once and used by every output row it reaches.
+        channels: channels per pass over the image, 0 for all of them; with few, input rows stay in L1 until the next tiles read them.
+        axis: loop that threads share: 0 rows of tiles, 1 channels.
     """
 
     name = "depthwise"
@@ -65,7 +64,7 @@ class Depthwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [vector of channels][tap][lane], remaining channels as [channel][tap], piece after piece."""
+        """Return weights as a flat array; per piece [vector of channels][tap][lane], then the remaining channels as [channel][tap]."""
         layer = layer_of(task, Conv2d)
         taps, channels = layer.kernel[0] * layer.kernel[1], layer.in_channels
         weight = parameters[0].weight.reshape(taps, channels)

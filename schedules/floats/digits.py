@@ -1,4 +1,4 @@
-"""1×1 convolution of floats with weights in int8 on cores with `SDOT`, which multiplies both halves of pixels rounded to 16 bits."""
+"""1×1 convolution of floats with int8 weights on cores with `SDOT`: pixels are rounded to 16 bits, whose two bytes are multiplied."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tvmmobile.schedules.integers.product import pack_elements
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, SHUFFLED, STORAGE, THREADS, Template, layer_of
 
-#: Bytes of the largest block of rounded pixels.
+#: Size of the largest block of rounded pixels, in bytes.
 _MOST_BYTES = 1 << 18
 
 
 class DigitPointwise(Template):
-    """Takes one 1×1 convolution with weights in int8, of any stride, no padding, one group, channels together or in blocks, with or
-    without a gate and a residual, on cores with `SDOT`.
+    """Accepts one 1×1 convolution with int8 weights, of any stride, no padding, one group, NHWC or blocked, with or without a gate and a
+    residual, on cores with `SDOT`.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
-        m_block: pixel tiles that are rounded together, then multiplied by all panels; 0 for all of them.
-        order: the innermost loop of such a block: 0 panels, 1 pixel tiles.
-        axis: the loop that threads share: 0 pixel tiles; 1 panels, and each rounds all pixels.
+        m_block: pixel tiles per cache block, which is rounded, then multiplied by all panels; 0 for all of them.
+        order: innermost loop of a block: 0 panels, 1 pixel tiles.
+        axis: loop that threads share: 0 pixel tiles; 1 panels, and each thread rounds all pixels.
     """
 
     name = "digits"
@@ -78,11 +78,11 @@ class DigitPointwise(Template):
         return [*sizes, _sums(knobs["rows"], vectors), float(layer.scaled), *edges]
 
     def executed_macs(self, task: Task) -> float:
-        """Return half of them: an instruction has 16 products of bytes where it has 4 of floats, and each of these is two."""
+        """Return half of the multiply-adds: `SDOT` has four times the products of `FMLA`, and each float product takes two of them."""
         return task.least_macs / 2
 
     def promises(self, task: Task) -> bool:
-        """Return true: nothing else multiplies that fast."""
+        """Return true: no other template multiplies as fast."""
         return True
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
@@ -97,7 +97,7 @@ class DigitPointwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights in panels of `columns`, four input channels together, padded with zeros to whole vectors of these."""
+        """Return weights packed in panels of `columns`, four input channels per word, K zero-padded to whole vectors, and constants."""
         layer = layer_of(task, Conv2d)
         constants = stored_constants(layer, parameters[0])
         weight = constants.weight.reshape(layer.in_channels, layer.out_channels)
@@ -106,10 +106,10 @@ class DigitPointwise(Template):
 
 
 def _sums(rows: int, vectors: int) -> int:
-    """Return the vectors of sums of a tile: two for each of results."""
+    """Return the number of sum vectors of a tile: two per vector of results."""
     return 2 * rows * vectors
 
 
 def _fits(rows: int, vectors: int, registers: int) -> bool:
-    """Return whether a tile fits the registers, beside two vectors of each pixel's digits and two of weights."""
+    """Return whether a tile fits the registers, with two vectors of digits per pixel and up to two of weights."""
     return _sums(rows, vectors) + 2 * rows + min(vectors, 2) <= registers

@@ -1,4 +1,4 @@
-"""Group norm: the mean and variance of groups of channels over all pixels, then the result, in three passes over the image."""
+"""Group norm in three passes over the image: means of channel groups, variances, results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tvmmobile.schedules.floats.norm import Norm, norm_shapes
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
-#: From a value to the term of a sum.
+#: Maps a value to a term of a sum.
 _Term = Callable[[Expr], Expr]
 
 
 class ThreePassGroupNorm(Norm):
-    """Takes one group norm, NHWC. Every thread computes the statistics of all groups; threads divide the pixels of the result among them.
+    """Accepts one group norm, NHWC. Every thread computes the statistics of all groups; threads share the pixels of the result.
 
     Knobs:
-        vectors: vectors of channels at a time, each with its own sums.
+        vectors: vectors of channels per pass, each with its own sums.
     """
 
     name = "group_norm"
@@ -39,7 +39,7 @@ class ThreePassGroupNorm(Norm):
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return pixels, channels, groups, and what the last vectors waste."""
+        """Return pixels, channels, groups, and the waste of the last vectors."""
         layer = layer_of(task, GroupNorm)
         extents = (layer.height * layer.width, layer.channels, layer.groups)
         return [*map(math.log2, extents), waste(layer.channels, knobs["vectors"] * task.lanes)]
@@ -61,8 +61,8 @@ class _Image:
 
     Attributes:
         vectors: see `ThreePassGroupNorm`.
-        buffers: buffers by argument.
-        means, factors: mean of each channel's group, and one over its standard deviation.
+        buffers: buffers by argument name.
+        means, factors: mean and reciprocal standard deviation of each channel's group.
     """
 
     kernel: Kernel
@@ -73,12 +73,12 @@ class _Image:
     factors: Buffer
 
     def find_means(self) -> None:
-        """Emit the first pass."""
+        """Emit the first pass, which fills `means`."""
         self._sum(self.means, lambda channel, lanes: lambda value: value)
         self._per_group(self.means, lambda mean: mean)
 
     def find_factors(self) -> None:
-        """Emit the second pass."""
+        """Emit the second pass, which fills `factors`."""
         kernel = self.kernel
 
         def term(channel: Expr, lanes: int) -> _Term:
@@ -97,17 +97,17 @@ class _Image:
         self._per_group(self.factors, factor)
 
     def emit(self, first: Expr, last: Expr) -> None:
-        """Emit the result of some pixels."""
+        """Emit the third pass: the results of pixels [first, last)."""
         kernel = self.kernel
         for group in vector_groups(self.layer.channels, kernel.lanes, self.vectors):
             lanes = group.lanes
             with kernel.pieces(group.first, group.count, group.size) as panel:
                 channels = [panel + place * lanes for place in range(group.vectors)]
                 means, factors = (
-                    [kernel.T.bind(kernel.load(buffer, one, lanes)) for one in channels] for buffer in (self.means, self.factors)
+                    [kernel.T.bind(kernel.load(buffer, channel, lanes)) for channel in channels] for buffer in (self.means, self.factors)
                 )
                 weights, biases = (
-                    [kernel.widened(kernel.T.bind(kernel.load(self.buffers[name], one, lanes)), lanes) for one in channels]
+                    [kernel.widened(kernel.T.bind(kernel.load(self.buffers[name], channel, lanes)), lanes) for channel in channels]
                     for name in ("weight", "bias")
                 )
                 scales = [kernel.T.bind(factor * weight) for factor, weight in zip(factors, weights, strict=True)]
@@ -118,10 +118,10 @@ class _Image:
                         kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), place, lanes)
 
     def _sum(self, target: Buffer, term_of: Callable[[Expr, int], _Term]) -> None:
-        """Emit for each channel the sum of a term over all pixels, row by row first: one long sum would lose digits.
+        """Emit each channel's sum of terms over all pixels, as a sum of row sums, because one long sum would lose digits.
 
         Args:
-            term_of: maps the first channel of a vector and its number of lanes to the term.
+            term_of: maps a vector's first channel and number of lanes to the function that computes its terms.
         """
         kernel, layer = self.kernel, self.layer
         for group in vector_groups(layer.channels, kernel.lanes, self.vectors):
@@ -146,17 +146,17 @@ class _Image:
                     kernel.store(target, kernel.load(total, place * lanes, lanes), channel, lanes)
 
     def _per_group(self, buffer: Buffer, finished: Callable[[Expr], Expr]) -> None:
-        """Replace each channel's sum by a function of the mean of its group's terms."""
+        """Replace each channel's sum by `finished(mean of its group's terms)`."""
         kernel, layer = self.kernel, self.layer
         channels = layer.channels // layer.groups
         with kernel.loop(layer.groups) as group:
             total = kernel.reduced(group * channels, channels, partial(kernel.load, buffer), add)
             mean = kernel.T.bind(total * kernel.total(1 / (channels * layer.height * layer.width)))
-            found = kernel.T.bind(finished(mean))
+            statistic = kernel.T.bind(finished(mean))
             for lanes, steps, start in parts_of(channels, kernel.lanes, 1):
                 with kernel.loop(steps) as step:
-                    kernel.store(buffer, kernel.splat(found, lanes), group * channels + start + step * lanes, lanes)
+                    kernel.store(buffer, kernel.splat(statistic, lanes), group * channels + start + step * lanes, lanes)
 
     def _value(self, pixel: Expr, channel: Expr, lanes: int) -> Expr:
-        """Return the channels of a pixel, in the type of sums."""
+        """Return a vector of a pixel's channels in the type of totals."""
         return self.kernel.widened(self.kernel.load(self.buffers["data"], pixel * self.layer.channels + channel, lanes), lanes)

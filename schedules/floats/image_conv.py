@@ -1,4 +1,4 @@
-"""The first convolution: few input channels in the caller's NCHW, output NHWC, so that the image is read once and never transposed."""
+"""The first convolution: reads the caller's NCHW image of a few channels and writes NHWC, so that the image is never transposed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
 MAX_INPUT_CHANNELS = 4
-#: Few taps leave little to amortise a large tile's start and end over: 2 × 8 and 5 × 8 beat tiles of 12 accumulators and more.
+#: Fewest accumulators of a tile. Few taps do not amortise the prologue and epilogue of a large tile: 2 × 8 and 5 × 8 beat tiles of 12.
 FEW_ACCUMULATORS = 4
 
 
 class ImageConv(Template):
-    """Takes one convolution with at most 4 input channels in NCHW, one group.
+    """Accepts one convolution with at most 4 input channels in NCHW, one group.
 
     Knobs:
         pixels, columns: register tile in output pixels of a row and output channels.
-        loop: 1 keeps a loop over the input channels, 0 unrolls it.
-        order: 0 runs over the panels of channels for each pixel tile, 1 over the pixels of a row for each panel.
+        loop: 1 keeps the loop over input channels, 0 unrolls it.
+        order: loop order: 0 has panels inside pixel tiles, 1 pixel tiles of a row inside panels.
     """
 
     name = "image_conv"
@@ -52,14 +52,14 @@ class ImageConv(Template):
         def fits(knobs: Knobs) -> bool:
             accumulators = knobs["pixels"] * knobs["columns"] // lanes
             segment = -(-((knobs["pixels"] - 1) * stride + kernel) // lanes)
-            # Unrolled input channels make LLVM spill for wide tiles (up to 18 % slower than the loop) but are the fastest for small
-            # ones (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
+            # With input channels unrolled, LLVM spills in wide tiles (up to 18 % slower than the loop), but small tiles are fastest
+            # (2 × 32 at 224: 2.97 M cycles against 3.05 M), so both stay in the space, although some of its members spill.
             return accumulators >= fewest and accumulators + segment + 2 <= task.machine.registers
 
         return Space(self.name, self.version, options, fits, {"pixels": 4, "columns": 4 * lanes, "loop": 1, "order": 1})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, tile, registers used, and what the tile wastes at the edges."""
+        """Return the size, number of accumulators, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         vectors = knobs["columns"] // task.lanes
         return [
@@ -80,24 +80,24 @@ class ImageConv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [panel][input channel][tap][column]."""
+        """Return weights as a flat array [panel][input channel][tap][column], then the constants."""
         layer = layer_of(task, Conv2d)
         weight = parameters[0].weight.transpose(2, 0, 1, 3).reshape(-1, layer.out_channels)
         return [pack_panels(weight, knobs["columns"], task.lanes), *pack_constants(parameters[0], task.lanes)]
 
 
 class _ImageConvNest:
-    """Loops over rows, pixel tiles and panels; borders are peeled.
+    """The loop nest over rows, pixel tiles and panels; borders are peeled.
 
-    An input in another precision is converted row by row, into a buffer of the rows that one output row needs: with conversions in
-    the tile's loop, which LLVM does one number at a time, the kernel takes a third more instructions.
+    An input in another precision is converted first, into a buffer of the rows that one output row reads: LLVM does not vectorise
+    conversions in the tile's loop, and the kernel would execute a third more instructions.
     """
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:
         self.epilogue, self.kernel, self.layer, self.knobs, self.threads = epilogue, epilogue.kernel, layer, knobs, task.threads
         self.widths = panels(layer.out_channels, knobs["columns"], task.lanes)
         self.data, self.weight, self.output = (buffers[name] for name in ("data", "weight", "output"))
-        #: The buffer of `_lines`, while a row is emitted.
+        #: Buffer of converted rows, while a row is emitted; see `_lines`.
         self.lines: Buffer | None = None
         self.rows, self.pixels = partition(layer, 0, 1), partition(layer, 1, knobs["pixels"])
 
@@ -114,12 +114,12 @@ class _ImageConvNest:
                     self._row(run, row)
 
     def _lines(self) -> Buffer | None:
-        """Return a buffer for converted rows, each plane's one after another; `None` where the image is read as it is."""
+        """Allocate the buffer of converted rows [input channel][row][column]; return `None` if the image needs no conversion."""
         layer = self.layer
         return self.kernel.scratch(layer.in_channels * layer.kernel[0] * layer.width) if self.kernel.is_converted(self.data) else None
 
     def _convert(self, lines: Buffer, row_run: Run, row: Expr) -> None:
-        """Fill the buffer for a row of the output."""
+        """Emit the conversion of the input rows that an output row reads."""
         kernel, (height, width), taps = self.kernel, (self.layer.height, self.layer.width), self.layer.kernel[0]
         first, last = row_run.taps[0]
         top = row * self.layer.stride[0] - self.layer.padding[0]
@@ -165,7 +165,7 @@ class _ImageConvNest:
         self.epilogue.drain(acc, spots, self.output)
 
     def _plane(self, acc: Buffer, row_run: Run, row: Expr, pixel_run: Run, pixel: Expr, width: int, weights: Expr, plane: Expr) -> None:
-        """Adds one input channel."""
+        """Emit the products of one input channel."""
         layer, (taps_y, taps_x) = self.layer, self.layer.kernel
         rows, lines = range(*row_run.taps[0]), []
         for tap_y in rows:

@@ -1,4 +1,4 @@
-"""Convolutions with their channels first in input and output: depthwise ones, and the first one of a network."""
+"""NCHW convolutions: depthwise ones, and the first one of a network."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tvmmobile.schedules.floats.image_conv import MAX_INPUT_CHANNELS
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
-#: Registers of values and weights beside the sums.
+#: Registers for inputs and weights, in addition to the accumulators.
 OTHERS = 8
 
 
 class PlaneConv(Template):
-    """Takes one convolution, channels first in input and output: a depthwise one of any kernel, stride, dilation and padding, or one with
-    at most 4 input channels and one group.
+    """Accepts one convolution with NCHW input and output: a depthwise one of any kernel size, stride, dilation and padding, or one with at
+    most 4 input channels and one group.
 
     Knobs:
-        rows, vectors: output tile in rows and vectors of a row.
-        together: output channels that read the same vectors, 1 for a depthwise layer.
-        band: output rows whose input is copied at once, with its padding; 0 for all of them.
+        rows, vectors: register tile in output rows and vectors of a row.
+        together: output channels per tile, which share loaded inputs; 1 for a depthwise layer.
+        band: output rows whose input rows are copied, with padding, at a time; 0 for all of them.
     """
 
     name = "plane_conv"
@@ -56,7 +56,7 @@ class PlaneConv(Template):
         return Space(self.name, self.version, options, fits, {"rows": 2, "vectors": 4, "together": 4, "band": 16})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, stride, taps, tile, rows that are copied for each of the output, and what is computed twice at the edges."""
+        """Return the size, stride, taps, accumulators, rows copied per output row, a band's size, and the waste at the edges."""
         layer = layer_of(task, Conv2d)
         band = min(knobs["band"] or layer.out_height, layer.out_height)
         return [
@@ -80,5 +80,5 @@ class PlaneConv(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as `packed_planes` has them, then constants per channel."""
+        """Return weights as packed by `packed_planes`, then the constants per channel."""
         return [packed_planes(parameters[0].weight, knobs["together"], task.lanes), *pack_constants(parameters[0])]

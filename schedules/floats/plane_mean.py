@@ -1,4 +1,4 @@
-"""The mean of every channel over all pixels, channels first: a few channels at a time, each with sums of its own."""
+"""Global average pool, NCHW: the sums of a few channels at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class PlaneMean(Template):
-    """Takes one average pool over all pixels, channels first. Threads share the channels.
+    """Accepts one global average pool, NCHW. Threads share the channels.
 
     Knobs:
         channels: number of channels summed together.
@@ -33,7 +33,7 @@ class PlaneMean(Template):
         return Space(self.name, self.version, {"channels": up_to((1, 2, 4, 8), layer.channels)}, lambda knobs: True, {"channels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size and how many are summed together."""
+        """Return the number of pixels, of channels, and of channels summed together."""
         layer = layer_of(task, Pool)
         return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["channels"]]
 
@@ -53,10 +53,10 @@ class PlaneMean(Template):
     @staticmethod
     def _sum(kernel: Kernel, data: Any, first: Any, pixels: int) -> Any:
         return kernel.reduced(
-            first, pixels, lambda index, lanes: kernel.widened(kernel.load(data, index, lanes), lanes), lambda one, other: one + other
+            first, pixels, lambda index, lanes: kernel.widened(kernel.load(data, index, lanes), lanes), lambda left, right: left + right
         )
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return a pixel's share of the mean."""
+        """Return the factor from sum to mean, one over the number of pixels; shape (1,)."""
         layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.arithmetic.numpy)]

@@ -1,4 +1,4 @@
-"""1×1 convolution as a matrix product (pixels × K) · (K × N), on activations whose channels lie in blocks."""
+"""1×1 convolution as a matrix product (pixels × K) · (K × N) on NHWC or blocked activations."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tvmmobile.schedules.emit.small_weights import stored_constants
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, SHUFFLED, STORAGE, THREADS, WEIGHTS, Template, layer_of
 
-#: Number of combinations that are searched.
+#: Number of knob combinations in the space, those with the lowest estimated cost.
 MEMBERS = 160
 
 
 class Pointwise(Template):
-    """Takes one 1×1 convolution of any stride, no padding, one group, channels together or in blocks, with or without a gate
-    and a residual. If its input consists of pieces, these are NHWC, there is no gate, and K is one cache block.
+    """Accepts one 1×1 convolution of any stride, no padding, one group, NHWC or blocked, with or without a gate and a residual. If the
+    input consists of pieces, these are NHWC, there is no gate, and K is one cache block.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
-        k_block: K per cache block, 0 for all of it; partial sums stay in the output.
+        k_block: K per cache block, 0 for all of it; partial sums are kept in the output.
         m_block, n_block: pixel tiles and panels per cache block, 0 for all of them.
-        outer: the outermost blocks: 0 those of pixels, 1 those of panels; K blocks are inside both, then pixel tiles, then panels.
-        joined: choice for bfloat16: 1 joins each two pixels of a block in a buffer for all panels; 0 joins them where they are multiplied.
-        axis: the loop that threads share: 0 pixel tiles, 1 panels.
+        outer: outermost loop: 0 blocks of pixels, 1 blocks of panels; inside are K blocks, then pixel tiles, then panels.
+        joined: place of interleaving in bfloat16: 1 interleaves pixel pairs once per block, in a buffer for all panels; 0 in each tile.
+        axis: loop that threads share: 0 pixel tiles, 1 panels.
     """
 
     name = "pointwise"
@@ -51,7 +51,7 @@ class Pointwise(Template):
         if layer.pieces and (layer.scaled or layer.in_layout != "NHWC"):
             return None
         pixels, depth, channels = pixels_of(layer).count, layer.in_channels, layer.out_channels
-        # With a shuffled output, or channels first, every vector's place is computed anyway.
+        # With a shuffled or NCHW output, each vector's index is computed separately anyway.
         is_moved = layer.out_layout == "NCHW" or shuffle_of(layer.out_layout)
         out_block = channel_block("NHWC" if is_moved else layer.out_layout, channels)
         rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
@@ -84,7 +84,7 @@ class Pointwise(Template):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        # Templates that pack weights as this one does know nothing of joined pixels.
+        # Records of templates that share this packing have no knob `joined`.
         return Space(self.name, self.version, options, fits, usual, {"joined": (0, 1)} if may_join else {}, {"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
@@ -107,7 +107,7 @@ class Pointwise(Template):
         ]
 
     def tile_type(self, group: int) -> type[MatmulTile]:
-        """Return the tiles that read weights as `_pack` lays them out, `group` of them together."""
+        """Return the class of register tiles that reads weights as packed by `_pack`, in groups of `group` K."""
         return tile_of(group)
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
@@ -126,7 +126,7 @@ class Pointwise(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights in panels of `columns`."""
+        """Return weights packed in panels of `columns`, then the constants."""
         layer = layer_of(task, Conv2d)
         constants = stored_constants(layer, parameters[0])
         weight = constants.weight.reshape(layer.in_channels, layer.out_channels)
@@ -135,7 +135,7 @@ class Pointwise(Template):
 
 
 def pixels_of(layer: Conv2d) -> Pixels:
-    """Return all pixels as one line, or, if a stride leaves pixels out, line by line."""
+    """Return a layer's output pixels: one line of all pixels, or, with a stride, a line per output row."""
     if layer.stride == (1, 1):
         return Pixels(layer.height * layer.width)
     width = layer.out_width
@@ -144,23 +144,23 @@ def pixels_of(layer: Conv2d) -> Pixels:
 
 @functools.lru_cache(maxsize=256)
 def _likely(product: MatrixProduct, out_block: int, options: tuple[tuple[str, tuple[int, ...]], ...]) -> frozenset[tuple[int, ...]]:
-    """Return the combinations with the lowest estimated cost."""
+    """Return the `MEMBERS` combinations of knob values with the lowest estimated cost, each with every value of `axis`."""
     choices = dict(options)
     tiles = [
         (rows, columns)
         for rows, columns in itertools.product(choices["rows"], choices["columns"])
-        # In a panel that crosses blocks of the output, each vector's place is computed separately.
+        # In a panel that crosses blocks of the output, each vector's index would be computed separately.
         if good_tile(product.machine, product.lanes, rows, columns, product.pixels, product.channels)
         and (out_block == product.channels or out_block % columns == 0)
     ]
     others = [name for name in choices if name not in ("rows", "columns", "axis")]
     multiplying = functools.cache(product.multiplying)
-    found = []
+    priced = []
     for (rows, columns), values in itertools.product(tiles or [(1, product.lanes)], itertools.product(*(choices[name] for name in others))):
         knobs = {"rows": rows, "columns": columns, **dict(zip(others, values, strict=True))}
         joined = knobs.get("joined", 0)
-        # Without blocks of both kinds, the order of loops does not matter, but pixels are joined outside all panels.
+        # Unless both pixels and panels are blocked, the loop order does not matter; but joined pixels need `outer` 0.
         if knobs["outer"] == 0 and product.may_join(knobs) if joined else knobs["outer"] == 1 or (knobs["m_block"] and knobs["n_block"]):
             cost = multiplying(rows, columns, knobs["k_block"], joined) + product.moving(knobs)
-            found.append((cost, tuple(knobs.values())))
-    return frozenset((*values, axis) for _, values in sorted(found)[:MEMBERS] for axis in choices["axis"])
+            priced.append((cost, tuple(knobs.values())))
+    return frozenset((*values, axis) for _, values in sorted(priced)[:MEMBERS] for axis in choices["axis"])

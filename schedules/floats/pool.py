@@ -1,4 +1,4 @@
-"""The mean of every channel over all pixels: a few vectors of channels are summed at a time, and every line of the input is read once."""
+"""Global average pool: sums a few vectors of channels at a time, and reads each cache line of the input once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, VectorGroup, v
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
-#: Vectors of a cache line. Fewer at a time would read every line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 with one);
-#: as many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load a cycle).
+#: Vectors per cache line. Fewer vectors at a time would read each line again (28 × 28 with 120 channels: 37 µs with 6 vectors, 85 µs with
+#: one); this many sums also hide the latency of an addition (Cortex-A72: 4 cycles, one load per cycle).
 LINE_VECTORS = 4
-#: Registers for the values read and the factor.
+#: Registers for loaded values and the factor, in addition to the sums.
 OTHERS = 4
 
 
 class PoolMean(Template):
-    """Takes one average pool over all pixels, channels together or in blocks. Threads share the channels.
+    """Accepts one global average pool, NHWC or blocked. Threads share the channels.
 
     Knobs:
         vectors: vectors of channels that are summed together.
@@ -53,7 +53,7 @@ class PoolMean(Template):
         return Space(self.name, self.version, options, fits, {"vectors": 4, "pixels": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, block of channels, sums, and what the last group of vectors and the last step of pixels waste."""
+        """Return the size, channels per block, number of sums, and the waste of the last group of vectors and last step of pixels."""
         layer = layer_of(task, Pool)
         pixels, block = layer.height * layer.width, channel_block(layer.in_layout, layer.channels)
         return [
@@ -75,25 +75,28 @@ class PoolMean(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return a pixel's share of the mean. (Relax checks whether a kernel of one argument is a reshape; it fails without blocks.)"""
+        """Return the factor from sum to mean, one over the number of pixels; shape (1,).
+
+        It is an argument because Relax checks whether a kernel with a single input is a reshape, and that check fails without TIR blocks.
+        """
         layer = layer_of(task, Pool)
         return [np.array([1 / (layer.height * layer.width)], task.precision.arithmetic.numpy)]
 
 
 @dataclass(frozen=True)
 class PixelShare:
-    """A pixel's share of the mean of an image.
+    """The factor from sum to mean, one over the number of pixels.
 
     Attributes:
-        buffer: holds it in the kernel's precision.
-        pixels: their number.
+        buffer: buffer of the factor in the kernel's precision, shape (1,).
+        pixels: number of pixels.
     """
 
     buffer: Buffer
     pixels: int
 
     def of(self, kernel: Kernel, lanes: int) -> Expr:
-        """Return the share in all lanes of a vector of totals. Half precision has only a few digits of those of large images."""
+        """Return the factor broadcast to a vector of totals; a wider constant where it is subnormal in half precision (large images)."""
         if self.pixels > 1 / kernel.least_normal:
             return kernel.splat(kernel.total(1 / self.pixels), lanes)
         return kernel.widened(kernel.splat(self.buffer[0], lanes), lanes)
@@ -105,8 +108,8 @@ class _Means:
 
     Attributes:
         group: channels of a block that are summed together.
-        pixels: number of pixels in flight.
-        share: a pixel's share of the mean.
+        pixels: number of pixels in flight, each with its own sums.
+        share: factor from sum to mean.
     """
 
     kernel: Kernel
@@ -123,7 +126,7 @@ class _Means:
             self._emit_group(index)
 
     def _emit_group(self, index: Expr) -> None:
-        """Emit the means of one group: sums begin with the first pixels, and are added up in the end."""
+        """Emit the means of one group: sums are initialised with the first pixels, and reduced at the end."""
         kernel, group, pixels = self.kernel, self.group, self.pixels
         size = group.size
         channel = index // group.count * self.source.block + group.first + index % group.count * size
@@ -142,7 +145,7 @@ class _Means:
             kernel.store(self.output, kernel.narrowed(_sum(terms) * share, group.lanes), channel + offset, group.lanes)
 
     def _add(self, sums: Buffer, corner: Expr, pixel: Expr, count: int, first: bool = False) -> None:
-        """Add `count` pixels to as many sums, or start the sums with them."""
+        """Add `count` pixels to as many sums, or initialise the sums with them if `first`."""
         kernel, lanes, size = self.kernel, self.group.lanes, self.group.size
         for place in range(0, count * size, lanes):
             stored = kernel.load(self.source.buffer, corner + (pixel + place // size) * self.source.block + place % size, lanes)
@@ -151,7 +154,7 @@ class _Means:
 
 
 def _sum(terms: list[Expr]) -> Expr:
-    """Return the sum of the accumulators, added in pairs."""
+    """Return the pairwise sum of the terms."""
     if len(terms) == 1:
         return terms[0]
     return _sum(terms[: len(terms) // 2]) + _sum(terms[len(terms) // 2 :])

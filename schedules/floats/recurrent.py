@@ -1,4 +1,4 @@
-"""Recurrent layers: one loop over the steps, which multiplies the hidden states with packed weights, then computes gates and states."""
+"""Recurrent layers: a loop over the time steps, each a product of hidden states and packed weights, then the gates and new states."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class StepwiseRecurrent(Template):
-    """Takes one recurrent layer. Threads share its directions and sequences.
+    """Accepts one recurrent layer. Threads share its directions and sequences.
 
-    States and gates are padded with zeros to whole vectors, and stay in the first-level cache.
+    States and gates are zero-padded to whole vectors, and stay in L1.
 
     Knobs:
-        rows: sequences that are computed together.
-        columns: elements of gates accumulated at once.
-        unroll: units of the state per iteration of the product's loop.
+        rows: sequences per register tile.
+        columns: gate elements per register tile.
+        unroll: K steps (units of the state) per iteration of the product's loop.
         vectors: vectors of units whose gates are computed together.
     """
 
@@ -79,12 +79,12 @@ class StepwiseRecurrent(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the weights of each direction and product in panels of `columns`, and biases, both padded with zeros."""
-        layer, (given,) = layer_of(task, Recurrent), parameters
-        beyond = round_up(layer.units, task.lanes) - layer.units
-        weight = given.weight.reshape(layer.directions, layer.units, layer.gates, layer.units)
-        weight = np.pad(weight, ((0, 0), (0, beyond), (0, 0), (0, beyond)))
-        bias = np.pad(given.bias.reshape(layer.directions, layer.gates, layer.units), ((0, 0), (0, 0), (0, beyond)))
+        """Return the weights, packed in panels of `columns` for each direction and product, and the biases; units are zero-padded."""
+        layer, (constants,) = layer_of(task, Recurrent), parameters
+        padding = round_up(layer.units, task.lanes) - layer.units
+        weight = constants.weight.reshape(layer.directions, layer.units, layer.gates, layer.units)
+        weight = np.pad(weight, ((0, 0), (0, padding), (0, 0), (0, padding)))
+        bias = np.pad(constants.bias.reshape(layer.directions, layer.gates, layer.units), ((0, 0), (0, 0), (0, padding)))
         pieces = []
         for direction in weight:
             parts = np.split(direction, np.cumsum(products_of(layer))[:-1], 1)
@@ -93,13 +93,13 @@ class StepwiseRecurrent(Template):
 
 
 def products_of(layer: Recurrent) -> tuple[int, ...]:
-    """Return the numbers of gates that a step computes in a product each, one after another."""
+    """Return the number of gates of each matrix product of a time step, in order of execution."""
     return (2, 1) if layer.cell == "gru_reset_first" else (layer.gates,)
 
 
 @dataclass(frozen=True)
 class _Biased(Ends):
-    """Accumulators that begin with biases, from a place on."""
+    """Accumulators that are initialised with biases, from index `first` on."""
 
     bias: Buffer
     first: Expr
@@ -110,14 +110,15 @@ class _Biased(Ends):
 
 @dataclass(frozen=True)
 class _Block:
-    """Emits all steps of a few sequences in one direction.
+    """Emits all time steps of a few sequences in one direction.
 
     Attributes:
         knobs: see `StepwiseRecurrent`.
-        buffers: buffers by argument.
-        products: products of the states, for each of `products_of`.
-        hidden, other: states, row by row: the hidden ones, and an LSTM's memories or a GRU's states after its reset.
-        direction, first: the direction's number, and the first sequence.
+        buffers: buffers by argument name.
+        products: results of the matrix products of a time step, see `products_of`.
+        hidden: hidden states, [sequence][unit].
+        other: cell states of an LSTM, or a GRU's states after its reset, [sequence][unit].
+        direction, first: index of the direction, and first sequence.
     """
 
     kernel: Kernel
@@ -132,11 +133,11 @@ class _Block:
 
     @property
     def units(self) -> int:
-        """Units with the padding."""
+        """Number of units, padded to whole vectors."""
         return round_up(self.layer.units, self.kernel.lanes)
 
     def emit(self) -> None:
-        """Emit the states of the beginning, all steps, the memories of the end."""
+        """Emit the initial states, all time steps, and the final cell states if the layer returns them."""
         layer, kernel, last = self.layer, self.kernel, self.layer.steps - 1
         for row, unit, have in self._vectors():
             self._begin(row, unit, have)
@@ -154,7 +155,9 @@ class _Block:
                 self._write(kernel.load(self.other, self._place(row, unit)), layer.steps, row, unit, have)
 
     def _vectors(self) -> Iterator[tuple[Expr, Expr, int]]:
-        """Yield the vectors of all states: row, first unit, number of units. Those yielded without a loop in between are independent."""
+        """Emit loops over the vectors of all states; yield (row, first unit, number of units) for each. Vectors of one loop body are
+        independent.
+        """
         kernel, lanes, count = self.kernel, self.kernel.lanes, self.knobs["vectors"]
         whole, rest = divmod(self.layer.units, lanes)
         with kernel.loop(self.knobs["rows"]) as row:
@@ -168,13 +171,13 @@ class _Block:
                 yield row, whole * lanes, rest
 
     def _multiply(self, number: int, states: Buffer, step: Expr) -> None:
-        """Fill one of the products, with its biases; every other step begins with the panels that the one before has left in caches."""
+        """Emit one matrix product plus its biases; every other time step visits the panels in reverse, while the last ones are in cache."""
         kernel, layer, rows, units, lanes = self.kernel, self.layer, self.knobs["rows"], self.units, self.kernel.lanes
         gates = products_of(layer)
         before, columns = self.direction * layer.gates + sum(gates[:number]), gates[number] * units
-        given, product = Activation(states, rows, units, units), Activation(self.products[number], rows, columns, columns)
+        a, product = Activation(states, rows, units, units), Activation(self.products[number], rows, columns, columns)
         ends = _Biased(kernel, self.buffers["bias"], before * units)
-        tile = MatmulTile(kernel, given, self.buffers["weight"], product, self.knobs["unroll"], ends)
+        tile = MatmulTile(kernel, a, self.buffers["weight"], product, self.knobs["unroll"], ends)
         for panel in panels(columns, self.knobs["columns"], lanes):
             with kernel.loop(panel.count) as position:
                 index = position + step % 2 * (panel.count - 1 - 2 * position)
@@ -182,7 +185,7 @@ class _Block:
                 tile.emit(0, 0, rows, panel, index, Extent(0, units, True, True), weights)
 
     def _begin(self, row: Expr, unit: Expr, have: int) -> None:
-        """Set a vector of each state."""
+        """Initialise a vector of each state."""
         kernel, layer = self.kernel, self.layer
         source = (self.direction * layer.sequences + self.first + row) * layer.units + unit
         for name, buffer in zip(states_of(layer.cell), (self.hidden, self.other), strict=False):
@@ -190,14 +193,14 @@ class _Block:
             self._keep(buffer, kernel.T.bind(value), row, unit)
 
     def _reset(self, place: Expr, row: Expr, unit: Expr, have: int) -> None:
-        """Compute a vector of the gates of a GRU that resets states first, and these."""
+        """Compute a vector of the reset and update gates of a GRU that resets its states before the product, and the reset states."""
         kernel, v = self.kernel, self._arithmetic
         reset, update = (self._computed(v.sigmoid(self._gate(gate, place, row, unit, have))) for gate in range(2))
         self._keep(self.other, reset * self._wide(self.hidden, self._place(row, unit)), row, unit)
         kernel.store(self.products[0], kernel.vectors().cast(update), self._gate_place(0, 1, row, unit))
 
     def _advance(self, place: Expr, row: Expr, unit: Expr, have: int) -> None:
-        """Replace a vector of the states by that of the step, and write it."""
+        """Compute a vector of this time step's states, and store it to the output."""
         cell, kernel, v = self.layer.cell, self.kernel, self._arithmetic
 
         def sigmoid(value: Expr) -> Expr:
@@ -227,7 +230,7 @@ class _Block:
         self._write(hidden, place, row, unit, have)
 
     def _computed(self, value: Expr) -> Expr:
-        """Return a value that is computed here: TVM would compute one that only has a name wherever it is read."""
+        """Return a value through a buffer in registers, so that it is computed once: TVM would expand a bound name at each use."""
         kernel = self.kernel
         registers = kernel.totals(kernel.lanes)
         kernel.store(registers, value, 0)
@@ -249,31 +252,31 @@ class _Block:
         return self.kernel.widened(self.kernel.load(buffer, place), self.kernel.lanes)
 
     def _product(self, gate: int, row: Expr, unit: Expr) -> Expr:
-        """Return a gate's sum of the states."""
+        """Return a gate's product with the states."""
         first = products_of(self.layer)[0]
         number = int(gate >= first)
         return self._wide(self.products[number], self._gate_place(number, gate - number * first, row, unit))
 
     def _given(self, gate: int, place: Expr, row: Expr, unit: Expr, have: int) -> Expr:
-        """Return a gate's sum of the input."""
+        """Return a gate's product with the input, which an earlier layer computed."""
         layer, kernel = self.layer, self.kernel
         sequence = place * layer.sequences + self.first + row
         channel = ((sequence * layer.directions + self.direction) * layer.gates + gate) * layer.units + unit
         return kernel.widened(kernel.T.bind(kernel.load_part(self.buffers["data"], channel, have)), kernel.lanes)
 
     def _gate(self, gate: int, place: Expr, row: Expr, unit: Expr, have: int) -> Expr:
-        """Return a gate's argument."""
+        """Return the argument of a gate's activation function."""
         return self._given(gate, place, row, unit, have) + self._product(gate, row, unit)
 
     def _keep(self, buffer: Buffer, value: Expr, row: Expr, unit: Expr) -> None:
-        """Set a vector of a state."""
+        """Store a vector of a state."""
         kernel = self.kernel
         if not kernel.is_narrow(buffer):  # which `store` narrows
             value = Vectors(str(buffer.dtype), kernel.lanes, kernel.T.bind, False).cast(value)
         kernel.store(buffer, value, self._place(row, unit))
 
     def _write(self, value: Expr, place: Expr, row: Expr, unit: Expr, have: int) -> None:
-        """Write a vector of states to a step of the output."""
+        """Store a vector of states to a time step of the output."""
         kernel, layer = self.kernel, self.layer
         sequence = place * layer.sequences + self.first + row
         target = (sequence * layer.directions + self.direction) * layer.units + unit

@@ -1,4 +1,4 @@
-"""Resized images: each pixel comes from one input pixel, or from between four, whose positions and weights are in tables."""
+"""Image resizing: each output pixel is a copy of one input pixel, or interpolated between four; tables hold their positions and weights."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, shar
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
-#: Arguments with positions of the input's elements, and those with weights.
+#: Names of the arguments with positions of input elements, and of those with interpolation weights.
 _PLACES, _SHARES = ("rows", "columns"), ("row_shares", "column_shares")
 
 
 class Resample(Template):
-    """Takes one resize, nearest or bilinear, of an NHWC image. Threads share the output's rows.
+    """Accepts one resize, nearest or bilinear, of an NHWC image. Threads share the output's rows.
 
-    A row of an output in NCHW is made as one in NHWC, which stays in the cache, and moved from there.
+    Each row of an NCHW output is computed in NHWC, in a buffer that stays in cache, and transposed from there.
 
     Knobs:
-        passes: 2 interpolates between two input rows first, for a whole row, which stays in the cache; 1 does both directions at once.
-        vectors: number of vectors of channels at a time.
+        passes: 2 interpolates a whole row between two input rows first, in a buffer that stays in cache; 1 does both directions at once.
+        vectors: vectors of channels at a time.
     """
 
     name = "resize"
@@ -45,7 +45,7 @@ class Resample(Template):
         return Space(self.name, self.version, options, lambda knobs: True, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size of the output, its ratio to the input's, and channels."""
+        """Return the output's size, its ratios to the input's height and width, channels, and whether it is bilinear."""
         layer = layer_of(task, Resize)
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -71,32 +71,32 @@ class Resample(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the tables of `_tables`, shares in the task's precision."""
+        """Return the tables of `_tables`, with weights in the precision that kernels compute in."""
         tables = _tables(layer_of(task, Resize), parameters[0])
         return [array.astype(task.precision.arithmetic.numpy) if name in _SHARES else array for name, array in tables.items()]
 
 
 def _table_shapes(layer: Resize) -> dict[str, tuple[int, ...]]:
-    """Return the tables' shapes, by argument."""
+    """Return the shapes of the tables by argument name."""
     outputs = layer.out_height, layer.out_width
     shapes: dict[str, tuple[int, ...]] = {name: (2 * count,) for name, count in zip(_PLACES, outputs, strict=True)}
     return shapes | ({name: (count,) for name, count in zip(_SHARES, outputs, strict=True)} if layer.method == "linear" else {})
 
 
 def _tables(layer: Resize, parameters: LayerParameters) -> dict[str, Array]:
-    """Return the tables by argument: for each output row and column, where the first input line begins, followed by where the last one
-    does; and, where values between pixels are wanted, the last one's weight.
+    """Return the tables by argument name: for each output row and column, the index of the first and of the last input row or column it is
+    interpolated between, and, for bilinear resizing, the last one's weight.
     """
-    found, shares = {}, {}
+    positions, shares = {}, {}
     pitches = layer.width * layer.channels, layer.channels
     for places, ratios, pitch, (first, last, ratio) in zip(_PLACES, _SHARES, pitches, layer.pixels(parameters), strict=True):
-        found[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
+        positions[places] = (np.stack([first, last], 1).reshape(-1) * pitch).astype(np.int32)
         shares[ratios] = ratio
-    return found | (shares if layer.method == "linear" else {})
+    return positions | (shares if layer.method == "linear" else {})
 
 
 class _TableKernel(Kernel):
-    """A kernel with tables of positions."""
+    """A kernel with arguments that are tables of positions."""
 
     def type_of(self, argument: str) -> str:
         """Return the type of an argument's elements: int32 for tables of positions."""
@@ -105,7 +105,7 @@ class _TableKernel(Kernel):
 
 @dataclass(frozen=True)
 class _Between:
-    """A value between two others: where these begin in a buffer, and the last one's weight."""
+    """The two values to interpolate between (their indices in a buffer), and the last one's weight."""
 
     first: Expr
     last: Expr
@@ -117,9 +117,9 @@ class _ResizeNest:
     """Emits loops over rows, columns and vectors of channels.
 
     Attributes:
-        vectors: number of vectors of channels at a time.
-        buffers: the kernel's buffers, by argument.
-        line: a row of the output in NHWC, where it is not the output's.
+        vectors: vectors of channels at a time.
+        buffers: buffers by argument name.
+        line: buffer for an output row in NHWC; `None` if the output is NHWC itself.
     """
 
     kernel: Kernel
@@ -129,7 +129,7 @@ class _ResizeNest:
     line: Buffer | None
 
     def nearest(self, rows: tuple[Expr, Expr]) -> None:
-        """Copies of pixels."""
+        """Emit copies of the nearest pixels."""
         kernel, data = self.kernel, self.buffers["data"]
         with self._pixels(rows) as (row, column, line, target):
             source = kernel.T.bind(self.buffers["rows"][2 * row] + self.buffers["columns"][2 * column])
@@ -138,7 +138,7 @@ class _ResizeNest:
                     kernel.store(line, kernel.load(data, source + first, lanes), target + first, lanes)
 
     def between_four(self, rows: tuple[Expr, Expr]) -> None:
-        """Emit values between four pixels."""
+        """Emit values interpolated between four pixels."""
         with self._pixels(rows) as (row, column, line, target):
             above, columns = self._between(0, row), self._between(1, column)
             for channel, lanes in self._channels(self.layer.channels):
@@ -147,7 +147,7 @@ class _ResizeNest:
                     self.kernel.store(line, self._mixed(left, right, columns.ratio, lanes), target + first, lanes)
 
     def rows_first(self, rows: tuple[Expr, Expr]) -> None:
-        """Emit values between two rows, then between columns of them."""
+        """Emit values interpolated between two rows, then between columns of the result."""
         kernel, layer = self.kernel, self.layer
         between = kernel.scratch(layer.width * layer.channels)
         with kernel.span(*rows) as row:
@@ -163,13 +163,13 @@ class _ResizeNest:
 
     @contextmanager
     def _pixels(self, rows: tuple[Expr, Expr]) -> Iterator[tuple[Expr, Expr, Buffer, Expr]]:
-        """Emit loops over the output's pixels: row, column, and the buffer that the pixel is stored in, and where it begins."""
+        """Emit loops over the output's pixels; yield row, column, the buffer that the pixel is stored to, and its index there."""
         with self.kernel.span(*rows) as row, self._columns(row) as (column, line, target):
             yield row, column, line, target
 
     @contextmanager
     def _columns(self, row: Expr) -> Iterator[tuple[Expr, Buffer, Expr]]:
-        """Emit loops over the pixels of a row: column, buffer and where the pixel begins there; the row is then moved to its place."""
+        """Emit a loop over the pixels of a row; yield column, buffer and the pixel's index there. An NCHW row is then transposed."""
         kernel, layer, output = self.kernel, self.layer, self.buffers["output"]
         line, first = (output, row * layer.out_width) if self.line is None else (self.line, 0)
         with kernel.loop(layer.out_width) as column:
@@ -180,17 +180,17 @@ class _ResizeNest:
                 kernel.store(output, kernel.load(line, column * layer.channels + channel, 1), place, 1)
 
     def _channels(self, count: int) -> Iterator[tuple[Any, int]]:
-        """Yield loops over consecutive elements, and how many are processed at a time: several vectors, one vector, one element."""
+        """Yield (loop over consecutive elements, elements per iteration): several vectors, one vector, one element."""
         for lanes, steps, first in parts_of(count, self.vectors * self.kernel.lanes, self.kernel.lanes, 1):
             yield self.kernel.pieces(first, steps, lanes), lanes
 
     def _between(self, axis: int, place: Expr) -> _Between:
-        """Return the lines that an output row (axis 0) or column lies between."""
+        """Return the input rows (axis 0) or columns (axis 1) that an output row or column is interpolated between."""
         lines, ratios, bind = self.buffers[_PLACES[axis]], self.buffers[_SHARES[axis]], self.kernel.T.bind
         return _Between(bind(lines[2 * place]), bind(lines[2 * place + 1]), bind(ratios[place]))
 
     def _middle(self, buffer: Buffer, ends: _Between, offset: Expr, lanes: int) -> Expr:
-        """Return values between elements of a buffer."""
+        """Return values interpolated between elements of a buffer."""
         first, last = (self.kernel.load(buffer, end + offset, lanes) for end in (ends.first, ends.last))
         return self._mixed(first, last, ends.ratio, lanes)
 

@@ -1,4 +1,4 @@
-"""Softmax or its logarithm: the largest number along an axis, the sum of exponential functions of the distances from it, the results."""
+"""Softmax or log-softmax in three passes: the maximum along an axis, the sum of exp(x - maximum), the results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class AxisSoftmax(Template):
-    """Takes one softmax, or its logarithm, over any axis; exponential functions have the digits of float32. Threads share the places around
-    the axis.
+    """Accepts one softmax or log-softmax over any axis; exponentials are computed in float32. Threads share the positions outside the axis.
 
     Knobs:
-        vectors: number of vectors of sums at a time: sums of neighbouring places behind the axis, or of so many rows of a last axis.
+        vectors: vectors of sums at a time: of neighbouring positions of the trailing axes, or one per row if the axis is the last.
     """
 
     name = "softmax"
@@ -39,7 +38,7 @@ class AxisSoftmax(Template):
         return Space(self.name, self.version, {"vectors": up_to((1, 2, 4), most)}, lambda knobs: True, {"vectors": 4})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return extents, and what the last step wastes."""
+        """Return extents, and the waste of the last step."""
         layer = layer_of(task, Softmax)
         places, step = (layer.before, 1) if layer.behind == 1 else (layer.behind, task.lanes)
         return [*map(math.log2, (layer.before, layer.channels, layer.behind)), waste(places, knobs["vectors"] * step)]
@@ -66,17 +65,20 @@ class AxisSoftmax(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return minus infinity. (Relax checks whether a kernel of one argument is a reshape; it fails without blocks.)"""
+        """Return -infinity, shape (1,).
+
+        It is an argument because Relax checks whether a kernel with a single input is a reshape, and that check fails without TIR blocks.
+        """
         return [np.array([-np.inf], task.precision.arithmetic.numpy)]
 
 
 @dataclass(frozen=True)
 class _Softmax:
-    """The common part of both forms.
+    """The base class of `_Rows` and `_Columns`.
 
     Attributes:
-        buffers: buffers by argument.
-        weights: exponential functions; `None` where only their sum is needed, for a logarithm.
+        buffers: buffers by argument name.
+        weights: scratch buffer for exponentials; `None` for a log-softmax, which needs only their sum.
     """
 
     kernel: Kernel
@@ -85,12 +87,12 @@ class _Softmax:
     weights: Buffer | None
 
     def _larger(self, buffer: Buffer, value: Expr, place: int, lanes: int) -> None:
-        """Raise a vector of the largest numbers so far to these."""
+        """Update a vector of running maxima with `value`."""
         kernel = self.kernel
         kernel.store(buffer, kernel.T.max(kernel.load(buffer, place, lanes), value), place, lanes)
 
     def _weigh(self, value: Expr, largest: Expr, lanes: int, place: Expr, sums: tuple[Buffer, int]) -> None:
-        """Store a vector of exponential functions, and add it to a sum."""
+        """Store a vector of exp(value - largest), and add it to a sum."""
         kernel, (buffer, at) = self.kernel, sums
         weight = kernel.T.bind(kernel.vectors_of_totals(lanes).exp_negative(value - largest))
         if self.weights is not None:
@@ -98,19 +100,19 @@ class _Softmax:
         kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
 
     def _closing(self, total: Expr, largest: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
-        """Turn a sum of exponential functions into the factor of each result, or for a logarithm into the number to subtract."""
+        """Return the reciprocal of a sum of exponentials, or for a log-softmax its logarithm, which the results subtract."""
         kernel = self.kernel
         total = kernel.vectors_of_totals(lanes).spoiled(total, largest)
         if not self.layer.logarithm:
             return kernel.T.bind(kernel.splat(kernel.total(1.0), lanes) / total)
-        # TVM puts a value that only has a name wherever it is read, and then fails on names within it.
+        # TVM expands a bound value at each use, and then fails on names bound inside it.
         kernel.store(sums, kernel.T.log(total), place, lanes)
         return kernel.T.bind(kernel.load(sums, place, lanes))
 
 
 @dataclass(frozen=True)
 class _Rows(_Softmax):
-    """Emits a few rows, each with its channels together.
+    """Emits a few rows of a softmax over the last axis.
 
     Attributes:
         first, count: first row, and number of rows.
@@ -143,7 +145,7 @@ class _Rows(_Softmax):
             kernel.store_part(self.buffers["output"], value if have == lanes else bind(value), self._place(row, start), have)
 
     def _vectors(self) -> Iterator[tuple[int, Expr, int]]:
-        """Yield the vectors of every row, the last ones perhaps in part: the row, where the vector begins, and its number of elements."""
+        """Emit a loop over the vectors of all rows; yield (row, first channel, number of channels). The last vectors may be partial."""
         kernel, lanes = self.kernel, self.kernel.lanes
         whole, rest = divmod(self.layer.channels, lanes)
         if whole:
@@ -158,7 +160,7 @@ class _Rows(_Softmax):
         return (self.first + row) * self.layer.channels + channel
 
     def _value(self, row: int, start: Expr, have: int) -> Expr:
-        """Return a vector of a row, filled up with minus infinity: in masked rows all numbers may be the smallest finite one."""
+        """Return a vector of a row, padded with -infinity, since all values of a masked row may be the smallest finite number."""
         kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
         if have == kernel.lanes:
             return kernel.T.bind(kernel.widened(kernel.load(data, place), have))
@@ -167,18 +169,18 @@ class _Rows(_Softmax):
         return kernel.T.bind(kernel.widened(kernel.T.Shuffle(elements, list(range(kernel.lanes))), kernel.lanes))
 
     def _joined(self, sums: Buffer, row: int, join: Any) -> Expr:
-        """Return one number of a row's vector."""
+        """Return the reduction of a row's vector to a scalar."""
         lanes = self.kernel.lanes
         return self.kernel.T.bind(reduce(join, [self.kernel.load(sums, row * lanes + lane, 1) for lane in range(lanes)]))
 
 
 @dataclass(frozen=True)
 class _Columns(_Softmax):
-    """Emits neighbouring places behind the axis.
+    """Emits neighbouring positions of the trailing axes.
 
     Attributes:
-        first: element in the first channel.
-        lanes, count: lanes of a vector, and the number of vectors.
+        first: index of the first position in the first channel.
+        lanes, count: lanes per vector, and number of vectors.
     """
 
     first: Expr

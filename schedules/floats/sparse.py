@@ -1,4 +1,4 @@
-"""1×1 convolutions with sparse weights, channels first (Fast Sparse ConvNets, arXiv 1911.09723)."""
+"""1×1 convolutions with sparse weights on NCHW activations (Fast Sparse ConvNets, arXiv 1911.09723)."""
 
 from __future__ import annotations
 
@@ -19,47 +19,46 @@ from tvmmobile.schedules.emit.sparse_nest import EntryStrip, Lists, SparseNest, 
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to
 from tvmmobile.schedules.template import EPILOGUE, STORAGE, THREADS, Template, layer_of
 
-#: Fewer sums wait for each other, and for the entries.
+#: Fewest vectors per strip: fewer sums would not hide the latency of additions and of loads of entries.
 FEWEST_VECTORS = 4
-#: Registers of pixels that were loaded and not yet multiplied.
+#: Registers for loaded pixels that are not multiplied yet.
 MOST_LOADED = 4
 
 
 class Sparse(Template, Generic[Lists]):
-    """Takes one 1×1 convolution with sparse weights, stride 1, channels first in input and output, with or without a residual
-    and factors for its input.
+    """Accepts one 1×1 convolution with sparse weights, stride 1, NCHW input and output, with or without a residual and a gate.
 
     Knobs:
-        vectors: most vectors of pixels in a strip, which a weight meets together.
-        k_block: input channels of a block, 0 for all of them; partial sums wait in a scratch buffer.
-        copy: 1 copies a strip of all input channels, so that its cache lines hold nothing else; it is multiplied by its factors then.
-        axis: the loop that threads share: 0 strips, 1 outputs, equally many entries each.
+        vectors: most vectors of pixels per strip, all of which a weight is multiplied with.
+        k_block: input channels per block, 0 for all of them; partial sums are kept in a scratch buffer or in the output.
+        copy: 1 packs a strip of all input channels into contiguous memory, multiplied by the gate if there is one.
+        axis: loop that threads share: 0 strips, 1 outputs, with about equally many entries per thread.
     """
 
     handles = EPILOGUE | THREADS | STORAGE | {"residual", "scaled", "sparse", "in_layout=NCHW", "out_layout=NCHW"}
-    #: What is done on a strip.
+    #: Class that emits the work on a strip.
     work: type[StripWork[Lists]]
-    #: See `Space`.
+    #: See `Space.usual`.
     usual: ClassVar[Knobs]
 
     @abstractmethod
     def lists(self, task: Task, layer: Conv2d, knobs: Knobs) -> Lists:
-        """Return the weights as kernels read them."""
+        """Return the format of the packed weights."""
 
     @abstractmethod
     def _own_options(self, layer: Conv2d) -> Mapping[str, tuple[int, ...]]:
-        """Return the values of the template's other knobs."""
+        """Return the values of the knobs that only this template has."""
 
     @abstractmethod
     def _registers(self, task: Task, layer: Conv2d, knobs: Knobs) -> int:
-        """Return how many registers a kernel needs."""
+        """Return the number of vector registers that a kernel needs."""
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_pointwise and layer.sparse and layer.out_channels % layer.sparse[1] == 0):
             return None
         if not layer.channels_first or task.precision.group > 1:
-            return None  # instructions that multiply several terms of a sum gain more than zeros do
+            return None  # instructions that multiply several terms at once gain more than skipping zeros does
         options = {
             "vectors": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20), max(layer.height * layer.width // task.lanes, 1)),
             **self._own_options(layer),
@@ -87,7 +86,7 @@ class Sparse(Template, Generic[Lists]):
         return True
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, share of entries, entries of a list, groups, strip, its bytes, and how many there are."""
+        """Return the size, density, steps per list, outputs per group, sums per strip, bytes of a strip's block, and number of strips."""
         layer = layer_of(task, Conv2d)
         count, together = layer.sparse
         block = knobs["k_block"] or layer.in_channels
@@ -123,7 +122,7 @@ class Sparse(Template, Generic[Lists]):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the lists, then constants per channel."""
+        """Return the packed lists, then the constants per channel."""
         layer = layer_of(task, Conv2d)
         width = max(len(strip.vectors) * strip.lanes for strip in self._strips(task, layer, knobs))
         weight = parameters[0].weight.reshape(layer.in_channels, layer.out_channels)
@@ -132,10 +131,10 @@ class Sparse(Template, Generic[Lists]):
 
 
 class SparsePointwise(Sparse[Entries]):
-    """Computes each group of outputs alone.
+    """Computes one group of outputs at a time.
 
-    Knobs besides those of `Sparse`:
-        unroll: entries (see `Entries`) of a step.
+    Knobs in addition to those of `Sparse`:
+        unroll: entries (see `Entries`) per step.
     """
 
     name = "sparse"
@@ -162,11 +161,11 @@ class SparsePointwise(Sparse[Entries]):
 
 
 class SparseClusters(Sparse[Clusters]):
-    """Computes groups of outputs together whose patterns overlap: pixels that two of them need are loaded once.
+    """Computes groups of outputs with overlapping nonzero patterns together, so that they share loads of pixels.
 
-    Knobs besides those of `Sparse`:
+    Knobs in addition to those of `Sparse`:
         cluster: groups that are computed together.
-        unroll: entries of a step.
+        unroll: entries per step.
     """
 
     name = "sparse_clusters"
@@ -186,12 +185,12 @@ class SparseClusters(Sparse[Clusters]):
         return registers_of(task, layer, knobs["vectors"], knobs)
 
     def _strips(self, task: Task, layer: Conv2d, knobs: Knobs) -> list[Strips]:
-        """Return strips that begin where cache lines do, if all channels do: no line is then written in two strips."""
+        """Return strips, aligned to cache lines if all channels are, so that no line is written by two strips."""
         pixels = layer.height * layer.width
         aligned = all(size * task.precision.bytes % LINE_BYTES == 0 for size in (pixels, knobs["vectors"] * task.lanes))
         return strips_of(pixels, task.lanes, knobs["vectors"], equal=not aligned)
 
     def _waits_in_output(self, task: Task, layer: Conv2d, strips: Sequence[Strips]) -> bool:
-        """Return whether outputs have the type of sums, and no other thread writes a strip's."""
+        """Return whether the output has the accumulators' type and no other thread writes a strip's outputs."""
         separate = layer.height * layer.width % task.lanes == 0 or len(strips[-1].vectors) > 1
         return output_holds_sums(task) and (separate or task.threads == 1)

@@ -1,4 +1,4 @@
-"""1×1 convolution by one level of Strassen's algorithm: an eighth fewer multiplications, three quarters more weights to read."""
+"""1×1 convolution by one level of Strassen's algorithm: an eighth fewer multiplications, three quarters more weights."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from tvmmobile.schedules.floats.strassen_nest import GROUPS, STEPS, emit_strasse
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, THREADS, Template, layer_of
 
-#: Fewest pixels: a tile and its accumulators in each half.
+#: Fewest pixels: each half must fill a register tile.
 LEAST_PIXELS = 8
-#: Size of a sum of blocks of A: all panels of a product read it again, so it has to stay in the first-level cache while weights and output
-#: pass; the smaller it is, the more often these pass (14 × 14 with 512 → 512: 6.3 KB 7.26 ms, 12.5 KB 7.20 ms, 14.3 KB 7.61 ms,
-#: 25 KB 7.66 ms; modelled, Pi 4). So with two ways it gets less than one; with more it gets all that stays (Pi 5, the same layer: 12.5 KB
-#: 2.53 ms, 25 KB 2.51 ms, 50 KB 2.48 ms).
+#: Bounds on the size of a sum of blocks of A. All panels of a product read it, so it must stay in L1 while weights and output stream
+#: through; the smaller it is, the more often they do (14 × 14 with 512 → 512: 6.3 KB 7.26 ms, 12.5 KB 7.20 ms, 14.3 KB 7.61 ms, 25 KB
+#: 7.66 ms; modelled, Pi 4). So it gets less than one way of a two-way L1, but all that stays of one with more ways (Pi 5, the same layer:
+#: 12.5 KB 2.53 ms, 25 KB 2.51 ms, 50 KB 2.48 ms).
 LEAST_BYTES, TWO_WAY_SHARE = 6144, 0.3968
-#: In-order cores wait less for lines from the second level than for partial sums, which a block of K loads and stores (the same layer on
-#: a Pi 3B+: 18 KB in blocks of 64 11.9 ms, 100 KB and all of K 11.6 ms). This is the share of the second level for it there.
+#: The sum's share of the largest cache on in-order cores, which lose less time to L1 misses than to the partial sums that each K block
+#: loads and stores (the same layer on a Pi 3B+: 18 KB in K blocks of 64 11.9 ms, 100 KB and all of K 11.6 ms).
 IN_ORDER_SHARE = 0.2
-#: Packed weights that every part reads again, as a share of what the caches hold (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part, 3.79
-#: ms in two; 28 × 28 with 256 → 256, 0.45 MB: 7.57 and 7.47 ms; modelled, Pi 4, with 0.75 MB).
+#: Largest size of packed weights that several parts read, as a share of the caches (14 × 14 with 256 → 512, 0.9 MB: 3.70 ms in one part,
+#: 3.79 ms in two; 28 × 28 with 256 → 256, 0.45 MB: 7.57 and 7.47 ms; modelled, Pi 4, with 0.75 MB).
 WEIGHT_SHARE = 2 / 3
-#: Blocks of output channels so large that a line has left the cache when the next panel comes to it: 512 channels together take 7.48 ms
-#: panel by panel and 7.27 ms with two panels in turn; blocks of 16 take 7.20 and 7.21 ms.
+#: Output channels per block above which a line has left L1 when the next panel writes to it: a block of 512 channels takes 7.48 ms panel by
+#: panel and 7.27 ms with two alternating panels; blocks of 16 take 7.20 and 7.21 ms.
 SHARED_BLOCK = 16
-#: Largest share of the time for the pixels after the last whole tile.
+#: Largest share of the time that the incomplete last tile may waste.
 MOST_TAIL = 0.08
-#: With more cache per pixel than this, input and output stay there for all seven products (256 channels; 28 × 28 in two
-#: parts and in one: 7.47 and 7.57 ms modelled on a Pi 4 with 0.75 MB for them, 2.66 and 2.57 ms on a Pi 5 with 1.5 MB).
+#: Cache per pixel from which input and output stay in cache for all seven products (256 channels; 28 × 28 in two parts and in one: 7.47 and
+#: 7.57 ms modelled on a Pi 4 with 0.75 MB for them, 2.66 and 2.57 ms on a Pi 5 with 1.5 MB).
 USUAL_PIXEL_BYTES = 2006
-#: Steps of K per block to begin with, where the cache has two ways; twice as many where it has more.
+#: Usual K block for a two-way L1; twice as much for one with more ways.
 USUAL_K_BLOCK = 64
 
 
 class Strassen(Template):
-    """Takes one 1×1 convolution, stride 1, no padding, one group, of many channels, together or in blocks.
+    """Accepts one 1×1 convolution, stride 1, no padding, one group, of many channels, NHWC or blocked.
 
-    One level of Winograd's form of Strassen's algorithm, see `strassen_nest`. Its rounding errors are larger than the direct
-    product's: 4e-6 of the largest output with 512 input channels, 5e-6 with 1024, where the direct product has 2e-6 (against PyTorch).
+    One level of Winograd's variant of Strassen's algorithm, see `strassen_nest`. Its rounding errors are larger than the direct product's:
+    4e-6 of the largest output with 512 input channels, 5e-6 with 1024, against 2e-6 for the direct product (relative to PyTorch).
 
     Knobs:
         rows, columns: register tile in pixels and channels.
-        parts: parts of the pixels that are computed one after another.
-        m_block: pixel tiles in a half of a part per block, 0 for all of them.
-        n_block: panels that alternate for each pixel tile.
+        parts: parts of the pixels, each computed with all seven products before the next one.
+        m_block: pixel tiles per block of a part's half, 0 for all of them.
+        n_block: panels that alternate within each pixel tile.
         k_block: K per block, 0 for all of a half.
-        axis: the loop that threads share: 0 panels, 1 parts.
+        axis: loop that threads share: 0 panels, 1 parts.
     """
 
     name = "strassen"
@@ -69,7 +69,7 @@ class Strassen(Template):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_pointwise):
             return None
-        if task.precision.chain:  # half precision has too few digits: with 512 channels, three times the direct product's error
+        if task.precision.chain:  # half precision loses too much: with 512 channels, the error is three times the direct product's
             return None
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         if pixels < LEAST_PIXELS or min(layer.in_channels, layer.out_channels) < task.machine.strassen_channels:
@@ -121,11 +121,11 @@ class Strassen(Template):
         return Space(self.name, self.version, options, fits, usual, elsewhere={"rows": TALL})
 
     def executed_macs(self, task: Task) -> float:
-        """Return the seven of the direct product's eight products."""
+        """Return seven eighths of the direct product's multiply-adds."""
         return task.least_macs * len(STEPS) / 8
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, tile, registers used, the blocks and how many there are, and what the tile wastes."""
+        """Return the size, tile, registers used, size and numbers of blocks, and the last tile's waste."""
         layer = layer_of(task, Conv2d)
         pixels, depth, channels = layer.height * layer.width, layer.in_channels // 2, layer.out_channels // 2
         vectors, half = knobs["columns"] // task.lanes, _half(pixels, knobs)
@@ -151,7 +151,7 @@ class Strassen(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column]."""
+        """Return the sums of weight blocks, added in float64, as [group of steps][K block][step][panel][K][column], then the constants."""
         layer = layer_of(task, Conv2d)
         depth, channels, width = layer.in_channels // 2, layer.out_channels // 2, knobs["columns"]
         weight = parameters[0].weight.reshape(2, depth, 2, channels).astype(np.float64)
@@ -167,13 +167,13 @@ class Strassen(Template):
 
 
 def _usual_rows(task: Task, half: int) -> int:
-    """Return the tile's pixels to begin with: on an in-order core those with the fewest cycles, else those that waste least."""
+    """Return the usual value of `rows`: on an in-order core the one with the fewest cycles, else the one that wastes least."""
     order = inner_order(task.machine, task.lanes)
     if not order:
         return min((7, 8, 6), key=lambda height: waste(half, height))
 
     def cycles(height: int) -> float:
-        """Return the cycles of a step of K for all tiles of two vectors."""
+        """Return the cycles of a pass over all tiles that are two vectors wide."""
         whole, rest = divmod(half, height)
         return sum(count * TileShape(rows, 2, order == 2).cycles for count, rows in ((whole, height), (1, rest)) if rows)
 
@@ -181,19 +181,19 @@ def _usual_rows(task: Task, half: int) -> int:
 
 
 def _half(pixels: int, knobs: Knobs) -> int:
-    """Return the rows of the longer half of a part."""
+    """Return the number of pixels in the longer half of a part."""
     part = -(-pixels // knobs["parts"])
     return part - part // 2
 
 
 def _sum_bytes(task: Task, half: int, depth: int, knobs: Knobs) -> int:
-    """Return the bytes of a sum of blocks of A, for one block of pixels and K."""
+    """Return the size in bytes of a sum of blocks of A, for one block of pixels and K."""
     rows = min(knobs["m_block"] * knobs["rows"] or half, half)
     return rows * min(knobs["k_block"] or depth, depth) * task.precision.bytes
 
 
 def _tail(task: Task, half: int, knobs: Knobs) -> float:
-    """Return the share of the time wasted by the last, incomplete tile, which has too few accumulators."""
+    """Return the share of the time that the incomplete last tile wastes because it has too few accumulators."""
     rest = half % knobs["rows"]
     idle = task.machine.accumulators - rest * knobs["columns"] // task.lanes
     return max(idle, 0) * task.lanes / (half * knobs["columns"]) if rest else 0.0

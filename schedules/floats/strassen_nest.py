@@ -1,10 +1,10 @@
-"""Winograd's form of Strassen's algorithm: a product of 2×2 blocks as seven products of sums, in an order that saves sums and memory.
+"""Winograd's variant of Strassen's algorithm: a product of 2×2 blocks as seven products of sums, in an order that saves sums and memory.
 
-S. Winograd's variant of V. Strassen, "Gaussian elimination is not optimal", 1969: seven products, four sums of blocks of A, four of W (made
-once, on the host), and sums of the products. These are formed in place: a product goes into the accumulators of the block
-of C that is its base, and the base's value is then added to the other blocks that need it.
+S. Winograd's variant of V. Strassen, "Gaussian elimination is not optimal", 1969: seven products, four sums of blocks of A, four of W
+(computed once, on the host), and sums of the products. These sums are formed in place: a product is accumulated onto one block of C, its
+base, and the base's value is then added to the other blocks that need it.
 
-Its loops: K block, pixel block; there a sum of blocks of A in scratch, and the tiles that read it.
+The loop nest: K blocks, then pixel blocks, each with a sum of blocks of A in scratch memory and the tiles that read it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tvmmobile.schedules.space import Knobs
 
 #: A block of a 2×2 partition: (row, column).
 Block = tuple[int, int]
-#: Blocks with their signs.
+#: Blocks with their signs, 1 or -1.
 Terms = tuple[tuple[Block, int], ...]
 
 _11, _12, _21, _22 = (0, 0), (0, 1), (1, 0), (1, 1)
@@ -29,14 +29,14 @@ _11, _12, _21, _22 = (0, 0), (0, 1), (1, 0), (1, 1)
 
 @dataclass(frozen=True)
 class SubProduct:
-    """One product of a sum of blocks of A and a sum of blocks of W, and where it goes.
+    """One product of a sum of blocks of A and a sum of blocks of W, and the blocks of C that it is added to.
 
     Attributes:
         a: blocks of A to add.
-        previous: sign of the sum of A that the step before used, which this one's begins with; 0 for none.
+        previous: sign with which the previous step's sum of blocks of A is added, too; 0 to leave it out.
         w: blocks of W to add.
-        base: the block of C to which the product is added. The first product of a block is stored instead.
-        copies: blocks of C to which the base's value is added once the product is complete.
+        base: block of C that the product is accumulated onto; a block's first product initialises it.
+        copies: blocks of C that the base's value is added to once the product is complete.
     """
 
     a: Terms
@@ -46,8 +46,8 @@ class SubProduct:
     copies: tuple[Block, ...] = ()
 
 
-#: A group's steps are done together for each block of K and pixels. No base in the second row depends on the first row's blocks of C, so
-#: that rows of these need not be computed. The next use of a block is seldom far away, so it is still in the second-level cache.
+#: The steps, in groups; a group's steps run together for each block of K and pixels. No base in the second row depends on blocks of C in
+#: the first row, so the row that the first half may lack need not be computed there. A block is usually still in L2 at its next use.
 GROUPS = (
     (SubProduct(((_11, 1),), 0, ((_11, 1),), _21, (_11,)),),
     (SubProduct(((_12, 1),), 0, ((_21, 1),), _11),),
@@ -67,18 +67,18 @@ def finishes(step: SubProduct, block: Block) -> bool:
     return block in (step.base, *step.copies) and not any(block in (later.base, *later.copies) for later in STEPS[STEPS.index(step) + 1 :])
 
 
-#: Elements of a sum that are written without a loop.
+#: Most elements of a sum that are computed without a loop.
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Consecutive rows of both halves of the pixels.
+    """Consecutive rows (pixels) in both halves.
 
     Attributes:
-        start, count: first row and how many.
-        place: the row's number in the scratch buffer.
-        short: the last of them does not exist in the first half.
+        start, count: first row and number of rows.
+        place: first row in the scratch buffer.
+        short: true if the last row does not exist in the first half.
     """
 
     start: Expr
@@ -92,18 +92,18 @@ class _Product:
     """A step for one part of K.
 
     Attributes:
-        weights: the element that its panels begin at.
-        known: blocks of C that already hold values.
+        weights: index of the first weight of its panels.
+        initialised: blocks of C that already hold values.
     """
 
     step: SubProduct
     part: Extent
     weights: Expr
-    known: frozenset[Block]
+    initialised: frozenset[Block]
 
 
 def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
-    """Emit the whole product, from the tile's `a` to its `c`, with `Strassen`'s knobs. Threads share parts, or panels of each."""
+    """Emit the whole product of the tile's `a` into its `c`, with the knobs of `Strassen`. Threads share parts, or panels of each part."""
     size = -(-tile.a.pixels // knobs["parts"])
     whole, rest = divmod(tile.a.pixels, size)
     by_parts = knobs["axis"] == 1
@@ -122,8 +122,8 @@ def emit_strassen(tile: MatmulTile, knobs: Knobs, threads: int) -> None:
 class StrassenNest:
     """Emits Strassen's seven products for one part of the pixels.
 
-    Pixels, K and output channels are halved. With an odd number of pixels the first half is a row short: that row counts as zeros
-    in A and is not stored in C.
+    Pixels, K and output channels are halved. With an odd number of pixels, the first half lacks its last row, which counts as zeros in A
+    and is not stored to C.
     """
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: int) -> None:
@@ -131,7 +131,7 @@ class StrassenNest:
         self.short, self.rows = pixels // 2, -(-pixels // 2)
         self.depth, self.channels = tile.a.channels // 2, tile.c.channels // 2
         self.height, self.width = knobs["rows"], knobs["columns"]
-        #: Whole tiles of a half, and the rows after them, which include the one that may be missing.
+        #: Number of whole tiles in a half, and of rows after them, including the one that the first half may lack.
         self.tiles = self.short // self.height
         self.rest = self.rows - self.tiles * self.height
         #: Panels are counted in groups of `n_block`.
@@ -143,23 +143,23 @@ class StrassenNest:
         self.origin: Expr = 0
 
     def emit(self, origin: Expr, panels: Span, scratch: Buffer) -> None:
-        """Emit all seven products for some of the panels, from the pixel `origin` on."""
+        """Emit all seven products for groups of panels [first, end), from pixel `origin` on."""
         self.origin = origin
         weights: Expr = 0
-        known: set[Block] = set()
+        initialised: set[Block] = set()
         for group in GROUPS:
             for blocks in depth_blocks(self.kernel, self.depth, self.k_block):
-                with blocks as now:
+                with blocks as part:
                     products = []
                     for number, step in enumerate(group):
-                        place = weights + (now.start * len(group) + number * now.count) * self.channels
-                        products.append(_Product(step, now, place, frozenset(known)))
-                        known |= {step.base, *(step.copies if now.last else ())}
+                        place = weights + (part.start * len(group) + number * part.count) * self.channels
+                        products.append(_Product(step, part, place, frozenset(initialised)))
+                        initialised |= {step.base, *(step.copies if part.last else ())}
                     self._pixels(products, panels, scratch)
             weights += len(group) * self.depth * self.channels
 
     def _pixels(self, products: list[_Product], panels: Span, scratch: Buffer) -> None:
-        """Emit pixel blocks of some products: for each the sum of A, then all panels."""
+        """Emit the pixel blocks of some products: for each product the sum of blocks of A, then all panels."""
         blocks = max(-(-self.tiles // (self.m_block or 1)), 1)
         with self.kernel.loop(blocks) as block:
             first = block * self.m_block
@@ -182,16 +182,16 @@ class StrassenNest:
                             self._tile(product, a, tail, group * self.n_block + j)
 
     def _operand(self, product: _Product, scratch: Buffer) -> Activation:
-        """Return the tiles' operand: the input itself if the sum is one block of it with rows close together, else the scratch buffer."""
+        """Return the tiles' operand: A itself if the sum is a single block of A whose rows are close together, else the scratch buffer."""
         a, count = self.tile.a, product.part.count
-        alone = len(product.step.a) == 1 and not product.step.previous and self.short == self.rows
-        close = a.block <= 2 * count and self.depth % a.block == 0
-        if alone and close and all(size % a.block == 0 or a.block % size == 0 for size in (self.k_block, count)):
+        is_single = len(product.step.a) == 1 and not product.step.previous and self.short == self.rows
+        is_close = a.block <= 2 * count and self.depth % a.block == 0
+        if is_single and is_close and all(size % a.block == 0 or a.block % size == 0 for size in (self.k_block, count)):
             return a
         return Activation(scratch, self.m_block * self.height + self.rest, count, count)
 
     def _sum_tail(self, product: _Product, sums: Activation, rows: _Rows) -> None:
-        """Emit the rows after the whole tiles."""
+        """Emit the sum of A for the rows after the whole tiles."""
         whole = rows.count - rows.short
         if whole:
             self._sum(product, sums, _Rows(rows.start, whole, rows.place))
@@ -199,14 +199,14 @@ class StrassenNest:
             self._sum(product, sums, _Rows(rows.start + whole, 1, rows.place + whole, True))
 
     def _sum(self, product: _Product, sums: Activation, rows: _Rows) -> None:
-        """Emit the sum of blocks of A that a step needs, in the scratch buffer, one block after another.
+        """Emit a step's sum of blocks of A into the scratch buffer, one block after another.
 
-        Several blocks at once would evict the buffer's lines before they are written, and a store that misses costs far more than a load.
+        Several blocks at once would evict the buffer's lines before they are written, and a store miss costs far more than a load miss.
         """
         sign = product.step.previous
-        for block, own in product.step.a:
+        for block, block_sign in product.step.a:
             if not (rows.short and block[0] == 0):
-                self._add(product, sums, rows, block, (sign, own))
+                self._add(product, sums, rows, block, (sign, block_sign))
                 sign = 1
         if not sign:
             self._add(product, sums, rows, None, (0, 0))
@@ -214,7 +214,7 @@ class StrassenNest:
     def _add(self, product: _Product, sums: Activation, rows: _Rows, block: Block | None, signs: tuple[int, int]) -> None:
         """Emit scratch buffer = signs[0] · scratch buffer + signs[1] · block of A."""
         kernel, a = self.kernel, self.tile.a
-        # Within a block of A, regardless of where the part of K begins.
+        # A chunk lies in one channel block of A, wherever the part of K begins.
         chunk = gcd(sums.channels, self.k_block, self.depth, a.block, CHUNK)
         with self.kernel.loop(sums.channels // chunk) as piece, self.kernel.loop(rows.count) as row:
             place = sums.at(rows.place + row, piece * chunk)
@@ -232,7 +232,7 @@ class StrassenNest:
         return total
 
     def _tile(self, product: _Product, a: Activation, rows: _Rows, panel: Expr) -> None:
-        """Emit one register tile of a product, added to its blocks of C."""
+        """Emit one register tile of a product, and add it to its blocks of C."""
         kernel, part, width, step = self.kernel, product.part, self.width, product.step
         acc = kernel.accumulators(rows.count * width)
         vectors = [(i, j) for i in range(rows.count) for j in range(0, width, kernel.lanes)]
@@ -240,7 +240,7 @@ class StrassenNest:
             before = self._before(product, step.base, rows, panel, i, j)
             kernel.store(acc, kernel.splat(kernel.number(0)) if before is None else before, i * width + j)
         weights = product.weights + panel * (part.count * width)
-        alike = step.base not in product.known and self.tile.epilogue.begins_alike
+        alike = step.base not in product.initialised and self.tile.epilogue.begins_alike
         if a is self.tile.a:
             start = self._depth(step.a[0][0], product)
             row = self._pixel(step.a[0][0], rows.start)
@@ -256,16 +256,16 @@ class StrassenNest:
                 self._store(product, block, value if before is None else before + value, rows, panel, i, j)
 
     def _before(self, product: _Product, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Any:
-        """Return the start value of a vector of C: its current value, if any, and the epilogue's start value if the product is the last."""
+        """Return the initial value of a vector of C: its current value, if any, plus the epilogue's initial value in its last product."""
         kernel, parts = self.kernel, []
-        if block in product.known and self._exists(block, rows, i):
+        if block in product.initialised and self._exists(block, rows, i):
             parts.append(kernel.load(self.tile.c.buffer, self._spot(block, rows, panel, i, j).target))
         if self._is_final(product, block):
             parts.append(self.tile.epilogue.begin(self._spot(block, rows, panel, i, j)))
         return sum(parts[1:], parts[0]) if parts else None
 
     def _store(self, product: _Product, block: Block, value: Any, rows: _Rows, panel: Expr, i: int, j: int) -> None:
-        """Store a vector of C, finished where it is complete."""
+        """Store a vector of C, finished by the epilogue if it is complete."""
         if not self._exists(block, rows, i):
             return
         spot = self._spot(block, rows, panel, i, j)
@@ -277,7 +277,7 @@ class StrassenNest:
         return product.part.last and finishes(product.step, block)
 
     def _spot(self, block: Block, rows: _Rows, panel: Expr, i: int, j: int) -> Spot:
-        """Return a vector of the tile."""
+        """Return the spot of row `i` and column `j` of the tile."""
         pixel, channel = self._pixel(block, rows.start), block[1] * self.channels + panel * self.width
 
         def place(c: Activation) -> Expr:
@@ -286,7 +286,7 @@ class StrassenNest:
         return Spot(channel + j, place(self.tile.c), place, self.kernel.lanes, self.kernel.lanes)
 
     def _pixel(self, block: Block, row: Expr) -> Expr:
-        """Return a row of a half as a pixel."""
+        """Return the pixel of a row of a block."""
         return self.origin + row + block[0] * self.short
 
     def _depth(self, block: Block, product: _Product) -> Expr:

@@ -1,4 +1,4 @@
-"""Pools of windows, the largest value or the mean: a window is read once per tile of output pixels, channel by channel."""
+"""Max and average pools over windows: each tile of output pixels × a few channels loads its input window once."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from tvmmobile.schedules.template import PIECES, STORAGE, THREADS, Template, lay
 
 @dataclass(frozen=True)
 class PoolEnds(Ends):
-    """Results that begin with a given value.
+    """Accumulators that all have the same initial value.
 
     Attributes:
-        start: holds that value.
+        start: buffer of that value, shape (1,).
     """
 
     start: Buffer
 
     def begin(self, spot: Spot) -> Expr:
-        """Return the given value."""
+        """Return the initial value."""
         return self.kernel.splat(self.start[0], spot.lanes)
 
 
 class WindowPooling(Template):
-    """Takes one pool of any window, stride and padding, NHWC, its input in one tensor or in pieces.
+    """Accepts one pool of any window, stride and padding, NHWC, with one input tensor or pieces.
 
     Attributes:
-        kind: the layer's class.
-        constant: name of the kernel's only constant, the value that results begin with. (Relax checks whether a kernel of one argument is
-            a reshape, and fails if it has no blocks.)
-        start: the value of that constant.
-        ends: class that begins and ends results.
+        kind: class of the layer.
+        constant: name of the kernel's only constant, the initial value of results. It is an argument because Relax checks whether a kernel
+            with a single input is a reshape, and that check fails without TIR blocks.
+        start: value of that constant.
+        ends: class that initialises and finishes results.
 
     Knobs: those of `Depthwise`.
     """
@@ -61,7 +61,7 @@ class WindowPooling(Template):
         return window_space(self.name, self.version, layer, task, constants=0, each=self.registers_each(task))
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, window, stride, tile, loads per output, and what the tile wastes at the edges."""
+        """Return the size, window, stride, tile, loads per output, and the tile's waste at the edges."""
         layer = layer_of(task, WindowPool)
         kernel, stride = layer.kernel[0], layer.stride[0]
         outputs, window = knobs["rows"] * knobs["columns"], window_width(layer, knobs)
@@ -77,12 +77,12 @@ class WindowPooling(Template):
         ]
 
     def registers_each(self, task: Task) -> int:
-        """Return the registers of a vector of results so far."""
+        """Return the number of registers per vector of running results."""
         return 1
 
     @abstractmethod
     def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:
-        """Return a result so far combined with another value of the window."""
+        """Return a running result combined with another value of the window."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel = layer_of(task, WindowPool), Kernel(task)
@@ -93,12 +93,12 @@ class WindowPooling(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return the value that results begin with."""
+        """Return the initial value of results, shape (1,)."""
         return [np.array([self.start], task.precision.arithmetic.numpy)]
 
 
 class WindowMax(WindowPooling):
-    """Takes one max pool."""
+    """Accepts one max pool."""
 
     name = "max_pool"
     kind = MaxPool
@@ -111,14 +111,14 @@ class WindowMax(WindowPooling):
 
 @dataclass(frozen=True)
 class _MeanEnds(PoolEnds):
-    """Sums that are divided by how many values there were; in half precision they would soon be infinite."""
+    """Sums that are divided by the number of values; they are totals, since half precision would soon overflow."""
 
     def accumulators(self, elements: int) -> Buffer:
-        """Return registers for totals."""
+        """Return a buffer of totals in registers."""
         return self.kernel.totals(elements)
 
     def begin(self, spot: Spot) -> Expr:
-        """Return the given value as a total."""
+        """Return the initial value as a total."""
         return self.kernel.widened(super().begin(spot), spot.lanes)
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
@@ -127,7 +127,7 @@ class _MeanEnds(PoolEnds):
 
 
 class WindowMean(WindowPooling):
-    """Takes one average pool that does not count padding."""
+    """Accepts one average pool that does not count padding."""
 
     name = "mean_pool"
     kind = MeanPool
@@ -135,7 +135,7 @@ class WindowMean(WindowPooling):
     ends = _MeanEnds
 
     def registers_each(self, task: Task) -> int:
-        """Return the registers of a vector of totals."""
+        """Return the number of registers per vector of totals."""
         return task.precision.arithmetic.vectors_of_totals
 
     def combined(self, kernel: Kernel, so_far: Expr, value: Expr, lanes: int) -> Expr:

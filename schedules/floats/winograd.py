@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's minimal filtering: a quarter of the multiplications or fewer, four times the weights or more."""
+"""3×3 convolution by Winograd's minimal filtering: 20 % to 44 % of the multiplications, 1.8 to 7.1 times the weights."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ from tvmmobile.schedules.floats.winograd_transform import SIZES, TAPS, transform
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
-#: Fewest input and output channels: with fewer the transforms take longer than the multiplications that they save.
+#: Fewest input and output channels: with fewer, the transforms take longer than the multiplications that they save.
 LEAST_CHANNELS = 16
-#: Largest estimated time of an untuned kernel that replaces a direct one, as a share of that one's multiply-adds.
+#: Largest estimated time at which an untuned kernel replaces a direct one, as a share of the direct kernel's multiply-adds.
 CLEARLY = 0.8
-#: Members of a space: those with the lowest estimated cost for each size of tile.
+#: Number of knob combinations in the space per tile size, those with the lowest estimated cost.
 MEMBERS = 24
 
 
 class Winograd(Template):
-    """Takes one 3×3 convolution with stride 1 and one group, channels together or in blocks, with or without a residual,
-    from one tensor or from pieces.
+    """Accepts one 3×3 convolution with stride 1 and one group, NHWC or blocked, with or without a residual, with one input or pieces.
 
     F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. Zeros outside a layer's windows are multiplied like other weights.
     docs/kernels.md has its rounding errors.
 
     Knobs:
         size: m, the side of a tile in output pixels.
-        tiles: tiles of a block, at most; 0 for all of them.
+        tiles: most tiles per block; 0 for all of them.
         rows, columns: register tile of the products, in tiles and output channels.
         k_block: input channels per cache block of a product, 0 for all of them.
         parts: parts of the output channels that are computed one after another.
-        axis: the loop that threads share: 0 blocks of tiles, 1 parts.
+        axis: loop that threads share: 0 blocks of tiles, 1 parts.
     """
 
     name = "winograd"
@@ -54,7 +53,7 @@ class Winograd(Template):
 
     def _space(self, task: Task) -> Space | None:
         layer = task.region[0]
-        if task.precision.computes:  # its transformed numbers have too few digits
+        if task.precision.computes:  # transformed values would have too few digits
             return None
         if not isinstance(layer, Conv2d) or (layer.kernel, layer.stride, layer.groups) != ((TAPS, TAPS), (1, 1), 1):
             return None
@@ -90,24 +89,24 @@ class Winograd(Template):
         return Space(self.name, self.version, options, fits, usual())
 
     def executed_macs(self, task: Task) -> float:
-        """Return multiply-adds with the tile size that needs the fewest."""
+        """Return the multiply-adds of the tile size that needs the fewest."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
         return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
 
     def promises(self, task: Task) -> bool:
-        """Return whether the estimate is below the multiply-adds of a direct sum."""
+        """Return whether the estimated time is clearly below a direct convolution's multiply-adds."""
         return self.share(task) < CLEARLY
 
     def share(self, task: Task) -> float:
-        """Return a first schedule's estimated time as a share of a direct sum's multiply-adds; infinite for tasks not taken."""
+        """Return the usual schedule's estimated time as a share of a direct convolution's multiply-adds; infinity for rejected tasks."""
         space = self.space(task)
         if space is None:
             return math.inf
         return cycles(task, _grid(layer_of(task, Conv2d), space.usual), space.usual) / (task.least_macs / task.lanes / task.threads)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, tile, registers used, the blocks, what is wasted at the edges, and the estimated time."""
+        """Return the size, tile, registers used, size and number of blocks, waste at the edges, and the estimated time."""
         layer = layer_of(task, Conv2d)
         grid, vectors = _grid(layer, knobs), knobs["columns"] // task.lanes
         return [
@@ -132,7 +131,7 @@ class Winograd(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return transformed weights as [part][point][panel][K][column], see `pack_panels`."""
+        """Return transformed weights as [part][point][panel][K][column], see `pack_panels`, then the constants."""
         points = transformed(parameters[0].weight, knobs["size"])
         parts = np.split(points, knobs["parts"], axis=2)
         packed = [pack_panels(point, knobs["columns"], task.lanes, knobs["k_block"]) for part in parts for point in part]
@@ -146,10 +145,13 @@ def _grid(layer: Conv2d, knobs: Knobs) -> TileGrid:
 
 @functools.lru_cache(maxsize=256)
 def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[tuple[int, ...], float]:
-    """Return the combinations with the lowest estimated cost, and that. Equal tasks may be for different machines: the machine is a key."""
+    """Return the knob combinations with the lowest estimated cost, with their cost.
+
+    The machine is an argument because it is part of the cache key: equal tasks may be for different machines.
+    """
     choices, lanes = dict(options), task.lanes
     grids = {(size, tiles): TileGrid(layer, size, tiles) for size in choices["size"] for tiles in choices["tiles"]}
-    found: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
+    by_size: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
     for values in itertools.product(*choices.values()):
         knobs = dict(zip(choices, values, strict=True))
         grid = grids[knobs["size"], knobs["tiles"]]
@@ -158,7 +160,7 @@ def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[st
             continue
         if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
             continue
-        found.setdefault(knobs["size"], []).append((cycles(task, grid, knobs), values))
-    best = min((cost for members in found.values() for cost, _ in members), default=0.0)
-    members = (member for same in found.values() for member in sorted(same)[:MEMBERS])
+        by_size.setdefault(knobs["size"], []).append((cycles(task, grid, knobs), values))
+    best = min((cost for priced in by_size.values() for cost, _ in priced), default=0.0)
+    members = (member for priced in by_size.values() for member in sorted(priced)[:MEMBERS])
     return {values: cost for cost, values in members if cost <= 1.5 * best}

@@ -1,4 +1,4 @@
-"""Estimates the cost of a Winograd convolution: multiplications, transforms, and the lines that its scratch buffers move. For ranking."""
+"""Estimates the cost of a Winograd convolution from its multiplications, transforms and cache traffic, to rank candidates."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tvmmobile.schedules.floats.winograd_nest import TileGrid
 from tvmmobile.schedules.floats.winograd_transform import TAPS
 from tvmmobile.schedules.space import Knobs
 
-#: Vector operations of one transform along a line of a tile, of its input and its output, with loads and stores that do not overlap.
+#: Vector operations of one transform along a line of a tile, by m: of its input and its output, with loads and stores that do not overlap.
 _INPUT_OPERATIONS = {2: 6, 4: 16, 6: 30}
 _OUTPUT_OPERATIONS = {2: 8, 4: 15, 6: 27}
 
 
 def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
-    """Return the estimated time with `Winograd`'s knobs, whose tiles are `grid`, until the last thread is done, in vector multiply-adds."""
+    """Return the estimated time of the slowest thread, in vector multiply-adds, with these knobs of `Winograd` and their tiles `grid`."""
     layer, machine = grid.layer, task.machine
     side = knobs["size"] + TAPS - 1
     points, line = side * side, LINE_BYTES // task.precision.bytes

@@ -1,7 +1,7 @@
-"""The loops of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
+"""The loop nest of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
 
-A tile is a square of outputs. All values of a block's tiles at a point are a matrix of tiles × input channels; its product with the weights
-at that point is one of tiles × output channels. Both are in scratch buffers of the thread, which each block reuses.
+A tile is a square of outputs. At each point, the transformed inputs of a block's tiles form a matrix (tiles × input channels); its product
+with the weights at that point is (tiles × output channels). Both are in per-thread scratch buffers, which each block reuses.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True)
 class TileGrid:
-    """A layer's output in tiles, and these in blocks of equal size but for the last.
+    """A layer's output as a grid of tiles, in blocks of equal size except for the last.
 
     Attributes:
-        outputs: pixels of a tile's side.
-        most: tiles of a block, at most; 0 for all of them.
+        outputs: side of a tile in output pixels.
+        most: most tiles per block; 0 for all of them.
     """
 
     layer: Conv2d
@@ -42,12 +42,12 @@ class TileGrid:
 
     @cached_property
     def rows(self) -> int:
-        """Tiles from top to bottom."""
+        """Number of rows of tiles."""
         return -(-self.layer.out_height // self.outputs)
 
     @cached_property
     def columns(self) -> int:
-        """Tiles from left to right."""
+        """Number of columns of tiles."""
         return -(-self.layer.out_width // self.outputs)
 
     @cached_property
@@ -57,18 +57,18 @@ class TileGrid:
 
     @cached_property
     def blocks(self) -> int:
-        """Blocks of tiles."""
+        """Number of blocks of tiles."""
         return -(-self.tiles // (self.most or self.tiles))
 
     @cached_property
     def block(self) -> int:
-        """Tiles of a block."""
+        """Number of tiles per block; the last block may have fewer."""
         return -(-self.tiles // self.blocks)
 
 
 @dataclass(frozen=True)
 class _Products(Ends):
-    """Sums that start at zero."""
+    """Accumulators that are initialised with zeros and stored as they are."""
 
     def begin(self, spot: Spot) -> Expr:
         """Return zeros."""
@@ -76,7 +76,7 @@ class _Products(Ends):
 
 
 class _PointNest(MatmulNest):
-    """One point's product, of the weights from `origin` on."""
+    """The matrix product of one point, whose weights begin at `origin`."""
 
     def __init__(self, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], origin: Expr) -> None:
         super().__init__(tile, knobs, pixels, widths, 1)
@@ -88,7 +88,7 @@ class _PointNest(MatmulNest):
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile at run time: its place in the block, and in the grid."""
+    """The position of a tile: its index in the block, and its row and column in the grid."""
 
     number: Expr
     row: Expr
@@ -96,7 +96,7 @@ class _Tile:
 
 
 class WinogradNest:
-    """Emits all loops of a Winograd convolution for one choice of `Winograd`'s knobs."""
+    """Emits the loop nest of a Winograd convolution for one combination of `Winograd`'s knobs."""
 
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         self.kernel = kernel = epilogue.kernel
@@ -107,15 +107,15 @@ class WinogradNest:
         self.pieces = pieces or (Piece(whole, 0, layer.in_channels),)
         self.c = output_of(layer, buffers["output"])
         self.weight = buffers["weight"]
-        #: Output channels of a part, and elements of its weights at a point.
+        #: Output channels per part, their panels, and a part's packed weights per point.
         self.channels = layer.out_channels // knobs["parts"]
         self.panels = panels(self.channels, knobs["columns"], kernel.lanes)
         self.elements = packed_elements(self.channels, knobs["columns"], layer.in_channels, kernel.lanes)
-        #: Channels that are transformed together: a cache line of a pixel.
+        #: Channels that are transformed together: at most a cache line.
         line = LINE_BYTES // kernel.bytes
         self.in_chunks = [gcd(piece.activation.block, piece.count, line) for piece in self.pieces]
         self.out_chunk = gcd(self.c.block, self.channels, line)
-        #: Distance from one point's matrix to the next. If it were a power of two, a tile's values at all points would share a cache set.
+        #: Elements from one point's matrix to the next. With a power of two, a tile's values at all points would map to one cache set.
         self.in_pitch = round_up(self.grid.block * layer.in_channels, line) + line
         self.out_pitch = round_up(self.grid.block * self.channels, line) + line
 
@@ -137,13 +137,13 @@ class WinogradNest:
                     self._block(whole * size, rest, parts)
 
     def _block(self, first: Expr, count: int, parts: Span) -> None:
-        """Emit `count` tiles from `first` on, for some of the parts."""
+        """Emit the block of `count` tiles from tile `first` on, for the parts [first, end)."""
         with self._tiles(first, count) as tile:
             channel = 0
             for piece, chunk in zip(self.pieces, self.in_chunks, strict=True):
                 with self.kernel.loop(piece.count // chunk) as number:
-                    own = replace(piece, first=piece.first + number * chunk, count=chunk)
-                    self._transform_input(tile, own, channel + number * chunk)
+                    slice_ = replace(piece, first=piece.first + number * chunk, count=chunk)
+                    self._transform_input(tile, slice_, channel + number * chunk)
                 channel += piece.count
         with self.kernel.span(*parts) as part:
             with self.kernel.loop(self.filtering.values**2) as point:
@@ -153,7 +153,7 @@ class WinogradNest:
 
     @contextmanager
     def _tiles(self, first: Expr, count: int) -> Iterator[_Tile]:
-        """Emit a loop over tiles."""
+        """Emit a loop over `count` tiles from tile `first` on."""
         with self.kernel.loop(count) as number:
             place = first + number
             yield _Tile(number, place // self.grid.columns, place % self.grid.columns)
@@ -168,7 +168,7 @@ class WinogradNest:
         _PointNest(tile, knobs, Pixels(count), self.panels, origin).emit()
 
     def _transform_input(self, tile: _Tile, piece: Piece, channel: Expr) -> None:
-        """Emit a tile's values of a few channels, `piece`: line by line into a small buffer, from there column by column."""
+        """Emit the input transform of a tile for the channels of `piece`: rows into a small buffer, then columns into the matrices."""
         kernel, count, lanes, chunk, a = self.kernel, self.filtering.values, self.kernel.lanes, piece.count, piece.activation
         top = tile.row * self.grid.outputs - self.layer.padding[0]
         begin, end = self._lines_inside(top)
@@ -193,7 +193,7 @@ class WinogradNest:
                     kernel.store(self.inputs, value, target + (y * (count * self.in_pitch) + vector))
 
     def _transform_output(self, tile: _Tile, start: Expr, channel: Expr) -> None:
-        """Emit a tile's outputs of a few channels: column by column into a small buffer, from there line by line."""
+        """Emit the output transform of a tile for a chunk of channels: columns into a small buffer, then rows into the output."""
         kernel, count, lanes, chunk = self.kernel, self.filtering.values, self.kernel.lanes, self.out_chunk
         size = self.grid.outputs
         with kernel.loop(count) as column:
@@ -216,7 +216,7 @@ class WinogradNest:
                         kernel.store(self.c.buffer, self.epilogue.finish(total, spot), target)
 
     def _kinds(self, tile: _Tile, kind_of: Callable[[int], _Kind]) -> Iterator[tuple[_Kind, list[Expr]]]:
-        """Runs of neighbouring grid columns of one kind: the kind, and the conditions under which a tile is in one of them."""
+        """Yield each run of neighbouring grid columns of one kind, as (kind, conditions under which a tile is in the run)."""
         columns = range(self.grid.columns)
         for kind, same in groupby(columns, kind_of):
             run = list(same)
@@ -224,7 +224,7 @@ class WinogradNest:
             yield kind, after + ([tile.column <= run[-1]] if run[-1] < columns[-1] else [])
 
     def _lines_inside(self, top: Expr) -> Span:
-        """Return the lines of a tile's input that the image has."""
+        """Return the rows [begin, end) of a tile's input that lie inside the image."""
         count = self.filtering.values
         if not any(self.layer.padding[::2]) and not self._beyond:
             return 0, count
@@ -233,14 +233,14 @@ class WinogradNest:
 
     @property
     def _beyond(self) -> bool:
-        """True if the last tiles read lines below the image."""
+        """True if the last tiles read rows below the image."""
         return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
 
     def _columns_inside(self, column: int) -> tuple[int, int]:
-        """Return the columns of a tile's input that the image has."""
+        """Return the columns [begin, end) of a tile's input that lie inside the image."""
         left = column * self.grid.outputs - self.layer.padding[1]
         return max(0, -left), min(self.filtering.values, self.layer.width - left)
 
     def _columns_written(self, column: int) -> int:
-        """Return the columns of a tile that the output has."""
+        """Return the number of a tile's columns that lie inside the output."""
         return min(self.grid.outputs, self.layer.out_width - column * self.grid.outputs)

@@ -1,8 +1,8 @@
-"""Winograd's minimal filtering F(m, 3): m outputs of a filter of three taps by m + 2 multiplications, and its transforms in vectors.
+"""Winograd's minimal filtering F(m, 3): m outputs of a three-tap filter from m + 2 multiplications, with its transforms on vectors.
 
 S. Winograd, "Arithmetic complexity of computations", 1980; A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", arXiv
-1509.09308. Inputs and weights are evaluated at m + 1 points and at infinity, as polynomials; the outputs are interpolated from the
-products. The points are 0 and pairs ±a: a pair's values differ in the sign of their odd part, so that each part is summed once.
+1509.09308. Inputs and weights are polynomials, evaluated at m + 1 points and at infinity; the outputs are interpolated from the products.
+The points are 0 and pairs ±a: a pair's values differ only in the sign of their odd part, so each part is summed once.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import numpy as np
 from tvmmobile.graph.layers import Array
 from tvmmobile.schedules.emit.kernel import Expr, Kernel
 
-#: Taps of the filter, in each direction.
+#: Taps of the filter in each dimension.
 TAPS = 3
-#: By outputs: the points besides 0 and infinity; of each its negative as well. All are powers of 2, so that only sums round.
+#: Positive points by m; their negatives, 0 and infinity are points, too. All are powers of 2, so that only sums round.
 _PAIRS = {2: (Fraction(1),), 4: (Fraction(1), Fraction(2)), 6: (Fraction(1), Fraction(2), Fraction(1, 2))}
 SIZES = tuple(_PAIRS)
 
-#: Coefficients with what they multiply.
+#: Pairs of a coefficient and the vector that it multiplies.
 _Terms = list[tuple[float, Any]]
 
 
 @dataclass(frozen=True)
 class Filtering:
-    """F(m, 3) for m of `SIZES`, along one dimension.
+    """The transforms of F(m, 3) along one dimension, for m in `SIZES`.
 
-    Values are in the order of the points: 0, a, -a for each pair, infinity.
+    Transformed values are in the order of the points: 0, then a and -a for each pair, then infinity.
     """
 
     outputs: int
 
     @property
     def values(self) -> int:
-        """Inputs of `outputs` neighbouring outputs, and their products."""
+        """Number of inputs that `outputs` neighbouring outputs read, and of points."""
         return self.outputs + TAPS - 1
 
     @property
@@ -48,31 +48,31 @@ class Filtering:
         return _PAIRS[self.outputs]
 
     def input(self, kernel: Kernel, data: Sequence[Expr | None]) -> list[Expr]:
-        """Return the vectors of inputs at the points; `None` stands for zeros."""
-        whole = _monic(self._pairs)
-        found = [_sum(kernel, zip(whole, data[::2], strict=True))]
+        """Return the vectors of inputs at the points; `None` in `data` stands for zeros."""
+        all_pairs = _monic(self._pairs)
+        transformed_inputs = [_sum(kernel, zip(all_pairs, data[::2], strict=True))]
         for a in self._pairs:
-            others = _monic(tuple(pair for pair in self._pairs if pair != a))
-            even = _sum(kernel, zip(others, data[2::2], strict=True))
-            odd = _sum(kernel, zip(others, data[1:-1:2], strict=True))
-            found += [_sum(kernel, [(1.0, even), (sign * float(a), odd)]) for sign in (1, -1)]
-        return [*found, _sum(kernel, zip(whole, data[1::2], strict=True))]
+            other_pairs = _monic(tuple(pair for pair in self._pairs if pair != a))
+            even = _sum(kernel, zip(other_pairs, data[2::2], strict=True))
+            odd = _sum(kernel, zip(other_pairs, data[1:-1:2], strict=True))
+            transformed_inputs += [_sum(kernel, [(1.0, even), (sign * float(a), odd)]) for sign in (1, -1)]
+        return [*transformed_inputs, _sum(kernel, zip(all_pairs, data[1::2], strict=True))]
 
     def output(self, kernel: Kernel, products: Sequence[Expr]) -> list[Expr]:
-        """Return outputs from the vectors of products at the points."""
+        """Return the vectors of outputs, given the vectors of products at the points."""
         pairs = [(products[1 + 2 * place], products[2 + 2 * place]) for place in range(len(self._pairs))]
-        even = [kernel.T.bind(one + other) for one, other in pairs]
-        odd = [kernel.T.bind(one - other) for one, other in pairs]
-        found = []
+        even = [kernel.T.bind(positive + negative) for positive, negative in pairs]
+        odd = [kernel.T.bind(positive - negative) for positive, negative in pairs]
+        outputs = []
         for power in range(self.outputs):
             terms: _Terms = [(float(a**power), part) for a, part in zip(self._pairs, odd if power % 2 else even, strict=True)]
             ends = [(1.0, products[0])] * (power == 0) + [(1.0, products[-1])] * (power == self.outputs - 1)
-            found.append(_sum(kernel, [*ends, *terms]))
-        return found
+            outputs.append(_sum(kernel, [*ends, *terms]))
+        return outputs
 
     @property
     def weights(self) -> Array:
-        """The matrix that transforms a filter: (values, taps), in float64."""
+        """The matrix (values, taps) that transforms a filter, in float64."""
         points = [Fraction(0), *itertools.chain.from_iterable((a, -a) for a in self._pairs)]
         rows = []
         for place, point in enumerate(points):
@@ -83,25 +83,25 @@ class Filtering:
 
 
 def transformed(weight: Array, outputs: int) -> Array:
-    """Return (3, 3, K, N) weights as (values², K, N), computed in float64, in the type of the weights."""
+    """Transform (3, 3, K, N) weights to (values², K, N), computed in float64 and returned in the dtype of `weight`."""
     matrix = Filtering(outputs).weights
-    found = np.einsum("pi,qj,ijkn->pqkn", matrix, matrix, weight.astype(np.float64))
-    return np.ascontiguousarray(found.reshape(-1, *weight.shape[2:]), weight.dtype)
+    points = np.einsum("pi,qj,ijkn->pqkn", matrix, matrix, weight.astype(np.float64))
+    return np.ascontiguousarray(points.reshape(-1, *weight.shape[2:]), weight.dtype)
 
 
 def _monic(pairs: tuple[Fraction, ...]) -> list[float]:
-    """Return the coefficients of Π (x² - a²) by powers of x², the lowest first; the last one is 1."""
-    found = [Fraction(1)]
+    """Return the coefficients of Π (x² - a²) in powers of x², the lowest first; the last one is 1."""
+    product = [Fraction(1)]
     for a in pairs:
-        found = [higher - a * a * same for higher, same in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
-    return [float(coefficient) for coefficient in found]
+        product = [higher - a * a * same for higher, same in zip([Fraction(0), *product], [*product, Fraction(0)], strict=True)]
+    return [float(coefficient) for coefficient in product]
 
 
 def _sum(kernel: Kernel, terms: Any) -> Expr:
-    """Return Σ coefficient · vector, as multiply-adds; the coefficient of one term is 1."""
-    known = sorted(((factor, value) for factor, value in terms if value is not None), key=lambda term: term[0] != 1.0)
+    """Return Σ coefficient · vector, as multiply-adds; terms with coefficient 1 come first."""
+    nonzero = sorted(((factor, value) for factor, value in terms if value is not None), key=lambda term: term[0] != 1.0)
     total: Expr = None
-    for factor, value in known:
+    for factor, value in nonzero:
         scaled = value if abs(factor) == 1.0 else kernel.splat(kernel.number(abs(factor))) * value
         if total is None:
             total = scaled if factor > 0 else kernel.splat(kernel.number(0.0)) - scaled

@@ -1,4 +1,4 @@
-"""Consecutive layers in one kernel: intermediate results stay in the first-level cache, in rings of rows."""
+"""Several consecutive layers in one kernel, whose intermediate results stay in L1, in ring buffers of rows."""
 
 from __future__ import annotations
 
@@ -21,41 +21,42 @@ from tvmmobile.schedules.fused.chain_nest import ChainNest, panel_width
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template, layers_of
 
-#: Longer chains keep more than fits into 32 KiB even at a quarter of the channels.
+#: Most layers: the rings of longer chains exceed 32 KiB even at a quarter of the channels.
 MOST_LAYERS = 4
-#: Most weights of a chain of three layers or more: every step reads all of them, and with more the rings find no room in the cache.
+#: Largest size of the weights of a chain of three layers or more: every step reads all of them, and more would evict the rings.
 MOST_CHAIN_BYTES = 13312
-#: Most bytes of a product's weights for 16 channels, before a depthwise convolution.
+#: Largest size of a product's weights for 16 channels, if a depthwise convolution follows.
 MOST_BEFORE_BYTES = 16384
-#: The share of the first-level cache for rings, one of its two ways; together with the weights of a block of channels they may fill it.
+#: Share of L1 for rings: one of two ways. Rings and the weights of a block of channels together may fill L1.
 RING_SHARE = 0.5
-#: Size of a ring below which parts of columns are narrower than necessary.
+#: Smallest size of all rings with several parts: below it, parts of columns are narrower than necessary.
 LEAST_RING_BYTES = 1024
-#: The share for weights that stay beside rings, and the least for which reading all of the input again pays.
+#: Share of L1 for weights that stay there beside the rings, and smallest size of a block's weights that justifies reading the input again.
 WEIGHT_SHARE, LEAST_BLOCK_BYTES = 0.5, 4096
-#: Sizes of first-level caches between which those of all cores lie.
+#: Smallest and largest L1 of all cores, in bytes.
 FIRST_LEVELS = (32768, 65536)
-#: Most outputs computed per output needed, along a row: the waste of tiles.
+#: Most outputs computed per output needed along a row, because of partial tiles.
 MOST_WASTE = 1.1
-#: Default columns per part of the most expensive layer.
+#: Usual columns per part of the most expensive layer.
 USUAL_WIDTH = 14
 
 
 class Chain(Template):
-    """Takes an image convolution, depthwise convolutions and products in turn: two to four layers, 3×3 and 1×1, channels by whole vectors.
+    """Accepts two to four layers that alternate between 1×1 and 3×3 depthwise convolutions, optionally after a 3×3 image convolution;
+    channels are whole vectors.
 
-    A product with the depthwise convolution behind it saves more than with the one before it, whose output is smaller; that pair alone
-    is left to `Separable`.
+    Fusing a 1×1 convolution with the depthwise one after it saves more than with the one before it, whose output is smaller; a lone pair
+    of the latter kind is left to `Separable`.
 
     Knobs:
-        strip: output rows of the last layer in a step.
-        parts: number of parts of a row, computed one after another; outputs that two parts share are kept, not computed again.
-        blocks: number of blocks of channels of a product and the depthwise convolution behind it; each reads all of the input.
+        strip: output rows of the last layer per step.
+        parts: number of parts of a row, computed one after another; outputs that two parts share are kept, not recomputed.
+        blocks: number of channel blocks of a product and the depthwise convolution after it; each block reads the whole input.
         rows, columns: register tile of the products, in pixels and channels.
-        order: 0 runs over the panels of channels for each tile of pixels, 1 over the tiles for each panel.
+        order: loop order of the products: 0 has panels inside pixel tiles, 1 pixel tiles inside panels.
         dw_rows, dw_columns: register tile of the depthwise convolutions.
         image_pixels, image_columns: register tile of the image convolution.
-        gather: 1 copies weights next to the rings, so that neither displaces the other in the cache.
+        gather: 1 copies weights next to the rings, so that neither evicts the other.
 
     Threads share steps.
     """
@@ -98,7 +99,7 @@ class Chain(Template):
         return Space(self.name, self.version, options, _Fits(layers, task, options), usual, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, kinds of layers, bytes that the cache has to hold, waste of tiles, and reads and work done twice."""
+        """Return the size, kinds of layers, bytes that the cache has to hold, waste of tiles, and repeated reads and work."""
         layers = layers_of(task, Conv2d)
         memory = arrange(layers, knobs, task)
         last, dearest = memory.stages[-1], max(layers, key=lambda layer: layer.macs)
@@ -135,16 +136,16 @@ class Chain(Template):
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights and constants of every layer in order."""
+        """Return each layer's packed weights and constants, in order."""
         layers = layers_of(task, Conv2d)
         packed = []
-        for layer, own in zip(layers, parameters, strict=True):
-            packed += [_pack_weight(layer, knobs, own.weight, task), *pack_constants(own)]
+        for layer, constants in zip(layers, parameters, strict=True):
+            packed += [_pack_weight(layer, knobs, constants.weight, task), *pack_constants(constants)]
         return packed
 
 
 def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
-    """Return the region's layers, if they are a chain that is worth one kernel."""
+    """Return the region's layers if they form a chain that may pay as one kernel, else `None`."""
     layers = tuple(layer for layer in task.region if isinstance(layer, Conv2d))
     if len(layers) != len(task.region) or not 2 <= len(layers) <= MOST_LAYERS:
         return None
@@ -153,7 +154,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
     if any(joint not in joints for joint in itertools.pairwise(kinds)) or not _layouts_fit(layers, task.lanes):
         return None
     if kinds[0] == "image" and task.storage[0] != task.precision:
-        return None  # tiles would convert the image number by number, once for each panel; `ImageConv` converts rows
+        return None  # tiles would convert the image element by element, once per panel; `ImageConv` converts whole rows
     sizes = [task.precision.bytes * math.prod(layer.weight_shape) for layer in layers]
     if len(layers) > 2:
         return layers if sum(sizes) <= MOST_CHAIN_BYTES else None
@@ -163,7 +164,7 @@ def chain_of(task: Task) -> tuple[Conv2d, ...] | None:
 
 
 def _kind(layer: Conv2d, lanes: int) -> str:
-    """Return the function that emits the layer."""
+    """Return the layer's kind: "pointwise", "depthwise", "image", or "none" if a chain cannot contain it."""
     if layer.out_channels % lanes:
         return "none"
     if layer.is_pointwise:
@@ -176,10 +177,10 @@ def _kind(layer: Conv2d, lanes: int) -> str:
 
 
 def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
-    """Return whether each layer reads what the one before writes, NHWC between layers, and blocks at the ends have whole vectors."""
+    """Return whether each layer reads the output of the one before in NHWC, and blocks of the input and output are whole vectors."""
     first, last = layers[0], layers[-1]
-    for one, other in itertools.pairwise(layers):
-        if one.output_shape != other.input_shape or (one.out_layout, other.in_layout) != ("NHWC", "NHWC"):
+    for layer, following in itertools.pairwise(layers):
+        if layer.output_shape != following.input_shape or (layer.out_layout, following.in_layout) != ("NHWC", "NHWC"):
             return False
     if channel_block(last.out_layout, last.out_channels) % lanes:
         return False
@@ -187,24 +188,24 @@ def _layouts_fit(layers: Sequence[Conv2d], lanes: int) -> bool:
 
 
 def _blocks(layers: Sequence[Conv2d], task: Task) -> tuple[int, ...]:
-    """Return `_blocks_within`, for every core: a log does not say which one it is of."""
+    """Return the union of `_blocks_within` for the L1 sizes of all cores, because a log does not name its core."""
     return tuple(sorted({blocks for size in FIRST_LEVELS for blocks in _blocks_within(layers, task, int(WEIGHT_SHARE * size))}))
 
 
 def _blocks_within(layers: Sequence[Conv2d], task: Task, most: int) -> tuple[int, ...]:
-    """Return the numbers of channel blocks, in pairs of vectors, whose weights fill the first-level cache well; 1 if none do."""
+    """Return the numbers of blocks of whole vector pairs whose weights fit `most` bytes and are not too small; (1,) if there are none."""
     product = layers[0]
     depth, channels = product.in_channels, product.out_channels
-    found = []
+    numbers = []
     for blocks in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64):
         weights = task.precision.bytes * depth * channels // blocks
         if channels % (2 * task.lanes * blocks) == 0 and (blocks == 1 or weights >= LEAST_BLOCK_BYTES) and weights <= most:
-            found.append(blocks)
-    return tuple(found) or (1,)
+            numbers.append(blocks)
+    return tuple(numbers) or (1,)
 
 
 def _small_bytes(task: Task) -> int:
-    """Return weights that stay in the first-level cache beside rings."""
+    """Return the largest size in bytes of weights that stay in L1 beside the rings."""
     return int(WEIGHT_SHARE * task.machine.l1d_bytes)
 
 
@@ -213,13 +214,13 @@ def _ring_bytes(memory: ChainMemory, task: Task) -> int:
 
 
 def _waste(axis: ChainAxis, wanted: int) -> float:
-    """Return outputs computed along a row over outputs needed."""
+    """Return the number of outputs computed along a row per output needed."""
     tile = tile_for(axis, wanted)
     return sum(-(-length // tile) * tile for length in axis.lengths) / axis.size
 
 
 class _Fits:
-    """A filter of knob values that can be fast. A space has 20,000 combinations: each check is made once for the knobs that it reads."""
+    """The space's `fits`. A space has 20,000 combinations, so each check is cached by the knobs that it reads."""
 
     def __init__(self, layers: tuple[Conv2d, ...], task: Task, options: dict[str, tuple[int, ...]]) -> None:
         self.layers, self.task, self.options = layers, task, options
@@ -241,7 +242,7 @@ class _Fits:
         )
 
     def _tiles(self, rows: int, columns: int, blocks: int, order: int) -> bool:
-        """Return whether tiles of products fill the registers, and knobs that change nothing have their first value."""
+        """Return whether tiles of products use the registers well, and knobs without effect have their first value."""
         lanes = self.task.lanes
         products = [layer for layer in self.layers if layer.is_pointwise]
         for layer in products:
@@ -252,7 +253,7 @@ class _Fits:
         return not order or any(layer.out_channels // blocks > columns for layer in products)
 
     def _memory(self, strip: int, parts: int, blocks: int, dw_rows: int, gather: int) -> bool:
-        """Return whether the data that steps reuse stays in the cache."""
+        """Return whether the data that steps reuse stays in L1."""
         memory = self.arranged(strip, parts, blocks)
         rings = _ring_bytes(memory, self.task)
         weights = self.task.precision.bytes * sum(stage.weight_elements for stage in memory.stages)
@@ -268,14 +269,14 @@ class _Fits:
         return rings <= RING_SHARE * most and not gather
 
     def _wastes_little(self, strip: int, parts: int, blocks: int) -> dict[str, list[int]]:
-        """Return for every knob that is a tile along a row the values that divide the columns as far as possible."""
-        found = {}
+        """Return, for each knob that is a tile's length along a row, the values that waste little in partial tiles."""
+        values = {}
         for kind, name in (("pointwise", "rows"), ("depthwise", "dw_columns"), ("image", "image_pixels")):
             stages = [stage for stage in self.arranged(strip, parts, blocks).stages if _kind(stage.layer, self.task.lanes) == kind]
             macs = max(1, sum(stage.layer.macs for stage in stages))
             excess = {tile: sum(_waste(stage.columns, tile) * stage.layer.macs for stage in stages) / macs for tile in self.options[name]}
-            found[name] = [tile for tile, waste in excess.items() if waste <= max(MOST_WASTE, min(excess.values()))]
-        return found
+            values[name] = [tile for tile, waste in excess.items() if waste <= max(MOST_WASTE, min(excess.values()))]
+        return values
 
 
 def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, blocks: int) -> ChainMemory:
@@ -283,7 +284,7 @@ def _arranged(layers: tuple[Conv2d, ...], task: Task, strip: int, parts: int, bl
 
 
 def _pack_weight(layer: Conv2d, knobs: Knobs, weight: Array, task: Task) -> Array:
-    """Pack a layer's weights. Depthwise: [vector of channels][tap][lane]; others in panels of channels."""
+    """Pack a layer's weights: [vector of channels][tap][lane] for a depthwise layer, else panels of channels. Returns a flat array."""
     channels, lanes = layer.out_channels, task.lanes
     if layer.is_depthwise:
         return weight.reshape(-1, channels // lanes, lanes).transpose(1, 0, 2).ravel()

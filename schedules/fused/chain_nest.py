@@ -1,4 +1,4 @@
-"""The loops of a chain: parts of columns, blocks of channels, steps of rows, and in each step every layer in turn."""
+"""The loop nest of a chain: parts of columns, blocks of channels, steps of rows, and in each step every layer in turn."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tvmmobile.schedules.space import Knobs
 
 
 def panel_width(channels: int, blocks: int, wanted: int, lanes: int) -> int:
-    """Return channels per panel: as wanted, or where channels come in blocks the most up to it that divide a block."""
+    """Return the channels per panel: `wanted`, or with several blocks the largest width up to it that divides a block."""
     if blocks == 1:
         return wanted
     return next(width for width in range(wanted, 0, -lanes) if channels // blocks % width == 0)
 
 
 def emit_product(place: Place) -> None:
-    """Emit all rows of a step that lie inside the image."""
+    """Emit a 1×1 convolution's rows of a step, those inside the image."""
     width = panel_width(place.layer.out_channels, place.knobs["blocks"], place.knobs["columns"], place.kernel.lanes)
     widths = panels(place.stage.channels, width, place.kernel.lanes)
     if place.knobs["order"] == 1:
@@ -43,7 +43,7 @@ def emit_product(place: Place) -> None:
 
 
 def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]]) -> None:
-    """Emit one row: (panel, how many, number of the first one) for each kind of panel."""
+    """Emit one row of a 1×1 convolution; `widths` has (panel, number of panels, index of the first one) for each width."""
     rows, layer = place.stage.rows, place.layer
     always = rows.offset == 0 and rows.lead == 0 and rows.size % rows.step == 0
     inside = [] if always else [row >= 0, row < rows.size]
@@ -65,7 +65,7 @@ def _product_row(place: Place, row: Expr, widths: list[tuple[Panel, int, Expr]])
 
 
 def emit_image(place: Place) -> None:
-    """Emit all rows of a step that lie inside the image."""
+    """Emit an image convolution's rows of a step, those inside the image."""
     layer = place.layer
     kinds = itertools.groupby(enumerate(taps_along(layer, 0)), lambda item: item[1])
     runs = [(tap, [index for index, _ in group]) for tap, group in kinds]
@@ -80,7 +80,7 @@ def emit_image(place: Place) -> None:
 
 
 def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps], panel: Panel, index: Expr) -> None:
-    """Emit pixels of a row × a panel of channels."""
+    """Emit one tile of an image convolution: pixels of a row × a panel of channels."""
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     width, pixels = panel.width, len(taps_x)
     channel = panel.channel + index * width
@@ -94,7 +94,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
     ]
     place.epilogue.fill(acc, spots)
     left = column * layer.stride[1] - layer.padding[1]
-    # With all input channels unrolled LLVM hoists weights out of the loop over pixels, and spills them.
+    # With input channels unrolled, LLVM would hoist weights out of the loop over pixels, and spill them.
     with place.kernel.loop(layer.in_channels) as plane:
         lines = [(plane * layer.height + row * layer.stride[0] - layer.padding[0] + tap) * layer.width + left for tap in taps_y]
 
@@ -107,7 +107,7 @@ def _image_tile(place: Place, row: Expr, column: Expr, taps: tuple[range, Taps],
 
 
 def emit_depthwise(place: Place) -> None:
-    """Emit all rows of a step; steps whose rows need different taps are told apart at run time."""
+    """Emit a depthwise convolution's rows of a step; run-time conditions select the code for steps whose rows need different taps."""
     rows, step = place.stage.rows, place.moment.step
     position = -rows.lead
     for kind, group in itertools.groupby(_row_kinds(place)):
@@ -128,11 +128,11 @@ def emit_depthwise(place: Place) -> None:
 
 
 def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
-    """Return for every step the taps of its rows, `None` for rows outside the image."""
+    """Return the taps of each row of each step; `None` for rows outside the image."""
     rows, layer = place.stage.rows, place.layer
     whole = (0, layer.kernel[0])
     if place.source is not None and not place.last:
-        # Rows outside are computed from arbitrary data, but never read.
+        # Rows outside the image are computed from arbitrary data, but never read.
         return [(whole,) * rows.step] * (rows.lead + rows.pieces)
     taps = [whole] * rows.size if place.source is not None else taps_along(layer, 0)
     firsts = [step * rows.step + rows.offset for step in range(-rows.lead, rows.pieces)]
@@ -140,7 +140,7 @@ def _row_kinds(place: Place) -> list[tuple[tuple[int, int] | None, ...]]:
 
 
 def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
-    """Emit a row of tiles."""
+    """Emit a row of depthwise tiles."""
     T, layer, lanes = place.kernel.T, place.layer, place.kernel.lanes  # noqa: N806
     top = row * layer.stride[0] - layer.padding[0]
     height = (len(taps_y) - 1) * layer.stride[0] + layer.kernel[0]
@@ -168,24 +168,28 @@ def _depthwise_rows(place: Place, row: Expr, taps_y: Taps) -> None:
 def _depthwise_tile(
     place: Place, windows: list[tuple[object, Expr, int]], output: Buffer, spots: list[Spot], taps: tuple[Taps, Taps], channel: Expr
 ) -> None:
-    """Emit one tile of one vector of channels; of each row the buffer, the tile's first element, and elements from column to column."""
+    """Emit one depthwise tile of one vector of channels.
+
+    Args:
+        windows: (buffer, index of the tile's first element, elements from one column to the next) for each input row.
+    """
     kernel, layer, (taps_y, taps_x) = place.kernel, place.layer, taps
     buffer, weights = place.weights
     lanes = kernel.lanes
     acc = kernel.accumulators(len(taps_y) * len(taps_x) * lanes)
     place.epilogue.fill(acc, spots)
     products = list(window_products(layer, taps_y, taps_x))
-    own = weights + channel * math.prod(layer.kernel)
-    if not (kernel.inner and multiply_window(kernel, acc, products, dict(enumerate(windows)), (buffer, own))):
+    tap_0 = weights + channel * math.prod(layer.kernel)
+    if not (kernel.inner and multiply_window(kernel, acc, products, dict(enumerate(windows)), (buffer, tap_0))):
         for out, y, x, number in products:
             data, line, pitch = windows[y]
-            value, tap = kernel.load(data, line + x * pitch), kernel.load(buffer, own + number * lanes)
+            value, tap = kernel.load(data, line + x * pitch), kernel.load(buffer, tap_0 + number * lanes)
             kernel.store(acc, kernel.load(acc, out * lanes) + value * tap, out * lanes)
     place.epilogue.drain(acc, spots, output)
 
 
 def emit_borders(place: Place) -> None:
-    """Complete the rows that a layer has written in a step: rows outside the image become all zeros."""
+    """Emit the padding of the rows that a layer has written in a step; rows outside the image are filled with zeros."""
     T, stage = place.kernel.T, place.stage  # noqa: N806
     with place.kernel.loop(stage.rows.step) as number:
         row = place.first_row + number
@@ -198,7 +202,7 @@ def emit_borders(place: Place) -> None:
 
 
 def _sides(place: Place, row: Expr, start: Expr) -> None:
-    """Emit columns before and behind those that were computed."""
+    """Emit the columns left and right of the computed ones: padding, and columns kept from the part before."""
     stage, axis, part = place.stage, place.stage.columns, place.moment.part
     if axis.padding:
         with place.kernel.where(*([part == 0] if axis.pieces > 1 else [])):
@@ -232,7 +236,7 @@ def _copy(place: Place, target: Expr, source: Expr, count: int) -> None:
 
 
 class ChainNest:
-    """The whole kernel's loops. Threads share steps; each has rings of its own and begins with the rows that its first step needs."""
+    """The loop nest of the whole kernel. Threads share steps; each has its own rings and begins with the rows that its first step needs."""
 
     def __init__(self, kernel: Kernel, layers: Sequence[Conv2d], knobs: Knobs, task: Task, buffers: Mapping[str, Buffer]) -> None:
         self.kernel, self.T, self.knobs, self.threads = kernel, kernel.T, knobs, task.threads
@@ -246,7 +250,7 @@ class ChainNest:
         self.stages = self.memory.stages
 
     def emit(self) -> None:
-        """Emit the whole nest. A thread's steps come after those that their halos need."""
+        """Emit the whole nest. Each thread first runs the `lead` steps that compute its halos."""
         lead = self.stages[0].rows.lead
         with self.kernel.team(self.threads) as thread:
             begin, end = share(thread, self.threads, self.stages[-1].rows.pieces)
@@ -255,7 +259,7 @@ class ChainNest:
                 if self.knobs["gather"]:
                     self._gather(scratch, block)
                 with self.T.serial(0, end - begin + lead) as count:
-                    # Bound to variables they are opaque to TVM's analysis of regions, which divides by zero over their expressions.
+                    # They are bound to variables because TVM's region analysis would divide by zero on their expressions.
                     step = self.T.bind(begin - lead + count)
                     opaque = part if isinstance(part, int) else self.T.bind(part)
                     moment = LoopPosition(block, opaque, step, begin - lead)
@@ -263,7 +267,7 @@ class ChainNest:
                         self._layer(index, scratch, moment, count)
 
     def _layer(self, index: int, scratch: Buffer, moment: LoopPosition, count: Expr) -> None:
-        """Emit a layer in a step, unless no later one needs it there."""
+        """Emit one layer's work in a step, except in the first steps where no later layer needs it."""
         stage = self.stages[index]
         source = self.stages[index - 1] if index else None
         last = stage is self.stages[-1]
@@ -281,7 +285,7 @@ class ChainNest:
                 emit_borders(place)
 
     def _gather(self, scratch: Buffer, block: Expr) -> None:
-        """Copy the weights of a block of channels next to the data they are used with, so that neither displaces the other."""
+        """Emit the copy of a block's weights into the scratch memory next to the rings, so that neither evicts the other."""
         for stage, weight in zip(self.stages, self.weights, strict=True):
             assert stage.weights is not None
             with self.T.serial(0, stage.weight_elements // self.kernel.lanes) as index:

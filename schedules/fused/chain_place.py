@@ -1,4 +1,4 @@
-"""One layer of a chain in one step of one part: the positions of its input and output, and loops over its columns."""
+"""One layer of a chain in one step of one part: the indices of its inputs and outputs, and loops over its columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tvmmobile.schedules.space import Knobs
 
 @dataclass(frozen=True)
 class LoopPosition:
-    """The loops' variables.
+    """The values of the loop variables.
 
     Attributes:
-        block, part, step: numbers of a block of channels, part of columns and step of rows; steps before the first one are negative.
-        first: the thread's first step.
+        block, part, step: indices of the channel block, of the part of columns and of the step of rows; leading steps are negative.
+        first: first step of the thread.
     """
 
     block: Expr
@@ -35,11 +35,11 @@ class Place:
     """One layer in one step.
 
     Attributes:
-        stage, source: the layer's stage and the one before, `None` for the first layer.
-        last: true if its output is the region's.
-        data, output, scratch: the region's input, its output, and the buffer for everything in between.
-        weight: the layer's packed weights.
-        epilogue: the layer's.
+        stage, source: stage of the layer, and stage of the layer before it (`None` for the first layer).
+        last: true for the region's last layer.
+        data, output, scratch: buffers of the region's input, of its output, and of everything in between.
+        weight: buffer of the layer's packed weights.
+        epilogue: epilogue of the layer.
     """
 
     kernel: Kernel
@@ -66,34 +66,34 @@ class Place:
 
     @property
     def first_row(self) -> Expr:
-        """First output row of the step; it and the following ones may lie outside the image."""
+        """First output row of the step; rows of the step may lie outside the image."""
         return self.row_in_step(self.stage)
 
     @property
     def weights(self) -> tuple[Buffer, Expr]:
-        """The buffer that has the weights, and the element where those of channel 0 are, or would be."""
+        """The buffer of the weights, and the index where those of channel 0 are, or would be if the block contained it."""
         if self.stage.weights is None:
             return self.weight, 0
         return self.scratch, self.stage.weights - self.moment.block * self.stage.weight_elements
 
     def row_in_step(self, stage: ChainStage) -> Expr:
-        """Return the first row of the step in another stage."""
+        """Return the first output row of the step in a stage."""
         return self.moment.step * stage.rows.step + stage.rows.offset
 
     def input(self, row: Expr) -> tuple[Activation, Expr]:
-        """Return the buffer with an input row, and the pixel of column 0 in it."""
+        """Return the activation that holds an input row, and the pixel of its column 0 there."""
         if self.source is None:
             return input_of(self.layer, {"data": self.data})[0], row * self.layer.width
         return self._buffered(self.source, row, 0), 0
 
     def target(self, row: Expr) -> tuple[Activation, Expr]:
-        """Return the buffer for an output row, its channels counted over all blocks, and the pixel of column 0 in it."""
+        """Return the activation that holds an output row (channels counted over all blocks), and the pixel of its column 0 there."""
         if self.last:
             return output_of(self.layer, self.output), row * self.layer.out_width
         return self._buffered(self.stage, row, self.first_channel), 0
 
     def spot(self, target: Expr, row: Expr, column: Expr, channel: Expr) -> Spot:
-        """Return a vector of the output, which is stored at `target`."""
+        """Return the spot of an output vector that is stored at `target`."""
         T = self.kernel.T  # noqa: N806
         # Rows of a step may lie outside the image, where they are never read.
         place = lambda tensor: tensor.at(T.max(T.min(row, self.layer.out_height - 1), 0) * self.layer.out_width + column, channel)  # noqa: E731
@@ -104,7 +104,7 @@ class Place:
         return Activation(self.scratch, stage.columns.pitch, stage.channels, stage.channels, origin)
 
     def row_at(self, stage: ChainStage, row: Expr) -> Expr:
-        """Return the element of the scratch memory at which the buffer of a stage has a row, which may be negative."""
+        """Return the index in the scratch memory of a row of a stage's buffer; the row may be negative."""
         if not stage.padded:
             return stage.buffer + (row - self.row_in_step(stage)) * stage.row
         T = self.kernel.T  # noqa: N806
@@ -114,7 +114,7 @@ class Place:
     # Columns of the part.
 
     def begin(self, axis: ChainAxis) -> Expr:
-        """Return `ChainAxis.begin` of the part."""
+        """Return `ChainAxis.begin` for the part, as an expression."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.begin(part)
@@ -126,7 +126,7 @@ class Place:
         return T.min(begin, T.int32(axis.size)) if (axis.pieces - 1) * axis.step + axis.offset > axis.size else begin
 
     def end(self, axis: ChainAxis) -> Expr:
-        """Return `ChainAxis.end` of the part."""
+        """Return `ChainAxis.end` for the part, as an expression."""
         T, part = self.kernel.T, self.moment.part  # noqa: N806
         if isinstance(part, int):
             return axis.end(part)
@@ -138,7 +138,7 @@ class Place:
         return T.max(end, T.int32(0)) if axis.step + axis.offset < 0 else end
 
     def base(self, axis: ChainAxis) -> Expr:
-        """Return `ChainAxis.base` of the part."""
+        """Return `ChainAxis.base` for the part, as an expression."""
         part = self.moment.part
         if isinstance(part, int):
             return axis.base(part)
@@ -148,13 +148,13 @@ class Place:
         return self.kernel.T.Select(part == 0, self.kernel.T.int32(-axis.padding), base)
 
     def tiles(self, wanted: int) -> tuple[int, AbstractContextManager[Expr]]:
-        """Return the tile and a loop over the part's columns, if all columns are alike."""
+        """Return a tile's length and a loop over the part's tiles, for layers whose columns all need the same taps."""
         axis = self.stage.columns
         tile = tile_for(axis, wanted)
         return tile, self._tiles(self.begin(axis), self.end(axis), tile, axis.lengths)
 
     def bordered_tiles(self, wanted: int) -> Iterator[tuple[Taps, Callable[[], AbstractContextManager[Expr]]]]:
-        """Yield the taps of a tile and a loop over such tiles: those at the left border, in the middle, and at the right border."""
+        """Yield (taps of a tile, loop over tiles with these taps) for the left border, the right border and the middle."""
         axis, T = self.stage.columns, self.kernel.T  # noqa: N806
         taps = taps_along(self.layer, 1)
         if axis.pieces == 1:
@@ -164,7 +164,7 @@ class Place:
         tile = tile_for(axis, wanted, borders=True)
         full = (0, self.layer.kernel[1])
         left, right = (any(tap != full for tap in side) for side in (taps[:tile], taps[-tile:]))
-        # The last one may have no columns left.
+        # The last parts may have no columns.
         final = sum(length > 0 for length in axis.lengths) - 1
         is_first, is_final = self.moment.part == 0, self.moment.part == final
         begin, end, lengths = self.begin(axis), self.end(axis), axis.lengths
@@ -178,7 +178,11 @@ class Place:
 
     @contextmanager
     def _tiles(self, begin: Expr, end: Expr, tile: int, lengths: list[int]) -> Iterator[Expr]:
-        """Emit a loop from `begin` to `end`, of these lengths in the parts; the last tile begins earlier where tiles do not divide it."""
+        """Emit a loop over tiles from `begin` to `end`; the last tile overlaps with the one before it if tiles do not divide the length.
+
+        Args:
+            lengths: `end - begin` in each part.
+        """
         T = self.kernel.T  # noqa: N806
         exact = all(length % tile == 0 for length in lengths)
         counts = {-(-max(length, 0) // tile) for length in lengths}

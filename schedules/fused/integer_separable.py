@@ -1,4 +1,4 @@
-"""Depthwise and 1×1 convolution of integers in one kernel, as `separable` has it in floats, on cores without `SDOT`."""
+"""Depthwise and 1×1 convolution in int8 fused in one kernel, as `separable` does in floats, for cores without `SDOT`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import LAYERS, layers_of
 
 _DEPTHWISE, _PRODUCT = LongDepthwise(), LongProduct()
-#: The share of the first-level cache for the product's weights, which pass through it with every strip: with more, what lies between the
-#: layers does not stay (256 × 256 at 28 × 28 pixels: 4.21 ms, alone 4.16 ms; modelled, Pi 4).
+#: Share of L1 for the product's weights, which stream through it with every strip: more would evict the intermediate strip (256 × 256 at
+#: 28 × 28 pixels: 4.21 ms fused, 4.16 ms as two kernels; modelled, Pi 4).
 WEIGHT_SHARE = 0.5
-#: Default size of what lies between the layers.
+#: Usual size of the intermediate strip.
 USUAL_BYTES = 4096
 #: Prefix of the depthwise convolution's constants among a kernel's arguments.
 _FIRST = "dw_"
@@ -44,14 +44,14 @@ _TILES = ((4, 16), (5, 12), (6, 8), (3, 16))
 
 
 class LongSeparable(IntegerTemplate):
-    """Takes an integer depthwise convolution and the 1×1 convolution that follows it, as `LongDepthwise` and `LongProduct` take them.
+    """Accepts an int8 depthwise convolution and the 1×1 convolution after it, if `LongDepthwise` and `LongProduct` accept them.
 
-    What lies between them stays in the first-level cache: no line of it is waited for when it is stored.
+    The strip between the layers stays in L1, so its stores do not miss.
 
     Knobs:
         strip, parts: see `Separable`.
-        dw_rows, dw_columns: `LongDepthwise`'s rows and columns.
-        rows, columns, order: `LongProduct`'s, within a strip.
+        dw_rows, dw_columns: rows and columns of `LongDepthwise`.
+        rows, columns, order: those of `LongProduct`, within a strip.
 
     Threads share strips.
     """
@@ -62,10 +62,10 @@ class LongSeparable(IntegerTemplate):
 
     def _space(self, task: Task) -> Space | None:
         layers = separable_layers(task)
-        if layers is None or any(template.space(one) is None for template, one in zip((_DEPTHWISE, _PRODUCT), alone(task), strict=True)):
+        if layers is None or any(template.space(part) is None for template, part in zip((_DEPTHWISE, _PRODUCT), alone(task), strict=True)):
             return None
         first, second = layers
-        # Residuals have the places of the network's tensors, not those of a strip.
+        # A residual would be indexed like the network's tensors, not like a strip.
         if first.residual or not second.is_pointwise or second.in_channels * second.out_channels > WEIGHT_SHARE * task.machine.l1d_bytes:
             return None
         height, width = first.out_height, first.out_width
@@ -90,7 +90,7 @@ class LongSeparable(IntegerTemplate):
         return Space(self.name, self.version, options, fits, {**usual, **tiles})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the single templates' features, the strip's size, and what it wastes."""
+        """Return the features of both single templates, the strip's size, the product's size, and the strip's waste."""
         first, second = layers_of(task, Conv2d)
         pixels = knobs["strip"] * -(-first.out_width // knobs["parts"])
         return [
@@ -119,23 +119,23 @@ class LongSeparable(IntegerTemplate):
         return [*_DEPTHWISE._pack(first, knobs, parameters[:1]), *_PRODUCT._pack(second, knobs, parameters[1:])]
 
     def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
-        """Return those of the template that takes the layer alone."""
+        """Return the shortcuts of the template that accepts the layer alone."""
         layer = task.region[0]
         template = _DEPTHWISE if isinstance(layer, Conv2d) and layer.is_depthwise else _PRODUCT
         return template.product_shortcuts(task, knobs, weight)
 
 
 class _Kernel(WindowKernel):
-    """The depthwise convolution's constants have the types of the same ones without its prefix."""
+    """A kernel in which the depthwise convolution's arguments have the types of the unprefixed names."""
 
     def type_of(self, argument: str) -> str:
-        """Return the type of an argument's elements, the same with and without the prefix."""
+        """Return the TVM dtype of an argument's elements, the same with and without the prefix."""
         name = argument.removeprefix(_FIRST)
         return super().type_of(name if name in self._types else name.rstrip("0123456789"))
 
 
 class _IntegerSeparableNest(StripNest):
-    """A nest whose sums become integers."""
+    """`StripNest` in int8."""
 
     kernel: WindowKernel
     first: Conv2d
@@ -145,11 +145,11 @@ class _IntegerSeparableNest(StripNest):
         super().__init__(kernel, task, knobs, buffers, LANES)
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        ends = IntegerEnds(self.kernel, self.first, {**self.given[0], "output": between.buffer})
+        ends = IntegerEnds(self.kernel, self.first, {**self.layer_buffers[0], "output": between.buffer})
         knobs = depthwise_knobs(self.knobs)
         LongNest(ends, None, self.first, knobs, part, source, between, ends.buffers["weight"]).emit(1)  # type: ignore[arg-type]
 
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        ends, depth = IntegerEnds(self.kernel, self.second, self.given[1]), self.second.in_channels
+        ends, depth = IntegerEnds(self.kernel, self.second, self.layer_buffers[1]), self.second.in_channels
         steps = -(-depth // STEP)
         return long_tile(ends, Activation(between.buffer, between.pixels, steps, steps), output, depth, self.knobs["columns"])

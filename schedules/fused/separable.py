@@ -1,4 +1,4 @@
-"""Depthwise and pointwise convolution in one kernel, NHWC: strip by strip, with the intermediate result in the first-level cache."""
+"""Depthwise and pointwise convolution fused in one kernel, NHWC: strip by strip, with the intermediate result in L1."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import BLOCKED, EPILOGUE, LAYERS, STORAGE, THREADS, Template, layers_of
 
-#: The share of the first-level cache for a strip's intermediate result, and the fewest bytes that still amortise a strip's start.
+#: Largest share of L1 for a strip's intermediate result, and smallest size in bytes that amortises a strip's overhead.
 STRIP_SHARE, LEAST_BYTES = 0.5, 2048
-#: Most weights of the 1×1 convolution, which every strip reads again: more would cost more than the intermediate result (128 × 256 at
-#: 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms, alone 9.00 ms; 512 × 512 at 14 × 14: 10.1 and 9.0 ms; modelled, Pi 4).
+#: Largest size in bytes of the 1×1 convolution's weights, which every strip reads: more would cost more than storing the intermediate
+#: result (128 × 256 at 28 × 28 pixels: 4.71 ms either way; 256 × 256: 8.99 ms fused, 9.00 ms as two kernels; 512 × 512 at 14 × 14: 10.1
+#: and 9.0 ms; modelled, Pi 4).
 MOST_WEIGHT_BYTES = 65536
-#: Default pixels of a strip: with fewer, weights are read too often; with more, pixels leave the cache while weights and output pass.
+#: Usual pixels per strip: with fewer, weights are read too often; with more, pixels are evicted while weights and output stream through.
 USUAL_PIXELS = 28
-#: Narrowest part of a row: a pixel tile or two.
+#: Narrowest part of a row in pixels: a pixel tile or two.
 LEAST_WIDTH = 7
 
 
 class Separable(Template):
-    """Takes a depthwise convolution and the 1×1 convolution that follows it, as `Depthwise` and `Pointwise` take them, a residual included.
+    """Accepts a depthwise convolution and the 1×1 convolution after it, if `Depthwise` and `Pointwise` accept them; residuals included.
 
     Knobs:
-        strip: output rows of the depthwise convolution that are kept at a time.
-        parts: strips side by side; with 1, strips are as wide as the output.
-        dw_rows, dw_columns: `Depthwise`'s rows and columns, in its order 0.
-        rows, columns, n_block, order: `Pointwise`'s, within a strip; all of K at once, unrolled by four.
+        strip: output rows of the depthwise convolution per strip.
+        parts: number of strips side by side; with 1, strips are as wide as the output.
+        dw_rows, dw_columns: rows and columns of `Depthwise`, whose `channels` and `axis` are 0.
+        rows, columns, n_block: those of `Pointwise`, within a strip, with all of K in one block.
+        order: innermost loop of a strip: 0 panels, 1 pixel tiles.
 
     Threads share strips.
     """
@@ -57,7 +59,7 @@ class Separable(Template):
         layers = separable_layers(task)
         if layers is None:
             return None
-        depthwise, pointwise = (template.space(one) for template, one in zip(_SINGLE, alone(task), strict=True))
+        depthwise, pointwise = (template.space(part) for template, part in zip(_SINGLE, alone(task), strict=True))
         first, second = layers
         if (
             depthwise is None
@@ -81,7 +83,7 @@ class Separable(Template):
         def fits(knobs: Knobs) -> bool:
             if knobs["dw_rows"] > knobs["strip"]:
                 return False
-            # Panels that follow each other need no blocks, and a single panel no order.
+            # With pixel tiles innermost, blocks of panels change nothing; with a single panel, the order changes nothing.
             if (knobs["order"] == 1 and knobs["n_block"]) or (knobs["order"] == 0 and second.out_channels <= knobs["columns"]):
                 return False
             between = knobs["strip"] * -(-width // knobs["parts"]) * first.out_channels * task.precision.bytes
@@ -96,7 +98,7 @@ class Separable(Template):
         return Space(self.name, self.version, options, fits, {**usual, **tiles}, elsewhere={"rows": TALL})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the single templates' features, the strip's size, what it wastes, and the input rows read more than once."""
+        """Return the features of both single templates, the strip's size and waste, and the ratio of input rows read to input rows."""
         first, second = layers_of(task, Conv2d)
         width = -(-first.out_width // knobs["parts"])
         pixels = knobs["strip"] * width
@@ -130,11 +132,11 @@ class Separable(Template):
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return both layers' constants as the single templates pack them."""
-        own = (depthwise_knobs(knobs), _pointwise_knobs(knobs))
+        both_knobs = (depthwise_knobs(knobs), _pointwise_knobs(knobs))
         return [
             array
-            for template, one, values, layer in zip(_SINGLE, alone(task), own, parameters, strict=True)
-            for array in template.pack(one, values, (layer,))
+            for template, part, part_knobs, constants in zip(_SINGLE, alone(task), both_knobs, parameters, strict=True)
+            for array in template.pack(part, part_knobs, (constants,))
         ]
 
 
@@ -142,7 +144,7 @@ _SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
 
 
 def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
-    """Return both layers, if the second reads what the first writes."""
+    """Return both layers of a region if the second reads the first's NHWC output, else `None`."""
     if len(task.region) != 2:
         return None
     first, second = task.region
@@ -152,17 +154,17 @@ def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
 
 
 def alone(task: Task) -> tuple[Task, Task]:
-    """Return each layer as a separate task, on a strip's single thread."""
+    """Return a separate single-threaded task for each of the two layers."""
     return replace(task, region=task.region[:1], threads=1), replace(task, region=task.region[1:], threads=1)
 
 
 def nearest(options: tuple[int, ...], wanted: float) -> int:
-    """Return the option closest to `wanted`, which is below 1 if one is more than enough."""
+    """Return the option closest to `wanted`."""
     return min(options, key=lambda option: abs(option - wanted))
 
 
 def depthwise_knobs(knobs: Knobs) -> Knobs:
-    """Pick the knobs of the depthwise convolution, under its own names."""
+    """Return the knobs of `Depthwise` for the depthwise convolution."""
     return {"rows": knobs["dw_rows"], "columns": knobs["dw_columns"], "channels": 0, "axis": 0}
 
 
@@ -176,7 +178,7 @@ class _Strips:
 
     Attributes:
         start, count, size: first output index, number of strips, outputs per strip.
-        kinds: the runs they consist of, which differ in the taps they need.
+        kinds: runs of strips with the same taps.
     """
 
     start: int
@@ -186,43 +188,43 @@ class _Strips:
 
 
 def _strips(runs: list[Run]) -> list[_Strips]:
-    """Runs of equal length together: all whole strips, then the shorter one that may remain."""
-    found = []
-    for size, kinds in itertools.groupby(runs, lambda run: run.size):
-        same = tuple(kinds)
-        found.append(_Strips(same[0].start, sum(run.count for run in same), size, same))
-    return found
+    """Group runs by length: all whole strips, then the shorter one that may remain."""
+    groups = []
+    for size, same_size in itertools.groupby(runs, lambda run: run.size):
+        kinds = tuple(same_size)
+        groups.append(_Strips(kinds[0].start, sum(run.count for run in kinds), size, kinds))
+    return groups
 
 
 class StripNest(ABC):
-    """Loops over strips: the depthwise convolution into the scratch buffer, then the matrix product from there into the output.
+    """The loop nest over strips: the depthwise convolution into a scratch buffer, then the matrix product from there into the output.
 
-    Strips at borders need different depthwise code but the same product, so the depthwise code is chosen at run time, once per strip.
+    Strips at borders need different depthwise code but the same product, so the depthwise code is selected at run time, once per strip.
 
     Attributes:
-        lanes: channels of a vector that the product writes.
+        lanes: channels per vector of the product.
     """
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer], lanes: int) -> None:
         self.kernel, self.knobs, self.threads, self.buffers, self.lanes = kernel, knobs, task.threads, buffers, lanes
         self.first, self.second = layers_of(task, Conv2d)
-        own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
-        #: Each layer's constants by its own names, and its other inputs.
-        self.given = [{**given, **task.sides_of(place, buffers)} for place, given in enumerate((own, buffers))]
+        depthwise_buffers = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+        #: Buffers of each layer's constants and side inputs, by the layer's own argument names.
+        self.layer_buffers = [{**own, **task.sides_of(place, buffers)} for place, own in enumerate((depthwise_buffers, buffers))]
         self.width = -(-self.first.out_width // knobs["parts"])
         self.rows = _strips(partition(self.first, 0, knobs["strip"]))
         self.columns = _strips(partition(self.first, 1, self.width))
 
     @abstractmethod
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
-        """Emit the depthwise convolution of a part of a strip."""
+        """Emit the depthwise convolution of one part of the output into the strip's buffer `between`."""
 
     @abstractmethod
     def tile(self, between: Activation, output: Activation) -> MatmulTile:
-        """Return a tile of the product."""
+        """Return the register tile of the product of `between`."""
 
     def emit(self) -> None:
-        """Emit the whole nest; a thread's strips have a scratch buffer of their own."""
+        """Emit the whole nest; each thread has its own scratch buffer."""
         with self.kernel.team(self.threads) as thread:
             scratch = self.kernel.scratch(self.rows[0].size * self.columns[0].size * self.first.out_channels)
             for rows, columns in itertools.product(self.rows, self.columns):
@@ -233,7 +235,7 @@ class StripNest(ABC):
                     self._strip(rows, row, columns, column, scratch)
 
     def _strip(self, rows: _Strips, row: Expr, columns: _Strips, column: Expr, scratch: Buffer) -> None:
-        """Emit the strip with these numbers among those of its size."""
+        """Emit one strip; `row` and `column` are its indices among the strips of its size."""
         top, left = rows.start + row * rows.size, columns.start + column * columns.size
         channels, (source, _) = self.first.in_channels, input_of(self.first, self.buffers)
         between = Activation(scratch, rows.size * columns.size, channels, channels)
@@ -253,7 +255,7 @@ class StripNest(ABC):
 
     @contextmanager
     def _where(self, strips: _Strips, index: Expr, run: Run) -> Iterator[None]:
-        """Restrict to strips of this run, if there are others."""
+        """Emit a condition, true for strips of this run, around the code emitted inside; nothing if the run has all strips."""
         before = (run.start - strips.start) // strips.size
         after = before + run.count
         begin, end = [index >= before] if before > 0 else [], [index < after] if after < strips.count else []
@@ -262,12 +264,12 @@ class StripNest(ABC):
 
 
 class _SeparableNest(StripNest):
-    """A nest whose sums become floats."""
+    """`StripNest` in floats."""
 
     def __init__(self, kernel: Kernel, task: Task, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         super().__init__(kernel, task, knobs, buffers, kernel.lanes)
         self.group = group_of(task.precision.group, self.second.in_channels)
-        self.epilogues = [Epilogue(kernel, layer, given) for layer, given in zip((self.first, self.second), self.given, strict=True)]
+        self.epilogues = [Epilogue(kernel, layer, own) for layer, own in zip((self.first, self.second), self.layer_buffers, strict=True)]
 
     def depthwise(self, part: OutputPart, source: Activation, between: Activation) -> None:
         add = Weighted(self.kernel, self.first, self.buffers["dw_weight"])

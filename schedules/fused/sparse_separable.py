@@ -1,4 +1,4 @@
-"""A depthwise convolution and the 1×1 convolution with sparse weights behind it in one kernel, channels first."""
+"""A depthwise convolution and the 1×1 convolution with sparse weights after it, fused in one kernel, NCHW."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tvmmobile.schedules.template import EPILOGUE, LAYERS, STORAGE, THREADS, Tem
 
 
 class SparseSeparable(Template):
-    """Takes a depthwise convolution as `PlaneConv` does and a 1×1 convolution as `SparseClusters` does: the first is computed, strip by
-    strip, into what would be the second's copy of its input.
+    """Accepts a depthwise convolution that `PlaneConv` and a 1×1 convolution that `SparseClusters` accepts, neither with side inputs. The
+    first is computed, strip by strip, into the buffer to which the second would copy its input.
 
     Knobs:
-        rows: rows of a strip.
-        dw_rows, dw_vectors: output tile of the depthwise convolution.
+        rows: rows per strip.
+        dw_rows, dw_vectors: register tile of the depthwise convolution, in rows and vectors.
         cluster, unroll, k_block: those of `SparseClusters`.
 
-    Neither reads another tensor. Threads share strips.
+    Threads share strips.
     """
 
     name = "sparse_separable"
@@ -67,7 +67,7 @@ class SparseSeparable(Template):
         return space if space.size(1) else None
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, channels, share of entries, a cluster's sums, a block's bytes, and the depthwise tile."""
+        """Return the size, channels, density, sums per cluster, elements per block, unrolling, depthwise tile and stride."""
         first, second = _accepted_layers(task)
         count, together = second.sparse
         block = knobs["k_block"] or second.in_channels
@@ -96,9 +96,10 @@ class SparseSeparable(Template):
             **constant_shapes(second),
         }
         with kernel.named_body(**shapes, output=second.output_shape) as buffers:
-            own = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
-            own["data"] = buffers["data"]
-            rows = DepthwiseRows(kernel, first, 1, _depthwise_knobs(knobs), 1, own, PlaneEpilogue(kernel, first, own))
+            depthwise_buffers = {name.removeprefix("dw_"): buffer for name, buffer in buffers.items() if name.startswith("dw_")}
+            depthwise_buffers["data"] = buffers["data"]
+            depthwise_epilogue = PlaneEpilogue(kernel, first, depthwise_buffers)
+            rows = DepthwiseRows(kernel, first, 1, _depthwise_knobs(knobs), 1, depthwise_buffers, depthwise_epilogue)
             vectors = knobs["rows"] * first.out_width // task.lanes
             strips = [Strips(0, first.out_height // knobs["rows"], 0, task.lanes, tuple(range(0, vectors * task.lanes, task.lanes)))]
             epilogue = PlaneEpilogue(kernel, second, buffers)
@@ -121,7 +122,7 @@ class SparseSeparable(Template):
 
 
 def _layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
-    """Return both layers with channels first at all ends, if the template takes them."""
+    """Return both layers with NCHW between them, if the template accepts them, else `None`."""
     layers = separable_layers(task)
     if layers is None or layers[1].in_layout != "NHWC":
         return None

@@ -1,4 +1,4 @@
-"""Operators that compute element by element, move elements, or join those along axes, fused by Relax: any function of such stages."""
+"""Opaque layers of element-wise operators, data movement and reductions, fused by Relax: schedules any TIR function of such stages."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, parts_of, share
 from tvmmobile.schedules.space import Knobs, Space
 from tvmmobile.schedules.template import Template, layer_of
 
-#: Values of the variables of loops.
+#: Values of loop variables.
 Places = dict[Any, Expr]
-#: Marks a buffer that LLVM keeps in registers, as `Kernel.accumulators`.
+#: Annotations of a buffer that LLVM keeps in registers, as in `Kernel.accumulators`.
 _REGISTERS = {"disable_lower_builtin": True}
-#: Lanes of vectors that are turned in squares: a square of more does not fit the registers.
-MOST_TURNED = 8
-#: Fewer elements are not worth a thread.
+#: Most lanes of vectors that are transposed in square tiles: a larger square does not fit the registers.
+MOST_TRANSPOSED = 8
+#: Fewest elements of a stage that threads share.
 LEAST_SHARED = 8192
 
 
 class Stages(Template):
-    """Takes opaque layers whose functions are stages (`graph.stages`), of any types, on any number of threads.
+    """Accepts opaque layers whose functions consist of stages (`graph.stages`), of any types, on any number of threads.
 
-    Tensors between element-wise operators do not exist. Each output is computed box by box, so that no element asks which part of a
-    concatenation it is; axes that follow each other in all tensors are one. Sums and extrema along axes are kept in registers.
+    Element-wise operators are inlined. Each output is computed box by box, so that no element tests which part of a concatenation it is in;
+    axes that are adjacent in all tensors are merged. Reductions are kept in registers.
 
     Knobs:
         vectors: vectors that are computed together.
@@ -41,24 +41,24 @@ class Stages(Template):
     name, version = "stages", 1
 
     def space(self, task: Task) -> Space | None:
-        """Return the schedules for `task`; its needs are in the function itself."""
+        """Return the schedules for `task`, or `None`. `handles` does not matter: the function itself says what it needs."""
         layer = task.region[0]
         if len(task.region) > 1 or not isinstance(layer, Opaque) or not layer.staged:
             return None
         return self._space(task)
 
     def emit(self, task: Task, knobs: Knobs, source: Any = None) -> Any:
-        """Return the kernel of the unscheduled function `source`."""
+        """Return the kernel for the unscheduled TIR function `source`."""
         self._check(task, knobs)
-        found = stages_of(source)
-        assert found is not None, task.name
-        return _Function(task, knobs["vectors"], source.params).of(found)
+        stages = stages_of(source)
+        assert stages is not None, task.name
+        return _Function(task, knobs["vectors"], source.params).of(stages)
 
     def _space(self, task: Task) -> Space:
         return Space(self.name, self.version, {"vectors": (1, 2, 4)}, lambda knobs: True, {"vectors": 2})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the elements of the output and of the first input."""
+        """Return the logarithms of the numbers of elements of the output and the first input."""
         layer = layer_of(task, Opaque)
         return [math.log2(1 + math.prod(shape)) for shape in (layer.output_shape, layer.input_shape)]
 
@@ -78,10 +78,10 @@ class _Axis:
 
 
 class _Function:
-    """A function under construction, with flat buffers.
+    """A TIR function under construction, with flat buffers.
 
     Args:
-        parameters: parameters of the function of the stages.
+        parameters: parameters of the unscheduled function.
     """
 
     def __init__(self, task: Task, vectors: int, parameters: Sequence[Any]) -> None:
@@ -90,7 +90,7 @@ class _Function:
 
         self.T, self.task, self.vectors, self._parameters = builder, task, vectors, parameters
         self._builder = IRBuilder()
-        #: By the variable of the old buffer, and by the flat one's own.
+        #: Flat buffers, by the buffer of the unscheduled function and by the flat buffer itself.
         self.buffers: dict[Any, Buffer] = {}
 
     def of(self, stages: Sequence[Stage]) -> Any:
@@ -112,18 +112,18 @@ class _Function:
         return _in_root(self._builder.get())
 
     def _compute(self, stage: Stage, threads: int) -> None:
-        """Emit the boxes of a stage, inside the loops over outer dimensions that none of them cuts."""
+        """Emit the boxes of a stage, inside the loops over the outer dimensions that are not cut into boxes."""
         boxes = list(boxes_of(stage))
         uncut = next((place for place, spans in enumerate(zip(*boxes, strict=True)) if len({*spans}) > 1), 0)
         threads = threads if stage.elements >= LEAST_SHARED else 1
         number = getattr(self.T, stage.index_type)
         with ExitStack() as loops:
-            given: dict[Any, _Axis] = {}
+            outer_loops: dict[Any, _Axis] = {}
             for variable, extent in stage.places[:uncut]:
                 place = loops.enter_context(_loop(self.T, number, extent, threads))
-                given[variable], threads = _Axis(place, extent), 1 if extent > 1 else threads
+                outer_loops[variable], threads = _Axis(place, extent), 1 if extent > 1 else threads
             for box in boxes:
-                _Box(self, stage, box, given, threads).emit()
+                _Box(self, stage, box, outer_loops, threads).emit()
 
     def _keep(self, old: Any, flat: Buffer) -> None:
         self.buffers |= {old: flat, flat: flat}
@@ -133,10 +133,10 @@ class _Box:
     """The loops over a box of a stage's tensor.
 
     Args:
-        given: the values of variables that outer loops have.
+        outer_loops: enclosing loops, by the stage's variable.
     """
 
-    def __init__(self, function: _Function, stage: Stage, box: tuple[Span, ...], given: Mapping[Any, _Axis], threads: int) -> None:
+    def __init__(self, function: _Function, stage: Stage, box: tuple[Span, ...], outer_loops: Mapping[Any, _Axis], threads: int) -> None:
         from tvm.sym.analyzer import Analyzer
 
         self.T, self.function, self.stage, self.threads, self.analyzer = function.T, function, stage, threads, Analyzer()
@@ -145,9 +145,9 @@ class _Box:
         axes: tuple[list[_Axis], list[_Axis]] = ([], [])
         spans = (*box, *((0, extent) for _, extent in stage.over))
         for (old, _), (first, extent) in zip((*stage.places, *stage.over), spans, strict=True):
-            at[old] = given[old].variable if old in given else self.number(first)
-            if old in given:
-                self._bind(given[old])
+            at[old] = outer_loops[old].variable if old in outer_loops else self.number(first)
+            if old in outer_loops:
+                self._bind(outer_loops[old])
             elif extent > 1:
                 axis = self._axis(extent)
                 axes[len(at) > len(stage.places)].append(axis)
@@ -155,16 +155,16 @@ class _Box:
             at[old] = at[old].astype(str(old.ty.dtype))
         self.value = self._flat(replaced(stage.value, at))
         self.target = self._place(stage.buffer, [at[old] for old, _ in stage.places])
-        self.axes, self.over = map(self._joined, axes)
+        self.axes, self.over = map(self._merged, axes)
 
     def emit(self) -> None:
         """Emit all loops."""
         *outer, inner = self.axes or [self._axis(1)]
         columns = None if self.stage.join else self._columns_of_tiles(inner, outer)
         if columns:
-            others = [axis for axis in outer if axis is not columns]
-            with self._nest(others, self.threads) as at:
-                self._across(columns, 1 if others else self.threads, lambda *part: self._tiles(inner, columns, at, *part))
+            outermost = [axis for axis in outer if axis is not columns]
+            with self._nest(outermost, self.threads) as at:
+                self._across(columns, 1 if outermost else self.threads, lambda *part: self._tiles(inner, columns, at, *part))
         elif not self.stage.join:
             with self._nest(outer, self.threads) as at:
                 self._across(inner, 1 if outer else self.threads, lambda *part: self._elements(inner, at, *part))
@@ -176,26 +176,26 @@ class _Box:
                 self._row(at)
 
     def _elements(self, axis: _Axis, at: Places, start: Expr, count: int, lanes: int) -> None:
-        """Compute vectors element by element."""
+        """Emit `count` vectors of an element-wise stage, from `start` on along an axis."""
         for number in range(count):
             with self._lane(lanes) as lane:
                 here = {**at, axis.variable: start + number * lanes + lane}
                 self.T.buffer_store(self.output, replaced(self.value, here), [replaced(self.target, here)])
 
     def _columns_of_tiles(self, rows: _Axis, outer: Sequence[_Axis]) -> _Axis | None:
-        """Find an axis along which numbers lie together that lie apart along the innermost one."""
+        """Return an outer axis along which some loads are contiguous that are strided along the innermost axis, or `None`."""
         lanes = self._lanes(rows)
-        if not 1 < lanes <= MOST_TURNED:
+        if not 1 < lanes <= MOST_TRANSPOSED:
             return None
         return next((axis for axis in outer if self._lanes(axis) == lanes and self._interchanged(rows, axis)), None)
 
     def _interchanged(self, rows: _Axis, columns: _Axis) -> list[Any]:
-        """Loads that are vectors along an axis, but not along the innermost one."""
-        both = zip(loads_of(self.value), self._steps(rows)[1:], self._steps(columns)[1:], strict=True)
-        return [load for load, apart, together in both if apart not in (0, 1) and together == 1]
+        """Return the loads that are contiguous along `columns` but strided along `rows`."""
+        strides = zip(loads_of(self.value), self._steps(rows)[1:], self._steps(columns)[1:], strict=True)
+        return [load for load, row_stride, column_stride in strides if row_stride not in (0, 1) and column_stride == 1]
 
     def _tiles(self, rows: _Axis, columns: _Axis, at: Places, first: Expr, count: int, width: int) -> None:
-        """Compute a few columns in squares, and element by element at the edges."""
+        """Emit `count` vectors of columns in transposed squares, and element by element at the edges."""
         for left in (first + vector * width for vector in range(count)):
 
             def part(start: Expr, number: int, height: int, left: Expr = left) -> None:
@@ -209,23 +209,23 @@ class _Box:
             self._across(rows, 1, part)
 
     def _square(self, rows: _Axis, columns: _Axis, at: Places, lanes: int) -> None:
-        """Compute a square, some of whose loads are vectors along its columns; `at` is its corner."""
-        held = []
+        """Emit a square at corner `at`, whose interchanged loads are vectors along the columns that are transposed in registers."""
+        transposed = []
         for load in self._interchanged(rows, columns):
             corners = ({**at, rows.variable: at[rows.variable] + row} for row in range(lanes))
             vectors = [load.source[self.T.Ramp(replaced(load.indices[0], corner), 1, lanes)] for corner in corners]
-            held.append((load, self.T.alloc_buffer((lanes * lanes,), _kind(load), scope="local", annotations=_REGISTERS)))
+            transposed.append((load, self.T.alloc_buffer((lanes * lanes,), _kind(load), scope="local", annotations=_REGISTERS)))
             for column, vector in enumerate(_transposed(vectors, self.T.Shuffle)):
-                self.T.buffer_store(held[-1][1], vector, [self.T.Ramp(self.number(column * lanes), 1, lanes)])
+                self.T.buffer_store(transposed[-1][1], vector, [self.T.Ramp(self.number(column * lanes), 1, lanes)])
         for column in range(lanes):
             with self._lane(lanes) as lane:
                 here = {**at, rows.variable: at[rows.variable] + lane, columns.variable: at[columns.variable] + column}
-                places = [(load, buffer[column * lanes + lane]) for load, buffer in held]
-                value = mapped_loads(self.value, partial(_instead, places))
+                values = [(load, buffer[column * lanes + lane]) for load, buffer in transposed]
+                value = mapped_loads(self.value, partial(_replacement, values))
                 self.T.buffer_store(self.output, replaced(value, here), [replaced(self.target, here)])
 
     def _columns(self, axis: _Axis, at: Places, start: Expr, count: int, lanes: int) -> None:
-        """Compute vectors of neighbouring results."""
+        """Emit `count` vectors of neighbouring results of a reduction, from `start` on along an axis."""
         results = self._begun(count, lanes)
         with self._nest(self.over) as steps:
             for number in range(count):
@@ -237,7 +237,7 @@ class _Box:
                 self.T.buffer_store(self.output, results[number * lanes + lane], [replaced(self.target, here)])
 
     def _row(self, at: Places) -> None:
-        """Compute one result, of vectors of neighbouring elements that it joins."""
+        """Emit one result of a reduction, over vectors of the elements that it reduces."""
         *outer, inner = self.over or [self._axis(1)]
         lanes = self._lanes(inner)
         vectors = min(self.function.vectors, inner.extent // lanes) if lanes > 1 else 1
@@ -256,7 +256,7 @@ class _Box:
         self.T.buffer_store(self.output, total, [replaced(self.target, at)])
 
     def _begun(self, count: int, lanes: int) -> Buffer:
-        """Registers with what the join begins with; of further elements that are joined with these, the neutral one."""
+        """Return a buffer in registers of `count` vectors of running results, filled with the reduction's initial value."""
         kind, first = _kind(self.value), self.stage.first
         results = self.T.alloc_buffer((count * lanes,), kind, scope="local", annotations=_REGISTERS)
         for number in range(count):
@@ -267,13 +267,13 @@ class _Box:
     def _add(self, results: Buffer, place: Expr, at: Places) -> None:
         self.T.buffer_store(results, self._join(results[place], replaced(self.value, at)), [place])
 
-    def _join(self, one: Expr, other: Expr) -> Expr:
+    def _join(self, left: Expr, right: Expr) -> Expr:
         from tvm import tirx
 
-        return getattr(tirx, self.stage.join)(one, other)
+        return getattr(tirx, self.stage.join)(left, right)
 
     def _across(self, axis: _Axis, threads: int, body: Callable[[Expr, int, int], None]) -> None:
-        """Emit an axis in groups of vectors, then vectors, then elements: `body` gets the first place, vectors and lanes."""
+        """Emit loops over an axis in groups of vectors, then vectors, then elements, by calling `body(first index, vectors, lanes)`."""
         lanes = self._lanes(axis)
         for size, times, first in parts_of(axis.extent, lanes * (self.function.vectors if lanes > 1 else 1), lanes, 1):
             with self._loop(times, threads) as step:
@@ -282,12 +282,12 @@ class _Box:
 
     @contextmanager
     def _nest(self, axes: Sequence[_Axis], threads: int = 1) -> Iterator[Places]:
-        """Emit loops over axes; yield their variables' values. Threads share the outermost."""
+        """Emit loops over axes; yield the values of their variables. Threads share the outermost loop."""
         if not axes:
             yield {}
             return
-        first, *others = axes
-        with self._loop(first.extent, threads) as place, self._nest(others) as at:
+        first, *inner = axes
+        with self._loop(first.extent, threads) as place, self._nest(inner) as at:
             yield {first.variable: place, **at}
 
     def _loop(self, count: int, threads: int = 1) -> AbstractContextManager[Expr]:
@@ -309,19 +309,19 @@ class _Box:
         return axis
 
     def _bind(self, axis: _Axis) -> None:
-        """Tell the analyser of an axis."""
+        """Tell the analyser the range of an axis's variable."""
         from tvm import ir, tirx
 
         if isinstance(axis.variable, tirx.Var):
             self.analyzer.bind(axis.variable, ir.Range.from_min_extent(self.number(0), self.number(axis.extent)))
 
     def _flat(self, value: Expr) -> Expr:
-        """Return an expression with loads from flat buffers."""
+        """Return an expression whose loads are from flat buffers."""
         buffers = self.function.buffers
         return mapped_loads(self.analyzer.simplify(value), lambda load: buffers[load.source][self._place(load.source, load.indices)])
 
     def _place(self, buffer: Any, indices: Sequence[Expr]) -> Expr:
-        """Return the index of an element in the flat buffer."""
+        """Return the index in the flat buffer of an element of `buffer`."""
         from tvm import tirx
 
         place = self.number(0)
@@ -330,37 +330,37 @@ class _Box:
             place = place * extent + (index.value if narrowed else index.astype(self.stage.index_type))
         return self.analyzer.simplify(place)
 
-    def _joined(self, axes: Sequence[_Axis]) -> list[_Axis]:
-        """Return axes, each joined with those behind it that follow it in all tensors."""
-        found: list[_Axis] = []
+    def _merged(self, axes: Sequence[_Axis]) -> list[_Axis]:
+        """Merge each axis with the inner axes that are adjacent to it in all tensors."""
+        merged: list[_Axis] = []
         for axis in reversed(axes):
-            if found:
-                inner = found[0]
+            if merged:
+                inner = merged[0]
                 whole = self._axis(axis.extent * inner.extent)
                 at = {axis.variable: whole.variable // inner.extent, inner.variable: whole.variable % inner.extent}
                 value, target = self._simple(replaced(self.value, at)), self._simple(replaced(self.target, at))
                 if _divisions(value) <= _divisions(self.value) and not _divisions(target):
-                    self.value, self.target, found[0] = value, target, whole
+                    self.value, self.target, merged[0] = value, target, whole
                     continue
-            found.insert(0, axis)
-        return found
+            merged.insert(0, axis)
+        return merged
 
     def _simple(self, value: Expr) -> Expr:
-        """Return an expression of flat buffers simplified, with the places that it reads."""
+        """Return an expression of flat buffers, simplified together with the indices of its loads."""
         buffers = self.function.buffers
         return self.analyzer.simplify(mapped_loads(value, lambda load: buffers[load.source][self.analyzer.simplify(load.indices[0])]))
 
     def _lanes(self, axis: _Axis) -> int:
-        """Return the lanes of a vector along an axis; 1 if elements do not lie evenly there, or are too few."""
+        """Return the lanes of a vector along an axis; 1 if elements have no constant stride there, or are too few."""
         lanes = max(1, self.function.task.machine.vector_bytes // max(map(_bytes, (self.value, *loads_of(self.value)))))
         return lanes if axis.extent >= lanes and None not in self._steps(axis) else 1
 
     def _is_dense(self, axis: _Axis) -> bool:
-        """Return whether neighbours along an axis are neighbours, or the same, in all tensors that are read."""
+        """Return whether all tensors have stride 0 or 1 along an axis."""
         return {*self._steps(axis)} <= {0, 1}
 
     def _steps(self, axis: _Axis) -> list[int | None]:
-        """Return the distance of neighbours along an axis in each tensor; `None` where it varies."""
+        """Return the stride along an axis of the output and of each load; `None` where it varies."""
         from tvm import tirx
 
         at = {axis.variable: axis.variable + 1}
@@ -371,7 +371,7 @@ class _Box:
 
 @contextmanager
 def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> Iterator[Expr]:  # noqa: N803
-    """Emit a loop, which threads share, unless it would run once; yield the iteration's number."""
+    """Emit a loop, shared by threads, or only its body if it runs once; yield the iteration's index."""
     if count == 1:
         yield number(0)
     elif threads == 1:
@@ -383,14 +383,14 @@ def _loop(T: Any, number: Callable[[int], Expr], count: int, threads: int) -> It
 
 
 def _in_root(function: Any) -> Any:
-    """Return a function whose body is a block, which TVM expects of one with no more than an input and an output."""
+    """Return a function whose body is a root block, which TVM expects of functions with at most one input and one output."""
     from tvm import s_tir, tirx
 
     return function.with_body(s_tir.SBlockRealize([], tirx.const(True), s_tir.SBlock([], [], [], "root", function.body)))
 
 
 def _transposed(vectors: Sequence[Expr], shuffle: Callable[..., Expr]) -> list[Expr]:
-    """Return the columns of a square of rows, whose number is a power of two: as often as two halve it, the lanes of its halves in turn."""
+    """Return the columns of a square of row vectors, whose number is a power of two, by log2 rounds of zipping its two halves."""
     lanes, half = len(vectors), len(vectors) // 2
     low, high = ([place for lane in range(first, first + half) for place in (lane, lane + lanes)] for first in (0, half))
     for _ in range(lanes.bit_length() - 1):
@@ -399,18 +399,18 @@ def _transposed(vectors: Sequence[Expr], shuffle: Callable[..., Expr]) -> list[E
     return [*vectors]
 
 
-def _instead(places: Sequence[tuple[Any, Expr]], load: Any) -> Expr:
-    """Return the expression in place of a load, if there is one."""
-    return next((other for old, other in places if old.same_as(load)), load)
+def _replacement(values: Sequence[tuple[Any, Expr]], load: Any) -> Expr:
+    """Return the value that replaces a load, or the load itself if there is none."""
+    return next((value for old, value in values if old.same_as(load)), load)
 
 
 def _divisions(value: Expr) -> int:
     from tvm import tirx
     from tvm_ffi import structural_walk
 
-    found: list[Any] = []
-    structural_walk(value, ((tirx.FloorDiv, tirx.FloorMod), found.append))
-    return len(found)
+    divisions: list[Any] = []
+    structural_walk(value, ((tirx.FloorDiv, tirx.FloorMod), divisions.append))
+    return len(divisions)
 
 
 def _kind(value: Expr) -> str:

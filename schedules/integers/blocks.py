@@ -1,8 +1,8 @@
-"""Estimates the cache lines that an integer product's blocks move, to rank orders of blocks.
+"""Estimates the cache traffic of an int8 product's blocks, to rank loop orders.
 
-Floats have a line for 16 channels, which one or two panels write whole; bytes have one for 64, and a panel of four channels writes a
-sixteenth of it. So it matters whether the lines of a block's pixels stay until the other panels come, and in a first level of few ways
-they do not if they fall into few sets.
+A cache line holds 16 float channels, which one or two panels write completely; but it holds 64 int8 channels, of which a panel of four
+writes a sixteenth. So it matters whether the output lines of a block's pixels stay in L1 until the other panels write them, and in an L1 of
+few ways they do not if they map to few sets.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from tvmmobile.graph.machine import Machine
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES, reading
 from tvmmobile.schedules.space import Knobs
 
-#: To begin and end an innermost loop.
+#: Overhead of an innermost loop, in vector multiply-adds.
 PER_LOOP = 8.0
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Extents of C = A · W in bytes: pixels × K × channels; and the core."""
+    """The traffic of C = A · W in int8.
+
+    Attributes:
+        pixels, depth, channels: extents M, K and N; K in bytes.
+        machine: the core.
+    """
 
     pixels: int
     depth: int
@@ -28,7 +33,7 @@ class Blocks:
     machine: Machine
 
     def moving(self, knobs: Knobs) -> float:
-        """Return the time for the lines of A, W and C that move, in those of a vector's multiply-add, with `IntegerProduct`'s knobs."""
+        """Return the time for the cache lines of A, W and C, in vector multiply-adds, with these knobs of `IntegerProduct`."""
         rows, columns, depth = knobs["rows"], knobs["columns"], self.depth
         m = min((knobs["m_block"] * rows) or self.pixels, self.pixels)
         n = min((knobs["n_block"] * columns) or self.channels, self.channels)
@@ -39,7 +44,7 @@ class Blocks:
         else:
             again_w = 1.0 if self._stay(tile, panel) else m / rows
             again_a = 1.0 if self._stay(m * depth, panel) and self._stay(m * LINE_BYTES, panel) else n / columns
-        # What the outer loop holds while the inner one passes stays, or is read again.
+        # The outer loop's data stays in L1 across the inner loop, or is read again.
         blocks_a, blocks_w = self.channels / n, self.pixels / m
         if knobs["outer"] == 0 and self._stay(m * depth, n * depth):
             blocks_a = 1.0
@@ -51,7 +56,7 @@ class Blocks:
         return read_a + read_w + self._written(knobs, m, n) + PER_LOOP * inner
 
     def _written(self, knobs: Knobs, m: int, n: int) -> float:
-        """Return the time for the lines of C, written in parts: by the panels of a block if these are outside, and by blocks of panels."""
+        """Return the time for the lines of C, written in parts: by panels if pixel tiles are innermost, and by blocks of panels."""
         parts = min(n, LINE_BYTES) / knobs["columns"] if knobs["order"] else 1.0
         blocks = max(LINE_BYTES / n, 1.0) if n < self.channels else 1.0
         panels_held, blocks_held = self._held(m, knobs["columns"]), self._held(self.pixels if knobs["outer"] else m, n)
@@ -60,18 +65,16 @@ class Blocks:
 
     @property
     def _line_rewritten(self) -> float:
-        """Time for a line that the second level has: a core with three levels that issues out of order only reads it."""
+        """Time to write to a line that is in L2: out-of-order cores with an L3 hide the write and only read the line."""
         hidden = self.machine.l3_bytes and not self.machine.in_order
         return self.machine.line_read if hidden else self.machine.line_written
 
     def _held(self, pixels: int, channels: int) -> bool:
-        """Return whether the first level keeps a line of each pixel while these are all multiplied by the channels' weights, and the next
-        weights come before the last ones have gone.
-        """
+        """Return whether L1 keeps an output line of each pixel while all pixels are multiplied by one set of weights and the next."""
         sets = self.machine.l1d_bytes // (LINE_BYTES * self.machine.l1d_ways)
         reached = sets // math.gcd(sets, max(self.channels // LINE_BYTES, 1))
         return pixels < reached * self.machine.l1d_ways and self._stay(pixels * LINE_BYTES, pixels * self.depth, 2 * channels * self.depth)
 
     def _stay(self, *sizes: float) -> bool:
-        """Return whether that many bytes stay in the first level together."""
+        """Return whether these numbers of bytes fit L1 together."""
         return sum(sizes) <= self.machine.resident_bytes

@@ -1,7 +1,7 @@
-"""Depthwise convolutions of integers: tiles of pixels for eight channels, by `SDOT` over the rows of a window, or by `SMULL` and `SMLAL`.
+"""Depthwise convolutions in int8: tiles of pixels × eight channels, with `SDOT` over the rows of a window, or with `SMULL` and `SMLAL`.
 
-Without `SDOT`, two products of a channel always fit in 16 bits. Three do if the magnitudes of their weights add up to at most
-`MOST_TOGETHER`: then a 3×3 window takes three additions of 16 bits to sums of 32 instead of five. For every eight channels a table says
+Without `SDOT`, the sum of two products always fits in 16 bits. That of three does if the magnitudes of their weights add up to at most
+`MOST_TOGETHER`; a 3×3 window then takes three widening additions to 32-bit sums instead of five. For each eight channels, a table says
 whether all groups of three taps are proved to fit; the code is the same for all weights.
 """
 
@@ -30,16 +30,16 @@ from tvmmobile.schedules.integers.template import IntegerTemplate, TileKnobs, is
 from tvmmobile.schedules.space import Knobs, Space, waste
 from tvmmobile.schedules.template import layer_of
 
-#: Products of a channel that always fit in 16 bits.
+#: Number of products whose sum always fits in 16 bits.
 TWO = 2
-#: From a row and a column of a tile's window to eight bytes of it.
+#: Maps a row and a column of a tile's window to the eight bytes there.
 Value = Callable[[int, int], Expr]
-#: Rows of windows that SDOT takes: with a row for a second output, they fill words of four bytes well.
+#: Window heights for which SDOT is used: with one more row for a second output, they fill words of four bytes well. And bytes per word.
 _ROWS, WORD = (3, 5, 7), 4
 
 
 class WindowKernel(IntegerKernel):
-    """Vectors of eight bytes."""
+    """A kernel whose vectors have eight bytes."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -47,13 +47,13 @@ class WindowKernel(IntegerKernel):
 
 
 def _inside(run: Run, stride: int, place: int) -> bool:
-    """Return whether a row, or column, of a tile's window lies in the image, by the taps of the outputs that it reaches."""
+    """Return whether a row or column of a tile's window lies inside the image, which the taps of the run's outputs tell."""
     return any(low <= place - stride * out < high for out, (low, high) in enumerate(run.taps))
 
 
 @dataclass(frozen=True)
 class IntegerNest(WindowNest, ABC):
-    """The loops of a float window, around tiles that read the zero point where the window reaches over the image's edge."""
+    """`WindowNest` with int8 tiles, which read the zero point where the window lies outside the image."""
 
     ends: IntegerEnds  # type: ignore[assignment]
     weight: Buffer
@@ -76,11 +76,17 @@ class IntegerNest(WindowNest, ABC):
 
     @abstractmethod
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
-        """Emit a tile of so many rows and columns, from bytes of the window, for eight channels; the first ones are stored at a target."""
+        """Emit a tile of eight channels.
+
+        Args:
+            size: rows and columns of the tile.
+            value: gives the bytes of the tile's window.
+            channel, target: first channel, and index in the output of the tile's first element.
+        """
 
     @contextmanager
     def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
-        """Emit a tile's sums from their start, which are stored in the end."""
+        """Emit the initial values of a tile's sums; yield the sums; emit their requantisation and stores."""
         acc = self.ends.kernel.sums(2 * size[0] * size[1])
         self.ends.fill(acc, size[0] * size[1], channel, HALF_VECTOR_BYTES)
         yield acc
@@ -92,7 +98,7 @@ class IntegerNest(WindowNest, ABC):
 
 @dataclass(frozen=True)
 class LongNest(IntegerNest):
-    """Two or three products of bytes are added in 16 bits, and their sum to those of 32."""
+    """`IntegerNest` without `SDOT`: two or three products are added in 16 bits, and their sum is added to 32-bit sums."""
 
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
         T, fits = self.ends.kernel.T, self.ends.buffers["steps"]  # noqa: N806
@@ -102,18 +108,18 @@ class LongNest(IntegerNest):
                     self._add(acc, size, value, channel, count)
 
     def _add(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, count: int) -> None:
-        """Adds all products, so many of a channel in 16 bits."""
+        """Emit all products; `count` of each channel are added in 16 bits."""
         kernel, layer = self.ends.kernel, self.layer
         taps = list(itertools.product(*map(range, layer.kernel)))
         for first in range(0, len(taps), count):
-            some = taps[first : first + count]
+            group = taps[first : first + count]
             weights = [
                 kernel.bytes_at(self.weight, (channel * len(taps)) + (first + place) * HALF_VECTOR_BYTES, HALF_VECTOR_BYTES)
-                for place in range(len(some))
+                for place in range(len(group))
             ]
             for place, (y, x) in enumerate(itertools.product(*map(range, size))):
                 products: Expr = None
-                for (tap_y, tap_x), weight in zip(some, weights, strict=True):
+                for (tap_y, tap_x), weight in zip(group, weights, strict=True):
                     product = kernel.long_product(value(y * layer.stride[0] + tap_y, x * layer.stride[1] + tap_x), weight)
                     products = product if products is None else products + product
                 wide = kernel.T.Cast("int32x8", products)
@@ -122,8 +128,9 @@ class LongNest(IntegerNest):
 
 @dataclass(frozen=True)
 class DotNest(IntegerNest):
-    """The rows of a window are the bytes of words, channel by channel: three or seven of an output, and one that its weights leave out, or
-    five and three. With stride 1, two rows of outputs share the same words: the second one leaves out the first row.
+    """`IntegerNest` with `SDOT`: each word holds four rows of a window column of one channel. Windows of 3 or 7 rows leave one byte of
+    their words unused, windows of 5 rows three; unused bytes have zero weights. With stride 1, two output rows share the same words,
+    with weights shifted by one row.
     """
 
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
@@ -131,7 +138,7 @@ class DotNest(IntegerNest):
             self._multiply(acc, size, value, channel)
 
     def _multiply(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr) -> None:
-        """Adds all products."""
+        """Emit all products."""
         kernel, layer = self.ends.kernel, self.layer
         (height, taps), shared = layer.kernel, 2 if layer.stride[0] == 1 else 1
         for x in range((size[1] - 1) * layer.stride[1] + taps):
@@ -149,7 +156,7 @@ class DotNest(IntegerNest):
                         kernel.store(acc, kernel.dot(kernel.load(acc, place, LANES), words[half], weights), place, LANES)
 
     def _words(self, rows: list[Expr]) -> list[Expr]:
-        """Return for each of eight channels the bytes of four rows together, in two vectors."""
+        """Interleave four rows of eight channels; return two vectors of four words, each the four rows of one channel."""
         kernel, T = self.ends.kernel, self.ends.kernel.T  # noqa: N806
         zipped = [place for lane in range(HALF_VECTOR_BYTES) for place in (lane, HALF_VECTOR_BYTES + lane)]
         pairs = [T.bind(kernel.as_type("int16x8", T.Shuffle(rows[first : first + 2], zipped))) for first in (0, 2)]
@@ -158,7 +165,7 @@ class DotNest(IntegerNest):
 
 
 class IntegerDepthwise(IntegerTemplate):
-    """The base class of templates for integer depthwise convolutions, whose channels divide by 8.
+    """The base class of templates for int8 depthwise convolutions whose channels are a multiple of 8.
 
     Knobs:
         rows, columns, channels, axis: see `Depthwise`.
@@ -166,11 +173,11 @@ class IntegerDepthwise(IntegerTemplate):
 
     enough_trials = 16
     nest: type[IntegerNest]
-    #: Tiles, of rows and columns.
+    #: Register tiles as (rows, columns); the first is the usual one.
     tiles: tuple[tuple[int, int], ...]
 
     def suits(self, task: Task) -> bool:
-        """Return whether SDOT is used exactly if this template does: on cores that have it, for windows of some sizes."""
+        """Return whether this template uses SDOT exactly if it should be used: on cores that have it, for windows of 3, 5 or 7 rows."""
         layer = task.region[0]
         by_dots = "dot" in task.machine.has and isinstance(layer, Conv2d) and layer.kernel[0] in _ROWS
         return by_dots == self.dot
@@ -209,64 +216,64 @@ class IntegerDepthwise(IntegerTemplate):
         part = OutputPart(partition(layer, 0, knobs["rows"]), partition(layer, 1, knobs["columns"]), 0, 0, layer.out_width)
         with integer_body(kernel, layer, channels * self.bytes_per_channel(layer), **self.tables(layer)) as ends:
             (data, _), output = input_of(layer, ends.buffers), output_of(layer, ends.buffers["output"])
-            # Tiles are summed as a whole, so that there is nothing that adds a single value.
+            # Tiles are summed as a whole, so no `add` is needed for single values.
             nest = self.nest(ends, None, layer, knobs, part, data, output, ends.buffers["weight"])  # type: ignore[arg-type]
             nest.emit(task.threads, Span(0, channels, 0))
         return kernel.finish()
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """Return the bytes of the packed weights per channel."""
+        """Return the size in bytes of the packed weights per channel."""
         return math.prod(layer.kernel)
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of a kernel's further arguments, by name."""
+        """Return the shapes of a kernel's additional arguments, by name."""
         return {}
 
 
 class LongDepthwise(IntegerDepthwise):
-    """Takes one integer depthwise convolution of any window, stride and padding, whose channels divide by 8."""
+    """Accepts one int8 depthwise convolution of any window, stride and padding whose channels are a multiple of 8."""
 
     name = "long_depthwise"
     dot, nest = False, LongNest
     tiles = ((2, 3), (2, 4), (2, 2), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6))
 
     def tables(self, layer: Conv2d) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the flags that say which eights of channels take three products at a time."""
+        """Return the shape of the flags, one per eight channels, that say whether three products are added at a time."""
         return {"steps": (layer.in_channels // HALF_VECTOR_BYTES,)}
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [eight channels][tap][channel]; constants; and whether threes of taps fit."""
+        """Return weights as [group of eight channels][tap][channel], the constants, and the flags of `three_fit`."""
         layer, weight = layer_of(task, Conv2d), parameters[0].weight
         packed = weight.reshape(-1, layer.in_channels // HALF_VECTOR_BYTES, HALF_VECTOR_BYTES).transpose(1, 0, 2)
         return [packed.ravel(), *pack_constants(layer, parameters[0]), three_fit(weight).astype(np.int32)]
 
     def gains_by_smaller_weights(self, task: Task, weight: Array) -> bool:
-        """Return whether some threes of taps do not fit in 16 bits where kernels add up so many."""
+        """Return whether the template accepts `task` and some groups of three taps do not fit in 16 bits."""
         return self.space(task) is not None and not three_fit(weight).all()
 
     def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
-        """Return the share of channels whose taps are added by threes."""
+        """Return the share of channels whose taps are added three at a time."""
         return {"three_taps": float(three_fit(weight).mean())}
 
 
 def three_fit(weight: Array) -> Array:
-    """Return for every eight channels whether three products of each fit in 16 bits."""
+    """Return, for each eight channels, whether the sums of three products fit in 16 bits; shape (channels / 8,)."""
     return np.asarray((tap_triple_sums(weight) <= MOST_TOGETHER).all(0).reshape(-1, HALF_VECTOR_BYTES).all(1))
 
 
 class DotDepthwise(IntegerDepthwise):
-    """Takes one integer depthwise convolution with windows of 3, 5 or 7 rows, whose channels divide by 8, on cores with SDOT."""
+    """Accepts one int8 depthwise convolution with windows of 3, 5 or 7 rows whose channels are a multiple of 8, on cores with SDOT."""
 
     name = "dot_depthwise"
     dot, nest = True, DotNest
     tiles = ((2, 4), (2, 2), (2, 3), (1, 2), (1, 3), (1, 4), (1, 6), (2, 6))
 
     def bytes_per_channel(self, layer: Conv2d) -> int:
-        """Return the words of each column of the window, for either row of outputs."""
+        """Return the size in bytes of the packed weights per channel: the words of each window column, for either output row."""
         return 8 * words_of(layer) * layer.kernel[1]
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights as [eight channels][from row 0 or 1 of the words on][word][column of the window][channel][row of the word]."""
+        """Return weights as [group of eight channels][output row][word][window column][channel][row of the word], then the constants."""
         layer = layer_of(task, Conv2d)
         (height, taps), count = layer.kernel, words_of(layer)
         weight = parameters[0].weight[:, :, 0].reshape(height, taps, -1, HALF_VECTOR_BYTES)
@@ -276,5 +283,5 @@ class DotDepthwise(IntegerDepthwise):
 
 
 def words_of(layer: WindowLayer) -> int:
-    """Return words that the rows of a window and one more take."""
+    """Return the number of words that hold the rows of a window and one more row."""
     return layer.kernel[0] // WORD + 1

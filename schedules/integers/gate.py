@@ -1,4 +1,4 @@
-"""Every channel of integers times a factor of its own (squeeze and excite): channels whose factors are in registers, pixel after pixel."""
+"""Int8 activations times a factor per channel (squeeze-and-excite): the factors of a few channels stay in registers over all pixels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tvmmobile.schedules.template import layer_of
 
 @dataclass(frozen=True)
 class _GateEnds(IntegerEnds):
-    """Ends with multipliers that are known when the kernel runs.
+    """Ends whose multipliers are computed at run time.
 
     Attributes:
-        factors: factors of each vector of four.
+        factors: multipliers of each vector of four channels.
     """
 
     factors: tuple[Expr, ...] = ()
 
     def factor(self, channel: Expr, place: int) -> Expr:
-        """Return the multipliers of a vector of four: the gate's."""
+        """Return the multipliers of the `place`-th vector of four channels, which include the gate."""
         return self.factors[place]
 
 
 class IntegerGate(IntegerChannels):
-    """Takes one integer `Gating`, whose channels divide by 8. Threads share the pixels."""
+    """Accepts one int8 `Gating` whose channels are a multiple of 8. Threads share the pixels."""
 
     name = "integer_gate"
     kind, usual = Gating, 2
@@ -47,7 +47,7 @@ class IntegerGate(IntegerChannels):
 
 
 def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> None:
-    """Emit `lanes` channels of some pixels."""
+    """Emit `lanes` channels, from `channel` on, of the pixels [first, end)."""
     kernel, T, data = ends.kernel, ends.kernel.T, ends.buffers["data"]  # noqa: N806
     gates = [kernel.bytes_at(ends.buffers["gate"], channel + j, LANES) for j in range(0, lanes, LANES)]
     factors = tuple(T.bind(ends.side(gate) * ends.factor(channel, place)) for place, gate in enumerate(gates))
@@ -61,6 +61,6 @@ def _emit_group(ends: IntegerEnds, pixels: Span, channel: Expr, lanes: int) -> N
             for eight in range(0, size, HALF_VECTOR_BYTES):
                 short = T.Cast("int16x8", kernel.bytes_at(data, place + first + eight, HALF_VECTOR_BYTES))
                 kernel.store(sums, T.Cast("int32x8", short) + start, eight, HALF_VECTOR_BYTES)
-            every = ends.complete(sums, 0, size)
+            complete = ends.complete(sums, 0, size)
             part = _GateEnds(kernel, ends.layer, ends.buffers, factors[first // LANES :])
-            part.store([(every, place + first)], channel + first, size)
+            part.store([(complete, place + first)], channel + first, size)

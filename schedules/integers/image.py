@@ -1,6 +1,6 @@
-"""The first convolution in integers: the rows of an image become bytes, and each pixel's window is laid out as K of a matrix product.
+"""The first convolution in int8: quantises the rows of an image, and packs each pixel's window (im2col) for a matrix product.
 
-A kernel rereads little: a few rows of bytes, with channels interleaved and padding, and one row of windows.
+The buffers are small: a few padded rows of int8 with interleaved channels, and one row of windows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import layer_of
 
 MAX_INPUT_CHANNELS = 4
-#: Vectors of a row of a window: 11 × 11 over three channels, AlexNet's first, takes three.
+#: Most vectors per window row: AlexNet's first layer, 11 × 11 over three channels, takes three.
 MOST_VECTORS = 3
-#: Rows of the largest window that in-order cores multiply in floats.
+#: Height of the largest window that in-order cores multiply in floats.
 MOST_ROWS_IN_FLOATS = 5
 
 
@@ -39,7 +39,6 @@ class _Shape:
     """Sizes in bytes of the buffers of an image convolution.
 
     Attributes:
-        layer: the layer.
         element: bytes of K that are multiplied together.
     """
 
@@ -48,17 +47,17 @@ class _Shape:
 
     @property
     def taps(self) -> int:
-        """Bytes of one row of a window."""
+        """Bytes per window row."""
         return self.layer.kernel[1] * self.layer.in_channels
 
     @property
     def depth(self) -> int:
-        """Bytes of a window."""
+        """Bytes per window."""
         return self.layer.kernel[0] * self.taps
 
     @property
     def elements(self) -> int:
-        """Elements of K that its window takes, the last one perhaps in part."""
+        """Number of elements of K per window; the last may be partial."""
         return -(-self.depth // self.element)
 
     @property
@@ -68,23 +67,23 @@ class _Shape:
 
     @property
     def line(self) -> int:
-        """Bytes of a padded image row in whole vectors, plus one vector that stores may overrun."""
+        """Bytes per padded image row in whole vectors, plus one vector that stores may overrun."""
         columns = self.layer.width + self.layer.padding[1] + self.layer.padding[3]
         return round_up(columns * self.layer.in_channels, VECTOR_BYTES) + VECTOR_BYTES
 
 
 def is_image(layer: Conv2d) -> bool:
-    """Return whether a layer reads few channels of wide rows: a row of its window fits in a few vectors, and a vector in an input row."""
+    """Return whether a layer has few input channels, window rows that fit in a few vectors, and input rows of at least a vector."""
     row = layer.kernel[1] * layer.in_channels
     return layer.in_channels <= MAX_INPUT_CHANNELS and row <= MOST_VECTORS * VECTOR_BYTES and layer.width >= VECTOR_BYTES
 
 
 class IntegerImage(IntegerMatrix):
-    """The base class of templates for an image's integer convolution: at most 4 channels of float32, or of bytes with sign or without, in
-    front or last; 16 columns or more.
+    """The base class of templates for the int8 convolution of an image: at most 4 channels of float32, int8 or uint8, NCHW or NHWC, and at
+    least 16 columns.
 
     Knobs:
-        lines: rows of the output for which rows of the image are read together.
+        lines: output rows whose input rows are quantised together.
         rows, columns: register tile in output pixels of a row and output channels.
     """
 
@@ -106,7 +105,7 @@ class IntegerImage(IntegerMatrix):
         return Space(self.name, self.version, options, tiles.fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return the size, tile, and what the tile wastes at the edges."""
+        """Return the size, tile, and the tile's waste at the edges."""
         layer = layer_of(task, Conv2d)
         return [
             math.log2(layer.out_height * layer.out_width),
@@ -118,13 +117,13 @@ class IntegerImage(IntegerMatrix):
         ]
 
     def depth_of(self, layer: Layer) -> int:
-        """Return the bytes of a window, up to a whole element."""
+        """Return the size in bytes of a window, rounded up to whole elements."""
         assert isinstance(layer, Conv2d)
         return round_up(_Shape(layer, self.element).depth, self.element)
 
     @abstractmethod
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """Return a tile of the product of windows and weights."""
+        """Return the register tile of the product of windows and weights."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer = layer_of(task, Conv2d)
@@ -140,7 +139,7 @@ class IntegerImage(IntegerMatrix):
 
 
 def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: int) -> Iterator[tuple[Run, Span]]:
-    """Yield a thread's share of the tiles of all runs together, by run."""
+    """Yield, for each run, a thread's share of its tiles; threads share the tiles of all runs together."""
     first, last = share(thread, threads, sum(run.count for run in runs))
     before = 0
     for run in runs:
@@ -153,13 +152,13 @@ def _shares(kernel: IntegerKernel, runs: Sequence[Run], thread: Expr, threads: i
 
 
 class _ImageRowsNest:
-    """A few rows of the output at a time."""
+    """The loop nest over groups of output rows."""
 
     def __init__(self, template: IntegerImage, ends: IntegerEnds, shape: _Shape, knobs: Knobs) -> None:
         self.template, self.ends, self.kernel, self.shape, self.layer, self.knobs = template, ends, ends.kernel, shape, shape.layer, knobs
 
     def emit(self, run: Run, row: Expr) -> None:
-        """Emit `run.size` rows of the output, from a row on."""
+        """Emit `run.size` output rows from `row` on."""
         layer, stride = self.layer, self.layer.stride[0]
         height = (run.size - 1) * stride + layer.kernel[0]
         lines, windows = (
@@ -178,27 +177,28 @@ class _ImageRowsNest:
             self._multiply(windows, row + line)
 
     def _fill(self, lines: Buffer, start: Expr, vectors: int) -> None:
-        """Store vectors of zero points."""
+        """Store vectors of the input's zero point."""
         T = self.kernel.T  # noqa: N806
         with self.kernel.loop(vectors) as vector:
             T.buffer_store(lines, self.ends.zero_in(VECTOR_BYTES), [T.Ramp(start + vector * VECTOR_BYTES, 1, VECTOR_BYTES)])
 
     def _row(self, lines: Buffer, line: Expr, row: Expr) -> None:
-        """Emit a row of the image between its padding; the last vector begins where it still lies in the row."""
+        """Emit a quantised image row with its padding; the last vector overlaps with the one before it."""
         layer, channels = self.layer, self.layer.in_channels
         start = line * self.shape.line
         self._fill(lines, start, -(-layer.padding[1] * channels // VECTOR_BYTES))
-        many, extent = (self._sixteen, layer.width) if layer.in_layout == "NCHW" else (self._together, layer.width * channels)
+        planar = layer.in_layout == "NCHW"
+        emit_vector, extent = (self._planar_pixels, layer.width) if planar else (self._interleaved, layer.width * channels)
         whole, rest = divmod(extent, VECTOR_BYTES)
         with self.kernel.loop(whole) as vector:
-            many(lines, start, row, vector * VECTOR_BYTES)
+            emit_vector(lines, start, row, vector * VECTOR_BYTES)
         if rest:
-            many(lines, start, row, extent - VECTOR_BYTES)
+            emit_vector(lines, start, row, extent - VECTOR_BYTES)
         end = start + (layer.padding[1] + layer.width) * channels
         self._fill(lines, end, -(-layer.padding[3] * channels // VECTOR_BYTES))
 
-    def _sixteen(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
-        """Emit sixteen pixels, channels together."""
+    def _planar_pixels(self, lines: Buffer, start: Expr, row: Expr, column: Expr) -> None:
+        """Emit sixteen pixels of an NCHW image, with channels interleaved."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
         channels, planes = layer.in_channels, []
         for plane in range(channels):
@@ -208,36 +208,36 @@ class _ImageRowsNest:
         together = T.Shuffle(planes, order) if channels > 1 else planes[0]
         T.buffer_store(lines, together, [T.Ramp(start + (layer.padding[1] + column) * channels, 1, VECTOR_BYTES * channels)])
 
-    def _together(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
-        """Emit sixteen numbers of a row whose channels are together already."""
+    def _interleaved(self, lines: Buffer, start: Expr, row: Expr, place: Expr) -> None:
+        """Emit sixteen consecutive values of a row of an NHWC image."""
         layer, T = self.layer, self.kernel.T  # noqa: N806
-        some = self._bytes(row * (layer.width * layer.in_channels) + place)
-        T.buffer_store(lines, some, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR_BYTES)])
+        values = self._bytes(row * (layer.width * layer.in_channels) + place)
+        T.buffer_store(lines, values, [T.Ramp(start + layer.padding[1] * layer.in_channels + place, 1, VECTOR_BYTES)])
 
     def _bytes(self, place: Expr) -> Expr:
-        """Return sixteen numbers of the image as int8."""
+        """Return sixteen consecutive values of the image as int8."""
         T, data = self.kernel.T, self.ends.buffers["data"]  # noqa: N806
         if self.layer.reads == FLOAT32.name:
             return self.ends.quantise([data[T.Ramp(place + part, 1, LANES)] for part in range(0, VECTOR_BYTES, LANES)])
-        some = self.kernel.bytes_at(data, place)
+        values = self.kernel.bytes_at(data, place)
         if not self.layer.reads:
-            return some
-        return self.kernel.as_type("int8x16", T.bitwise_xor(some, T.Broadcast(T.uint8(128), VECTOR_BYTES)))
+            return values
+        return self.kernel.as_type("int8x16", T.bitwise_xor(values, T.Broadcast(T.uint8(128), VECTOR_BYTES)))
 
     def _windows(self, lines: Buffer, windows: Buffer, line: int) -> None:
-        """Emit the windows of a row of the output: each row of a window is stored in whole vectors, with what follows it, which the next
-        one overwrites; beyond the last one weights are zero.
+        """Emit the windows of an output row. Each window row is stored as whole vectors; the excess is overwritten by the next row, or
+        multiplied by zero weights after the last one.
         """
         T, shape = self.kernel.T, self.shape  # noqa: N806
         with self.kernel.loop(self.layer.out_width) as pixel:
             for y in range(self.layer.kernel[0]):
                 source = (line + y) * shape.line + pixel * (self.layer.stride[1] * self.layer.in_channels)
                 for part in range(0, shape.taps, VECTOR_BYTES):
-                    some = T.bind(self.kernel.bytes_at(lines, source + part))
-                    T.buffer_store(windows, some, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR_BYTES)])
+                    values = T.bind(self.kernel.bytes_at(lines, source + part))
+                    T.buffer_store(windows, values, [T.Ramp(pixel * shape.pitch + y * shape.taps + part, 1, VECTOR_BYTES)])
 
     def _multiply(self, windows: Buffer, row: Expr) -> None:
-        """Emit a row of the output."""
+        """Emit the matrix product of an output row."""
         layer = self.layer
         output = Activation(self.ends.buffers["output"], layer.out_height * layer.out_width, layer.out_channels, layer.out_channels)
         tile = self.template.tile(self.shape, windows, self.ends, output, self.knobs["columns"])
@@ -246,35 +246,35 @@ class _ImageRowsNest:
 
 
 class DotImage(IntegerImage):
-    """Takes an image's integer convolution on cores with SDOT."""
+    """Accepts the int8 convolution of an image on cores with SDOT."""
 
     name = "dot_image"
     dot, element, kernel = True, WORD, DotKernel
     tiles = ((3, 16), (4, 16), (8, 8), (6, 8), (5, 16))
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """Return K in words, in a loop of all of it."""
+        """Return the register tile, with K in words."""
         pitch = shape.pitch // WORD
         words = Activation(windows, shape.layer.out_width, pitch, pitch)
         return DotTile(ends.kernel, words, ends.buffers["weight"], output, 2 * LANES, ends, words=shape.elements)
 
 
 class LongImage(LongMatrix, IntegerImage):
-    """Takes an image's integer convolution on cores without SDOT."""
+    """Accepts the int8 convolution of an image on cores without SDOT."""
 
     name = "long_image"
     tiles = ((4, 16), (5, 12), (6, 8), (3, 16))
 
     def tile(self, shape: _Shape, windows: Buffer, ends: IntegerEnds, output: Activation, columns: int) -> MatmulTile:
-        """Return K in sixteens."""
+        """Return the register tile, with K in steps of 16 bytes."""
         sixteens = Activation(windows, shape.layer.out_width, shape.elements, shape.elements)
         return long_tile(ends, sixteens, output, shape.pitch, columns)
 
     def faster_in_floats(self, task: Task) -> bool:
-        """Return whether a core computes a float32 image's convolution faster in float32, and stores the nearest integers.
+        """Return whether a core is faster if it computes a float32 image's convolution in float32 and quantises the output.
 
-        A core that issues in order takes as long to make integers of the image as it gains by multiplying these: on a Cortex-A53, layers
-        of 3×3 with 8 to 32 channels take 7 to 28 % less time in float32, one of 7×7 with 64 channels 7 % more.
+        An in-order core spends as much time quantising the image as int8 products save: on a Cortex-A53, 3×3 layers with 8 to 32 channels
+        take 7 to 28 % less time in float32, a 7×7 layer with 64 channels 7 % more.
         """
         layer = task.region[0]
         small = isinstance(layer, Conv2d) and layer.reads == FLOAT32.name and layer.kernel[0] <= MOST_ROWS_IN_FLOATS

@@ -1,8 +1,8 @@
-"""A pass of `steps` in an order for cores that issue in order as a Cortex-A53 does.
+"""Instruction scheduling of a pass of `steps` for in-order cores like the Cortex-A53.
 
-On these cores a load of 16 bytes takes two cycles, and one of 8 into a general register none beside a product. So data comes that way, and
-two halves of different registers are inserted in a cycle of their own when what was there has been used: a cycle for each vector. LLVM has
-loads of 16 bytes, moves products away from the sums that they go to, has no registers left for them, and spills.
+On these cores a 16-byte load takes two cycles, but an 8-byte load into a general register is free beside a product. So operands are loaded
+that way, and two halves of different registers are inserted in a cycle of their own once their old values have been used: one cycle per
+vector. LLVM would emit 16-byte loads, move products away from the sums that they are added to, run out of registers, and spill.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-#: Cycles from a load to the insertion of what it gives.
+#: Cycles from a load to the insertion of its result.
 _LOADED = 4
 #: General registers that loads go through.
 TEMPORARIES = 12
@@ -19,13 +19,14 @@ TEMPORARIES = 12
 
 @dataclass(frozen=True)
 class Refill:
-    """A vector register that a pass fills.
+    """A vector register that a pass fills with new data.
 
     Attributes:
-        register: its number.
-        base, offset: the general register by name, and bytes from there, that it is filled with.
-        release, need: units that start before it may be overwritten, and that may start before it is filled.
-        following: true if it is what the next pass begins with.
+        register: number of the vector register.
+        base, offset: name of the general register that points to the data, and offset in bytes.
+        release: number of units that must have started before the register may be overwritten.
+        need: number of units that may start before the register is filled.
+        following: true if the data belongs to the next pass.
     """
 
     register: int
@@ -36,20 +37,20 @@ class Refill:
     following: bool
 
 
-#: A half of what a register is filled with, by its number.
+#: A refill, and which half of it: 0 or 1.
 Half = tuple[Refill, int]
 
 
 @dataclass
 class Cycles:
-    """Vector instructions that start together.
+    """Vector instructions that are scheduled as a group, with the instructions on general registers that issue beside them.
 
     Attributes:
-        vectors: their text; none where they insert.
-        length: cycles that they take.
-        free: instructions on general registers that may start meanwhile.
-        halves: the halves of vectors that they insert.
-        others: the instructions on general registers: loads of halves, and text.
+        vectors: text of the vector instructions; empty for insertions.
+        length: cycles that the group takes.
+        free: free issue slots for instructions on general registers.
+        halves: halves that the group inserts.
+        others: instructions on general registers: loads of halves, or text.
     """
 
     vectors: list[str]
@@ -60,12 +61,14 @@ class Cycles:
 
 
 def insertions(waiting: list[Half], unit: int) -> Iterator[Cycles]:
-    """Take insertions before a unit from what is `waiting`, most urgent first: two of different registers, or one that is due."""
-    while able := [half for half in waiting if half[0].release <= unit]:
-        first = able[0]
-        count = {refill: sum(other is refill for other, _ in able) for refill, _ in able}
-        # Of three registers, each one's halves go with another one's.
-        second = max((half for half in able if half[0] is not first[0]), key=lambda half: count[half[0]], default=None)
+    """Remove from `waiting` (most urgent first) the insertions to do before a unit, and yield them: pairs of halves of different registers,
+    or a single half that is due.
+    """
+    while ready := [half for half in waiting if half[0].release <= unit]:
+        first = ready[0]
+        count = {refill: sum(candidate is refill for candidate, _ in ready) for refill, _ in ready}
+        # Taking the second half from the register with most halves left lets the halves of three registers all be paired.
+        second = max((half for half in ready if half[0] is not first[0]), key=lambda half: count[half[0]], default=None)
         if second is None and first[0].need > unit:
             return
         halves = [first, second] if second else [first]
@@ -81,14 +84,14 @@ def with_loads(
     load: Callable[[Half, int], str],
     insert: Callable[[Half, int], str],
 ) -> Iterator[str]:
-    """Yield the text of a pass: its vector instructions, with the loads of what they insert between them.
+    """Yield the text of a pass: its vector instructions, interleaved with the loads of the halves that they insert.
 
     Args:
-        early, late: instructions on general registers that come before all loads of what follows, and after all loads.
-        load, insert: the text of a half's load to one of the temporary registers, and of its insertion from there.
+        early, late: instructions on general registers that precede all loads for the next pass, and that follow all loads.
+        load, insert: functions that give the text of a half's load into a temporary register, and of its insertion from there.
     """
     before = _place_loads(stream, early)
-    last = max((number for number, cycles in enumerate(stream) if any(not isinstance(one, str) for one in cycles.others)), default=0)
+    last = max((number for number, cycles in enumerate(stream) if any(not isinstance(other, str) for other in cycles.others)), default=0)
     for line in late:
         last = next((number for number in range(last, len(stream)) if stream[number].free > 0), len(stream) - 1)
         stream[last].free -= 1
@@ -109,7 +112,9 @@ def with_loads(
 
 
 def _place_loads(stream: Sequence[Cycles], early: Sequence[str]) -> list[Half]:
-    """Place the loads of inserted halves as late as possible, after those that are `early`; return the loads that must come before."""
+    """Place the `early` instructions as early and the loads of inserted halves as late as possible; return the loads that do not fit and
+    must precede the pass.
+    """
     begins = [0, *itertools.accumulate(cycles.length for cycles in stream)]
     first = 0
     for line in early:

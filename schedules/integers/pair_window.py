@@ -1,4 +1,4 @@
-"""Integer convolutions of any window with `SMMLA`: windows of two pixels are laid out together, so that nothing is permuted afterwards."""
+"""Int8 convolutions of any window with `SMMLA`: the windows of two pixels are packed interleaved, so that tiles need no permutations."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from tvmmobile.schedules.integers.template import is_integer_layer
 from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place
 from tvmmobile.schedules.space import Knobs
 
-#: Vectors of a pixel that a pass of a loop lays out.
+#: Vectors per pixel that one iteration of the packing loop handles.
 _UNROLLED = 4
 
 
 class PairWindow(IntegerWindow, PairMatrix):
-    """Takes one integer convolution with windows, or 1×1 of any input channels, on cores with SMMLA."""
+    """Accepts one int8 convolution of any window, including 1×1 with any number of input channels, on cores with SMMLA."""
 
     name = "pair_window"
     rows, columns, usual = (2, 4, 6, 8), (4, 8, 12, 16, 24), (4, 16)
 
     def covers(self, task: Task) -> bool:
-        """Return whether a task is a convolution that templates for images do not take."""
+        """Return whether a task is a convolution that image templates do not accept."""
         layer = task.region[0]
         return isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has two pixels and two channels."""
+        """Return the fewest vectors of sums, which have two pixels and two channels each, and of other operands."""
         pairs = -(-rows // 2)
         return pairs * columns // 2, pairs + 2
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Return the loops of 16 terms."""
+        """Return the register tile, whose loop reads packed pairs of pixels."""
         return pair_tile(ends, a, c, depth, laid_out=True)
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """Return the loops around a tile, which lay windows out first."""
+        """Return the loop nest around the tile, which packs windows first."""
         assert isinstance(ends.layer, Conv2d)
         return PairNest(ends, ends.layer, self.depth_of(ends.layer), tile, knobs, pixels, widths, threads)
 
 
 class PairNest(IntegerWindowNest):
-    """`IntegerWindowNest`'s loops, for windows of which groups of K of two pixels follow each other."""
+    """`IntegerWindowNest` whose windows are packed in pairs of pixels, interleaved by groups of K."""
 
     together = 2
 
     def _lay_out(self, first: Expr, last: Expr) -> None:
-        """Emit the windows of some pixels; those of 1×1 convolutions that are pixels are read two at a time."""
+        """Emit the windows of pixels [first, last); those of plain 1×1 convolutions, two pixels at a time."""
         layer = self.layer
         if layer.in_channels % GROUP or layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.padding):
             super()._lay_out(first, last)
@@ -68,7 +68,7 @@ class PairNest(IntegerWindowNest):
                         self._pair(sources, pair * (2 * self.pitch), start + part * groups + place, min(groups, 2))
 
     def _pair(self, sources: Sequence[Expr], target: Expr, first: Expr, groups: int) -> None:
-        """Emit one or two groups of K of two pixels that begin at these bytes of the input."""
+        """Emit one or two groups of K, from group `first` on, of the two pixels that begin at `sources` in the input."""
         kernel = self.ends.kernel
         values = [self.T.bind(kernel.bytes_at(self.ends.buffers["data"], source + first * GROUP, groups * GROUP)) for source in sources]
         for group in range(groups):
@@ -76,11 +76,11 @@ class PairNest(IntegerWindowNest):
             kernel.store(self.windows, joined_pair(kernel, values, group, groups), place, 2 * GROUP)
 
     def _lanes(self, count: int) -> int:
-        """Return the bytes of one group that are stored at once, wherever channels of a window begin."""
+        """Return the number of bytes that can be stored at once without crossing a group, wherever a window's channels begin."""
         return math.gcd(self.layer.in_channels, GROUP)
 
     def _at(self, target: Place, place: Expr) -> Expr:
-        """Return the index of a byte in the buffer."""
+        """Return the index of a byte of a window in the buffer."""
         pixel, *offsets = target
         offset = sum(offsets, place)
         window = pixel // 2 * (2 * self.pitch) + pixel % 2 * GROUP

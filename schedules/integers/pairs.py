@@ -1,7 +1,7 @@
-"""Matrix products of integers with `SMMLA`: two pixels times two channels, over eight input channels at a time.
+"""Int8 matrix products with `SMMLA`, which multiplies two pixels by two output channels over eight input channels.
 
-A vector of sums stays as `SMMLA` has it until it is narrowed to bytes: then one permutation of pairs of bytes separates the pixels of eight
-vectors, where sums would take eight of them. So constants of channels are stored twice, once for each of two pixels.
+Vectors keep the 2 × 2 order of `SMMLA` until they are narrowed to bytes: then one permutation of byte pairs separates the pixels of eight
+vectors, where 32-bit sums would need eight permutations. So per-channel constants are stored twice, once for each of two pixels.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from tvmmobile.schedules.integers.kernel import LANES, IntegerKernel
 from tvmmobile.schedules.integers.product import IntegerProduct, IntegerTile
 from tvmmobile.schedules.space import Knobs
 
-#: Bytes of a pixel, and of a channel's weights, that an instruction multiplies: half a vector.
+#: Bytes of a pixel, and of a channel's weights, that one instruction multiplies: half a vector.
 GROUP = 8
 _VECTOR = 2 * GROUP
-#: Constants of channels that are stored for two pixels.
+#: Names of per-channel constants that are stored for two pixels.
 _TWICE = ("bias", "multiplier", "origin", "addend")
 
 
 def ends_in_pairs(layer: Layer) -> bool:
-    """Return whether the sums of two pixels are scaled and narrowed together: not those written as floats, nor those with further steps."""
+    """Return whether the sums of two pixels are scaled and narrowed in 2 × 2 order: not those stored as floats, nor those with steps."""
     assert isinstance(layer, IntegerLayer)
     return not (layer.writes or has_steps(layer))
 
 
 def doubled(layer: Layer, constants: Sequence[Array]) -> list[Array]:
-    """Return the constants of `pack_constants`; where sums stay in pairs, those of channels twice, for two channels at a time."""
+    """Return the constants of `pack_constants`, with per-channel ones duplicated two channels at a time if sums stay in 2 × 2 order."""
     if not ends_in_pairs(layer):
         return list(constants)
     assert isinstance(layer, IntegerLayer)
     named = zip(constant_shapes(layer), constants, strict=True)
-    return [np.tile(one.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else one for name, one in named]
+    return [np.tile(array.reshape(-1, 1, 2), (1, 2, 1)).ravel() if name in _TWICE else array for name, array in named]
 
 
 def joined_pair(kernel: IntegerKernel, pair: Sequence[Expr], group: int, groups: int) -> Expr:
-    """Return a group of K of two pixels, from vectors of so many groups of each."""
+    """Return group `group` of K of two pixels, given a vector of `groups` groups for each pixel."""
     return kernel.T.Shuffle(list(pair), lanes_of_pair(GROUP, group, groups))
 
 
 class PairKernel(IntegerKernel):
-    """A kernel whose constants are `doubled`."""
+    """A kernel whose per-channel constants are `doubled`."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
@@ -60,7 +60,7 @@ class PairKernel(IntegerKernel):
 
     @contextmanager
     def named_body(self, **shapes: tuple[int, ...]) -> Iterator[dict[str, Buffer]]:
-        """Open the function."""
+        """Open the function; yield its buffers by argument name."""
         sizes = {name: (2 * shape[0],) if name in self._twice else shape for name, shape in shapes.items()}
         with super().named_body(**sizes) as buffers:
             yield buffers
@@ -68,16 +68,22 @@ class PairKernel(IntegerKernel):
 
 @dataclass(frozen=True)
 class PairEnds(IntegerEnds):
-    """The ends of sums of which a vector has two pixels' of two channels."""
+    """The ends of sums in 2 × 2 order: vectors of two pixels and two channels."""
 
     def store_pair(self, sums: Sequence[Expr], targets: Sequence[Expr], channel: Expr, count: int) -> None:
-        """Store vectors of complete sums, from a channel on, of which `count` exist, at the place of one or each of two pixels."""
+        """Store complete sums of one or two pixels.
+
+        Args:
+            sums: vectors of two pixels and two channels each.
+            targets: index in the output of each pixel's first result.
+            channel, count: first channel, and number of channels that exist.
+        """
         kernel = self.kernel
         cuts = [(size, start + size * part) for size, parts, start in parts_of(len(sums), 8, 4, 2) for part in range(parts)]
         for size, first in cuts:
-            some = [(sums[place], None, place) for place in range(first, first + size)]
-            narrowed = self._results([some[part : part + 4] for part in range(0, size, 4)], 2 * channel, count)
-            words = [kernel.as_type(f"int16x{min(size, 4) * 2}", one) for one in narrowed]
+            batch = [(sums[place], None, place) for place in range(first, first + size)]
+            narrowed = self._results([batch[part : part + 4] for part in range(0, size, 4)], 2 * channel, count)
+            words = [kernel.as_type(f"int16x{min(size, 4) * 2}", vector) for vector in narrowed]
             for pixel, target in enumerate(targets):
                 stored = kernel.as_type(f"int8x{2 * size}", kernel.T.Shuffle(words, list(range(pixel, 2 * size, 2))))
                 self._store_lanes(stored, 2 * size, 0, size // 2, target + 2 * first, count - 2 * first)
@@ -85,11 +91,11 @@ class PairEnds(IntegerEnds):
 
 @dataclass(frozen=True)
 class IntegerPairTile(IntegerTile):
-    """Tiles of sums of which a vector has two pixels' of two channels. K is counted in `GROUP`s.
+    """Register tiles whose accumulators hold 2 × 2 sums: those of two pixels and two channels. K is counted in `GROUP`s.
 
     Attributes:
-        bytes: bytes of a pixel of A, whole groups.
-        laid_out: true if A has two pixels' groups of K one after another; the first row of a tile is even.
+        bytes: bytes per pixel of A, whole groups.
+        laid_out: true if A is packed in pairs of pixels, interleaved by groups of K; tiles then begin at an even pixel.
     """
 
     epilogue: PairEnds
@@ -105,18 +111,18 @@ class IntegerPairTile(IntegerTile):
         sums = self.sums(row, rows, panel, index, part, weights)
         for pixel in range(0, rows, 2):
             vectors = [self.kernel.load(sums, self._sums_at(pixel, j, panel.width), LANES) for j in range(0, panel.width, 2)]
-            targets = [self.c.at(target + one, channel) for one in range(pixel, min(pixel + 2, rows))]
+            targets = [self.c.at(target + row_of_pair, channel) for row_of_pair in range(pixel, min(pixel + 2, rows))]
             self.epilogue.store_pair(vectors, targets, channel, panel.columns)
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """Return loops over two groups at a time."""
+        """Emit the loop over K, two groups at a time; return the sums."""
         sums = self.kernel.sums(-(-rows // 2) * panel.width // 2)
         self._fill(sums, rows, panel.channel + index * panel.width, panel.width)
         self._accumulate(sums, row * self.bytes, rows, panel.width, weights * GROUP)
         return sums
 
     def _fill(self, sums: Buffer, rows: int, channel: Expr, width: int) -> None:
-        """Begin the sums: each channel's for both pixels of a pair."""
+        """Initialise the sums, both pixels of a pair alike."""
         kernel = self.kernel
         if ends_in_pairs(self.epilogue.layer):
             for pair, j in itertools.product(range(0, rows, 2), range(0, width, 2)):
@@ -129,11 +135,11 @@ class IntegerPairTile(IntegerTile):
                 kernel.store(sums, half, self._sums_at(pair, j, width) + LANES * number, LANES)
 
     def _sums_at(self, pixel: int, channel: int, width: int) -> int:
-        """Return the index of the sums of a pixel's pair and a channel's pair."""
+        """Return the index of the vector of sums that holds a pixel and a channel."""
         return pixel // 2 * 2 * width + channel // 2 * LANES
 
     def _accumulate(self, sums: Buffer, origin: Expr, rows: int, width: int, weights: Expr) -> None:
-        """Add all products of pixels from a byte of A on with weights from a byte of W on."""
+        """Add all products; `origin` and `weights` are the indices of the first byte in A and W."""
         steps, rest = divmod(self.bytes, _VECTOR)
         if steps > 1:
             with self.kernel.T.serial(0, steps) as step:
@@ -154,7 +160,7 @@ class IntegerPairTile(IntegerTile):
                     kernel.store(sums, kernel.pairs(kernel.load(sums, place, LANES), value, weight), place, LANES)
 
     def _values(self, origin: Expr, depth: Expr, rows: int, groups: int) -> Iterator[list[Expr]]:
-        """Yield for each group of K the vectors of all pairs of pixels."""
+        """Yield, for each group of K, a vector per pair of pixels."""
         kernel, T = self.kernel, self.kernel.T  # noqa: N806
         if self.laid_out:
             places = [origin + pair * self.bytes + 2 * depth for pair in range(0, rows, 2)]
@@ -168,25 +174,25 @@ class IntegerPairTile(IntegerTile):
             yield [T.bind(joined_pair(kernel, pair, group, groups)) for pair in pairs]
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
-        """Return a pixel's sums, in vectors of four channels."""
+        """Return a pixel's sums as vectors of four channels."""
         kernel, first = self.kernel, 2 * (pixel % 2)
         lanes = [first, first + 1, first + LANES, first + LANES + 1]
         places = [self._sums_at(pixel, j, width) for j in range(0, width, LANES)]
         vectors = [[kernel.load(sums, place + LANES * number, LANES) for number in range(2)] for place in places]
-        return [kernel.T.Shuffle(both, lanes) for both in vectors]
+        return [kernel.T.Shuffle(halves, lanes) for halves in vectors]
 
 
 class PairMatrix(IntegerProduct):
-    """The base class of templates whose products come from `SMMLA`."""
+    """The base class of templates that multiply with `SMMLA`."""
 
     dot, group, element, kernel = True, GROUP, GROUP, PairKernel
 
     def suits(self, task: Task) -> bool:
-        """Return whether a core has SMMLA and the layer is a convolution."""
+        """Return whether the core has SMMLA and the layer is a convolution."""
         return "matrix" in task.machine.has and isinstance(task.region[0], Conv2d)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """A vector of sums has two pixels and two channels; those of two groups of pixels are there at once."""
+        """Return the fewest vectors of sums, which have two pixels and two channels each, and of other operands (two groups of K)."""
         pairs = -(-rows // 2)
         return pairs * columns // 2, 2 * pairs + 2
 
@@ -196,20 +202,20 @@ class PairMatrix(IntegerProduct):
 
 
 class PairProduct(PairMatrix):
-    """Takes one integer 1×1 convolution of any stride without padding whose input channels divide by 8.
+    """Accepts one int8 1×1 convolution of any stride without padding whose input channels are a multiple of 8.
 
-    It does not take classifiers: with one pixel, half the products would be wasted, and `SDOT` does as many.
+    It rejects fully connected layers: with one pixel, half the products would be wasted, and `SDOT` is as fast.
     """
 
     name = "pair_product"
     rows, columns, usual = (1, 2, 4, 6, 8), (4, 8, 12, 16, 24, 32), (4, 16)
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Return the loops of 16 input channels."""
+        """Return the register tile, with a loop over 16 input channels at a time."""
         return pair_tile(ends, a, c, depth, step)
 
 
 def pair_tile(ends: IntegerEnds, a: Activation, c: Activation, depth: int, step: int = 1, laid_out: bool = False) -> IntegerPairTile:
-    """Return a tile of a product with so many bytes of K; the step is in pixels of A."""
-    both = PairEnds(ends.kernel, ends.layer, ends.buffers)
-    return IntegerPairTile(ends.kernel, a, ends.buffers["weight"], c, 1, both, step, bytes=depth, laid_out=laid_out)
+    """Return the register tile of a product with `depth` bytes of K; `step` is in pixels of A."""
+    pair_ends = PairEnds(ends.kernel, ends.layer, ends.buffers)
+    return IntegerPairTile(ends.kernel, a, ends.buffers["weight"], c, 1, pair_ends, step, bytes=depth, laid_out=laid_out)

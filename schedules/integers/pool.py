@@ -1,4 +1,4 @@
-"""The mean of every channel of integers over all pixels: sums of 16 bits of so few pixels that they fit, then of 32."""
+"""Global average pool in int8: 16-bit sums of as many pixels as fit, which are added to 32-bit sums."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tvmmobile.schedules.integers.template import IntegerChannels
 from tvmmobile.schedules.space import Knobs
 from tvmmobile.schedules.template import layer_of
 
-#: Bytes whose sum fits in 16 bits whatever they are.
+#: Number of int8 values whose sum always fits in 16 bits.
 _SHORT = 255
 
 
 class IntegerPool(IntegerChannels):
-    """Takes one integer average pool over all pixels, channels together, which divide by 8. Threads share the channels."""
+    """Accepts one int8 global average pool, NHWC, whose channels are a multiple of 8. Threads share the channels."""
 
     name = "integer_pool"
     kind, usual = Pool, 4
@@ -42,8 +42,8 @@ def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vecto
     short = T.alloc_buffer((vectors * lanes,), "int16", scope="local", annotations={"disable_lower_builtin": True})
     whole, rest = divmod(pixels, _SHORT)
 
-    def add(start: Expr, many: int) -> None:
-        _add_pixels(ends, layer, short, start, many, channel, (lanes, vectors))
+    def add(start: Expr, count: int) -> None:
+        _add_pixels(ends, layer, short, start, count, channel, (lanes, vectors))
         for place in range(0, vectors * lanes, HALF_VECTOR_BYTES):
             wide = T.Cast("int32x8", short[T.Ramp(place, 1, HALF_VECTOR_BYTES)])
             kernel.store(sums, kernel.load(sums, place, HALF_VECTOR_BYTES) + wide, place, HALF_VECTOR_BYTES)
@@ -57,7 +57,7 @@ def _emit_group(ends: IntegerEnds, layer: Pool, channel: Expr, lanes: int, vecto
 
 
 def _add_pixels(ends: IntegerEnds, layer: Pool, short: Buffer, start: Expr, count: int, channel: Expr, size: tuple[int, int]) -> None:
-    """Sets sums of 16 bits to those of `count` pixels."""
+    """Set the 16-bit sums to those of `count` pixels from pixel `start` on; `size` is (lanes per vector, vectors)."""
     kernel, T, (lanes, vectors) = ends.kernel, ends.kernel.T, size  # noqa: N806
 
     def pixel(number: Expr, first: bool) -> None:

@@ -1,4 +1,4 @@
-"""Matrix products of integers, 1×1 convolutions and classifiers: what all have in common, and those with `SDOT` by lane."""
+"""Int8 matrix products (1×1 convolutions and fully connected layers): the common base classes, and the template with `SDOT` by element."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ from tvmmobile.schedules.integers.template import IntegerTemplate, is_integer_la
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import PIECES
 
-#: Bytes that a lane of SDOT multiplies and adds.
+#: Bytes that SDOT multiplies and adds in each 32-bit lane.
 WORD = 4
-#: Orders of cache blocks that are tried for each tile.
+#: Number of blockings in the space per tile and loop order.
 ORDERS = 3
-#: Input channels up to which pixel tiles are usually innermost.
+#: Most input channels with which pixel tiles are usually innermost.
 FEW = 64
 
 
 class DotKernel(IntegerKernel):
-    """Bytes are read as words of four, and an element of a buffer of bytes is a word."""
+    """A kernel that reads int8 buffers as words of four bytes; indices count words."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.lanes = LANES
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
-        """Return words, or sums."""
+        """Return words of an int8 buffer, or elements of another one."""
         if str(buffer.dtype) != "int8":
             return super().load(buffer, index, lanes)
         lanes = lanes or LANES
         return self.as_type("int32x4" if lanes > 1 else "int32", self.bytes_at(buffer, index * WORD, lanes * WORD))
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
-        """Return four sums, each with the products of a word."""
+        """Return four sums, each plus the products of one word."""
         return self.dot(so_far, self.as_type("int8x16", weight), self.as_type("int8x16", value))
 
 
 @dataclass(frozen=True)
 class IntegerTile(MatmulTile):
-    """Tiles of 32-bit sums over all of K, C counted in channels."""
+    """Register tiles of 32-bit sums over all of K, which are requantised when they are stored."""
 
     kernel: IntegerKernel
     epilogue: IntegerEnds  # type: ignore[assignment]
 
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
-        """Emit one tile; the part is all of K."""
+        """Emit one tile; `part` must be all of K."""
         assert part.first and part.last
         channel = panel.channel + index * panel.width
         sums = self.sums(row, rows, panel, index, part, weights)
@@ -70,35 +70,35 @@ class IntegerTile(MatmulTile):
 
     @abstractmethod
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """Return the complete sums, with `emit`'s arguments."""
+        """Emit the complete sums, and return them; the arguments are those of `emit`."""
 
     def complete(self, sums: Buffer, pixel: int, width: int) -> list[Expr]:
-        """Return a pixel's sums, in vectors of four channels."""
+        """Return a pixel's sums as vectors of four channels."""
         return self.epilogue.complete(sums, pixel, width)
 
 
 @dataclass(frozen=True)
 class DotTile(IntegerTile):
-    """Tiles of sums of words, in which K is counted.
+    """Register tiles with `SDOT`, with K in words.
 
     Attributes:
-        words: K where A's pixels are longer, and whole vectors; 0 where they are not.
+        words: K, if A's pixels are padded beyond it to whole vectors; 0 if they are not padded.
     """
 
     words: int = 0
 
     @property
     def depth(self) -> int:
-        """K, in words."""
+        """K in words."""
         return self.words or super().depth
 
     @property
     def padded(self) -> bool:
-        """True if pixels are longer than K, so that reads may go beyond it."""
+        """True if pixels are padded, so that loads may go beyond K."""
         return self.words > 0
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
-        """Return loops over words."""
+        """Emit the loop over words; return the sums."""
         acc = self.kernel.accumulators(rows * panel.width)
         self.epilogue.fill(acc, rows, panel.channel + index * panel.width, panel.width)
         self.accumulate(acc, row, rows, panel.width, weights, part)
@@ -106,7 +106,7 @@ class DotTile(IntegerTile):
 
 
 def extents(layer: Layer) -> tuple[Pixels, int, int]:
-    """Return pixels, K and output channels of the product that a layer is."""
+    """Return pixels, K and output channels of the product that computes a layer."""
     if isinstance(layer, Dense):
         return Pixels(1), layer.in_features, layer.out_features
     assert isinstance(layer, Conv2d)
@@ -114,7 +114,7 @@ def extents(layer: Layer) -> tuple[Pixels, int, int]:
 
 
 def is_product(task: Task, group: int) -> bool:
-    """Return whether a task is an integer product, channels together, whose K divides into such groups."""
+    """Return whether a task is an int8 product in NHWC whose K is a multiple of `group`."""
     layer = task.region[0]
     if not (isinstance(layer, Conv2d | Dense) and is_integer_layer(task, writes=("", "float32"))):
         return False
@@ -124,7 +124,7 @@ def is_product(task: Task, group: int) -> bool:
 
 
 def pack_elements(weight: Array, element: int, columns: int) -> Array:
-    """Return weights (K, N) in panels of `columns`, with so many bytes of K together, padded with zeros."""
+    """Pack int8 weights (K, N) in panels of `columns`, with `element` consecutive K per channel, zero-padded. Returns a flat array."""
     depth, channels = weight.shape
     whole = np.pad(weight, ((0, -depth % element), (0, 0)))
     elements = np.ascontiguousarray(whole.reshape(-1, element, channels).transpose(0, 2, 1)).view(f"V{element}")[..., 0]
@@ -132,11 +132,11 @@ def pack_elements(weight: Array, element: int, columns: int) -> Array:
 
 
 class IntegerMatrix(IntegerTemplate):
-    """The base class of templates whose kernels are matrix products of bytes.
+    """The base class of templates whose kernels are int8 matrix products.
 
     Attributes:
-        kernel: the class of the kernels.
-        element: input channels, or bytes of K, that an element of the packed weights has.
+        kernel: class of the kernels.
+        element: bytes of K per element of the packed weights.
     """
 
     kernel: type[IntegerKernel] = IntegerKernel
@@ -144,22 +144,22 @@ class IntegerMatrix(IntegerTemplate):
 
     @abstractmethod
     def depth_of(self, layer: Layer) -> int:
-        """Return the bytes of K as it is multiplied, with zeros behind a window."""
+        """Return the size in bytes of K as the kernel multiplies it, including padding."""
 
     def packed_bytes(self, depth: int, channels: int, columns: int) -> int:
-        """Return the bytes of the packed weights."""
+        """Return the size in bytes of the packed weights."""
         return packed_elements(channels, columns, -(-depth // self.element), LANES) * self.element
 
     def tables(self, depth: int, channels: int, columns: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of a kernel's further arguments, by name."""
+        """Return the shapes of a kernel's additional arguments, by name."""
         return {}
 
     def pack_weights(self, weight: Array, depth: int, columns: int) -> list[Array]:
-        """Return weights (K, N) in panels of so many channels, an element's bytes of K together, and what `tables` names."""
+        """Return weights (K, N) packed in panels of `columns`, zero-padded to `depth`, then the arguments that `tables` names."""
         return [pack_elements(np.pad(weight, ((0, depth - len(weight)), (0, 0))), self.element, columns)]
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return weights in panels of `columns`, a window row by row, its channels together; constants; and tables."""
+        """Return weights packed in panels of `columns` (K is window row, window column, channel), constants, and tables."""
         weight, *tables = self.pack_weights(matrix_of(parameters[0].weight), self.depth_of(task.layer), knobs["columns"])
         return [weight, *pack_constants(task.layer, parameters[0]), *tables]
 
@@ -170,37 +170,37 @@ def matrix_of(weight: Array) -> Array:
 
 
 class IntegerProduct(IntegerMatrix):
-    """The base class of templates for integer products.
+    """The base class of templates for int8 products.
 
     Knobs:
         rows, columns: register tile in pixels and channels.
         m_block, n_block, outer, axis: see `Pointwise`.
-        order: the innermost loop of a cache block: 0 panels, 1 pixel tiles. In few steps of K, LLVM prepares what is read again in the
-            innermost loop outside, for which there are enough registers if it is weights.
+        order: innermost loop of a cache block: 0 panels, 1 pixel tiles. If K is small, LLVM hoists the loads of the reused operand out of
+            the innermost loop; there are enough registers for that if it is the weights.
     """
 
     enough_trials = 24
-    #: Input channels divide by it.
+    #: Input channels must be a multiple of it.
     group: int
-    #: Tiles of the space, and the one that a search begins with.
+    #: Register tiles of the space, and the usual one.
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     usual: tuple[int, int]
 
     def covers(self, task: Task) -> bool:
-        """Return whether a task's layer has the shape that the template is for."""
+        """Return whether the template is for layers of the task's shape."""
         return is_product(task, self.group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Return pixels, K as it is multiplied, and output channels."""
+        """Return pixels, K as the kernel multiplies it, and output channels."""
         return extents(layer)
 
     def depth_of(self, layer: Layer) -> int:
-        """Return the bytes of K as it is multiplied."""
+        """Return the size in bytes of K as the kernel multiplies it."""
         return self.extents(layer)[1]
 
     def rows_of(self, depth: int) -> tuple[int, ...]:
-        """Return the pixels of tiles whose loop over so large a K can be written; none where there is no such loop."""
+        """Return the heights of tiles whose loop over `depth` bytes of K can be encoded; empty if there are none."""
         return self.rows
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -213,12 +213,12 @@ class IntegerProduct(IntegerMatrix):
         }
 
     def first_order(self, depth: int) -> int:
-        """Return the `order` that a search begins with."""
+        """Return the usual value of the knob `order`."""
         return int(depth <= FEW)
 
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """Return the fewest vectors of a tile: of sums, and of other operands."""
+        """Return the fewest vectors of a tile: those of sums, and those of other operands."""
 
     def _space(self, task: Task) -> Space | None:
         if not (self.covers(task) and self.suits(task)):
@@ -248,25 +248,25 @@ class IntegerProduct(IntegerMatrix):
         return Space(self.name, self.version, options, fits, usual)
 
     def _likely(self, task: Task, layer: Layer, options: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Return tiles that fit the registers, each with the orders of blocks that move the least data."""
+        """Return the combinations of knob values whose tiles fit the registers, each with the blockings that move the least data."""
         pixels, depth, channels = self.extents(layer)
         product = Blocks(pixels.count * pixels.lines, depth, channels, task.machine)
         most, _ = self.registers(max(options["rows"]), max(options["columns"]), depth)
-        found: list[tuple[int, ...]] = []
+        combinations: list[tuple[int, ...]] = []
         for rows, columns in itertools.product(options["rows"], options["columns"]):
             sums, others = self.registers(rows, columns, depth)
             if not min(12, most) <= sums <= task.machine.registers - others:
                 continue
             for order in options["order"]:
                 names = ("m_block", "n_block", "outer")
-                orders = []
+                blockings = []
                 for blocks in itertools.product(*(options[name] for name in names)):
                     knobs = {"rows": rows, "columns": columns, "order": order, **dict(zip(names, blocks, strict=True))}
                     if knobs["outer"] == max(options["outer"]) or (knobs["m_block"] and knobs["n_block"]):
-                        orders.append((product.moving(knobs), blocks))
-                best = [blocks for *_, blocks in sorted(orders)[:ORDERS]]
-                found += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
-        return found
+                        blockings.append((product.moving(knobs), blocks))
+                best = [blocks for *_, blocks in sorted(blockings)[:ORDERS]]
+                combinations += [(rows, columns, *blocks, order, axis) for blocks in best for axis in options["axis"]]
+        return combinations
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size, tile, and the tile's waste at the edges."""
@@ -283,12 +283,12 @@ class IntegerProduct(IntegerMatrix):
         ]
 
     def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
-        """Return the pieces that A consists of, counted in elements; none where it is one tensor."""
+        """Return the pieces that A consists of, with channels in elements; none if A is one tensor."""
         return ()
 
     @abstractmethod
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Return a tile of the product; A is counted in elements, the depth in bytes, and the step in pixels."""
+        """Return the register tile of the product; A's channels are in elements, `depth` is in bytes, and `step` in pixels."""
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel, columns = task.layer, self.kernel(task), knobs["columns"]
@@ -304,12 +304,14 @@ class IntegerProduct(IntegerMatrix):
         return kernel.finish()
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """Return the loops around a tile."""
+        """Return the loop nest around a tile."""
         return MatmulNest(tile, knobs, pixels, widths, threads)
 
 
 class DotProduct(IntegerProduct):
-    """Takes one integer 1×1 convolution of any stride without padding, or classifier, whose input channels and their pieces divide by 4."""
+    """Accepts one int8 1×1 convolution of any stride without padding, or one fully connected layer; input channels and pieces are multiples
+    of 4.
+    """
 
     name = "dot_product"
     handles = IntegerProduct.handles | PIECES
@@ -317,17 +319,17 @@ class DotProduct(IntegerProduct):
     rows, columns, usual = (1, 2, 3, 4, 5, 6, 7, 8), (4, 8, 12, 16), (3, 16)
 
     def covers(self, task: Task) -> bool:
-        """Return whether a task's layer has the shape that the template is for."""
+        """Return whether the template is for layers of the task's shape."""
         layer = task.region[0]
         channels = itertools.chain(layer.sources, *(piece[1:] for piece in layer.pieces)) if isinstance(layer, Conv2d) else ()
         return super().covers(task) and not any(count % self.group for count in channels)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
-        """Return the fewest vectors of a tile; one of sums has four channels."""
+        """Return the fewest vectors of sums, which have four channels each, and of other operands."""
         return rows * columns // LANES, rows + min(columns // LANES, 2) + 2
 
     def pieces(self, layer: Layer, buffers: Mapping[str, Buffer]) -> tuple[Piece, ...]:
-        """Return the pieces in words."""
+        """Return the pieces, with channels in words."""
 
         def in_words(piece: Piece) -> Piece:
             a = piece.activation
@@ -336,6 +338,6 @@ class DotProduct(IntegerProduct):
         return tuple(map(in_words, input_of(layer, buffers)[1])) if isinstance(layer, Conv2d) else ()
 
     def tile(self, ends: IntegerEnds, a: Activation, c: Activation, knobs: Knobs, depth: int, step: int) -> MatmulTile:
-        """Return the loops of 16 input channels, or of 32 for small tiles."""
+        """Return the register tile, with a loop over 16 input channels at a time, or 32 for small tiles."""
         unroll = LANES if knobs["rows"] * knobs["columns"] >= 48 else 2 * LANES
         return DotTile(ends.kernel, a, ends.buffers["weight"], c, unroll, ends, step)

@@ -1,4 +1,4 @@
-"""The base classes of templates for integer layers."""
+"""The base classes of templates for int8 layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tvmmobile.schedules.integers.kernel import HALF_VECTOR_BYTES, VECTOR_BYTES
 from tvmmobile.schedules.space import Knobs, Space, up_to
 from tvmmobile.schedules.template import Template, layer_of
 
-#: Needs that integer templates handle besides those they are made for.
+#: Needs that all int8 templates handle.
 INTEGERS = frozenset({"integers", "reads", "writes", "wide", "bounded", "addend", "threads"})
-#: Further steps on sums that `IntegerEnds` can do where integers are written.
+#: Steps on sums that `IntegerEnds` handles if the output is int8.
 INTEGER_STEPS = frozenset({"residual", *(f"clamp={curve}" for curve in (*INTEGER_CURVES, LOOKUP))})
 
 
 def is_integer_layer(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[str, ...] = ("",)) -> bool:
-    """Return whether a task is one integer layer that reads and writes integers, or one of the other types listed."""
+    """Return whether a task is one int8 layer whose input and output types are among these; "" means int8."""
     layer = task.region[0]
     if not (task.precision.is_integer and isinstance(layer, IntegerLayer)):
         return False
@@ -31,10 +31,10 @@ def is_integer_layer(task: Task, reads: tuple[str, ...] = ("",), writes: tuple[s
 
 
 class IntegerTemplate(Template):
-    """The base class of templates for integer layers.
+    """The base class of templates for int8 layers.
 
     Attributes:
-        dot: true if it is for cores with SDOT; otherwise it is for those without.
+        dot: true if the template is for cores with SDOT, false if for cores without.
     """
 
     version = 1
@@ -42,27 +42,27 @@ class IntegerTemplate(Template):
     dot: bool
 
     def suits(self, task: Task) -> bool:
-        """Return whether the core has the instructions that the kernels consist of."""
+        """Return whether the template is for the task's core."""
         return ("dot" in task.machine.has) == self.dot
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-        """Return only what `pack_constants` does, for layers without weights."""
+        """Return the constants of `pack_constants`, for layers without weights."""
         return pack_constants(task.layer, parameters[0])
 
     def shortcuts(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[dict[str, float]]:
-        """Return the shares of each layer's output channels that take each shortcut, from 0 to 1:
+        """Return, for each layer, the shares (0 to 1) of its work that take each shortcut:
 
-        `four_products`: products that are added by fours in 16 bits, of all products; only of templates that do so.
-        `three_taps`: taps of depthwise channels that are added by threes; likewise.
-        `unconverted`: sums below 2^22 that need no conversion to floats, and whose results fit in 16 bits.
-        `scaled_at_once`: sums that are scaled, rounded and moved to the zero point by one instruction.
+        `four_products`: of all products, those that are added four at a time in 16 bits; only for templates that can do so.
+        `three_taps`: of all depthwise channels, those whose taps are added three at a time; likewise.
+        `unconverted`: 1 if sums stay below 2^22, so that they need no conversion to floats, and results fit in 16 bits.
+        `scaled_at_once`: 1 if one instruction scales and rounds sums and adds the zero point.
         """
-        found = []
+        shares = []
         for layer, constants in zip(task.region, parameters, strict=True):
             assert isinstance(layer, IntegerLayer)
             ends = {"unconverted": float(not layer.converts_sums), "scaled_at_once": float(scales_sums_at_once(layer))}
-            found.append({**self.product_shortcuts(replace(task, region=(layer,)), knobs, constants.weight), **ends})
-        return found
+            shares.append({**self.product_shortcuts(replace(task, region=(layer,)), knobs, constants.weight), **ends})
+        return shares
 
     def product_shortcuts(self, task: Task, knobs: Knobs, weight: Array) -> dict[str, float]:
         """Return the shortcuts of a single layer's products, see `shortcuts`."""
@@ -70,34 +70,34 @@ class IntegerTemplate(Template):
 
 
 class TileKnobs:
-    """The knobs of register tiles that are pairs of a list, none larger than what they cut.
+    """The two knobs of register tiles that are limited to a list of (rows, columns), clipped to a layer's extents.
 
     Args:
-        tiles: rows and columns of each.
-        most: rows and columns that there are.
+        tiles: rows and columns of each tile.
+        most: rows and columns of the layer.
         names: names of the knobs.
     """
 
     def __init__(self, tiles: Sequence[tuple[int, int]], *most: int, names: tuple[str, str] = ("rows", "columns")) -> None:
         self.names = names
-        sizes = [up_to(tuple(sorted(set(each))), extent) for each, extent in zip(zip(*tiles, strict=True), most, strict=True)]
+        sizes = [up_to(tuple(sorted(set(values))), extent) for values, extent in zip(zip(*tiles, strict=True), most, strict=True)]
         self.options = dict(zip(names, sizes, strict=True))
-        self._kept = {(min(rows, sizes[0][-1]), min(columns, sizes[1][-1])) for rows, columns in tiles}
+        self._tiles = {(min(rows, sizes[0][-1]), min(columns, sizes[1][-1])) for rows, columns in tiles}
 
     def fits(self, knobs: Knobs) -> bool:
-        """Return whether the list has a tile of these knobs."""
-        return (knobs[self.names[0]], knobs[self.names[1]]) in self._kept
+        """Return whether the list has a tile with these knob values."""
+        return (knobs[self.names[0]], knobs[self.names[1]]) in self._tiles
 
 
 class IntegerChannels(IntegerTemplate):
-    """The base class of templates for layers of one kind without weights, whose channels divide by 8.
+    """The base class of templates for int8 layers of one kind without weights, whose channels are a multiple of 8.
 
     Attributes:
         kind: class of the layers.
-        usual: the knob that a search begins with.
+        usual: usual value of the knob.
 
     Knobs:
-        vectors: number of vectors of 16 channels that are computed together; a cache line is four.
+        vectors: vectors of 16 channels that are computed together; a cache line is four.
     """
 
     handles = INTEGERS
@@ -113,6 +113,6 @@ class IntegerChannels(IntegerTemplate):
         return Space(self.name, self.version, options, lambda knobs: True, {"vectors": self.usual})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Return pixels, channels, and how many of these are computed together."""
+        """Return the numbers of pixels, of channels, and of vectors computed together."""
         layer = layer_of(task, self.kind)
         return [math.log2(layer.height * layer.width), math.log2(layer.channels), knobs["vectors"]]

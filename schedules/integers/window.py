@@ -1,7 +1,7 @@
-"""Integer convolutions of any window: those of a block of output pixels are laid out one after another, as A of a matrix product.
+"""Int8 convolutions of any window by im2col: the windows of a block of output pixels are packed as A of a matrix product.
 
-A window's rows lie together in NHWC, so that laying one out is a copy of a few vectors for each row, with the zero point where it reaches
-into padding. The block stays in a cache while all channels' weights are multiplied by it.
+A window's rows are contiguous in NHWC, so packing a row copies a few vectors, with the zero point in place of padding. A block of windows
+stays in cache while it is multiplied by the weights of all channels.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_
 from tvmmobile.schedules.integers.template import is_integer_layer
 from tvmmobile.schedules.space import Knobs, round_up, up_to
 
-#: Vectors that a pass of a loop copies.
+#: Vectors per iteration of the copy loop.
 _UNROLLED = 4
-#: Bytes that are copied at once.
+#: Bytes that one store can copy.
 _LANES = (1, 2, 4, 8, VECTOR_BYTES)
-#: A window by the number of its pixel, and a place in it as a sum.
+#: A position in the buffer of windows: the index of the pixel, then terms of the offset in its window.
 Place = tuple[Expr, ...]
-#: Tiles of pixels that are laid out together.
+#: Values of the knob `m_block`.
 _TILES = (1, 2, 4, 8, 16, 32)
 
 
 class IntegerWindow(IntegerProduct):
-    """The base class of templates for integer convolutions with windows: one group, any stride, dilation and padding.
+    """The base class of templates for int8 convolutions of any window, stride, dilation and padding, with one group.
 
     Knobs:
-        rows, columns, order, axis: see `IntegerProduct`; threads that share panels lay out every window each.
-        m_block: tiles of pixels whose windows are laid out together.
+        rows, columns, order, axis: see `IntegerProduct`; if threads share panels, each packs every window.
+        m_block: tiles of pixels whose windows are packed together.
         n_block, outer: 0.
     """
 
     handles = IntegerProduct.handles | {"dilation"}
 
     def covers(self, task: Task) -> bool:
-        """Return whether a task is a convolution with windows that neither products nor images' templates take."""
+        """Return whether a task is a convolution that neither product nor image templates accept."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
             return False
         return not is_product(task, (DotProduct if self.dot else LongProduct).group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Return pixels, K and output channels; K is a window, filled up to a whole group."""
+        """Return pixels, K and output channels; K is a window, padded to whole groups."""
         assert isinstance(layer, Conv2d)
         terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
         return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
-        """Return the values of the knobs of cache blocks: windows take up to half of the second-level cache."""
+        """Return the values of the knobs of cache blocks; a block of windows takes at most half of L2."""
         _, depth, _ = self.extents(layer)
         return {"m_block": up_to(_TILES, task.machine.l2_bytes // 2 // (max(self.rows) * depth)), "n_block": (0,), "outer": (0,)}
 
     def first_order(self, depth: int) -> int:
-        """A panel of weights stays in the first level while the block's tiles are multiplied by it."""
+        """Return 1: a panel of weights stays in L1 while the block's tiles are multiplied by it."""
         return 1
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
-        """Return the loops around a tile, which lay windows out first."""
+        """Return the loop nest around the tile, which packs windows first."""
         assert isinstance(ends.layer, Conv2d)
         depth = self.extents(ends.layer)[1]
         return IntegerWindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
 
 
 class DotWindow(IntegerWindow, DotProduct):
-    """Takes one integer convolution with windows on cores with SDOT."""
+    """Accepts one int8 convolution of any window on cores with SDOT."""
 
     name = "dot_window"
     handles = IntegerWindow.handles
@@ -83,12 +83,12 @@ class DotWindow(IntegerWindow, DotProduct):
 
 
 class LongWindow(IntegerWindow, LongProduct):
-    """Takes one integer convolution with windows on cores without SDOT."""
+    """Accepts one int8 convolution of any window on cores without SDOT."""
 
     name = "long_window"
 
     def faster_in_floats(self, task: Task) -> bool:
-        """Return whether Winograd's algorithm in float32 is faster than this template in integers, by that algorithm's estimate."""
+        """Return whether Winograd's algorithm in float32 is estimated to be faster than this template in int8."""
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and self.suits(task)):
             return False
@@ -98,13 +98,13 @@ class LongWindow(IntegerWindow, LongProduct):
 
 
 class IntegerWindowNest(MatmulNest):
-    """`MatmulNest`'s loops, for windows that are laid out in a buffer, block after block of pixels.
+    """`MatmulNest` whose A is a buffer of windows, packed for each block of pixels.
 
     Args:
-        pitch: bytes of a window.
+        pitch: bytes per window.
 
     Attributes:
-        together: windows of which parts follow each other.
+        together: number of windows that are interleaved.
     """
 
     together = 1
@@ -126,14 +126,14 @@ class IntegerWindowNest(MatmulNest):
         self.windows: Buffer = None
 
     def _panels(self, thread: Expr) -> None:
-        """Emit a thread's share, with a buffer of its own."""
+        """Emit a thread's share, with a buffer per thread."""
         most = min(self.knobs["m_block"], self.tiles) * self.knobs["rows"] + self.rest
         self.windows = self.kernel.scratch(round_up(most, self.together) * self.pitch)
         self.tile = replace(self.tile, a=replace(self.tile.a, buffer=self.windows))
         super()._panels(thread)
 
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
-        """Emit blocks of pixels, and all panels."""
+        """Emit the loop over blocks of pixels: packing, then all panels."""
         with self._blocks(tiles, self.knobs["m_block"]) as rows:
             height = self.knobs["rows"]
             self.first, last = rows[0] * height, rows[1] * height
@@ -147,7 +147,7 @@ class IntegerWindowNest(MatmulNest):
         self.tile.emit(pixel - self.first, pixel, rows, panel, index, part, self._weights(panel, columns, index, part))
 
     def _lay_out(self, first: Expr, last: Expr) -> None:
-        """Emit the windows of the pixels `first` to `last`: row after row of the output, and in it row after row of the windows."""
+        """Emit the windows of pixels [first, last), by output row and window row."""
         layer, width = self.layer, self.layer.out_width
         with self.kernel.span(first // width, (last + width - 1) // width) as y, self.kernel.loop(layer.kernel[0]) as tap:
             line = y * layer.stride[0] - layer.padding[0] + tap * layer.dilation[0]
@@ -162,7 +162,7 @@ class IntegerWindowNest(MatmulNest):
                 self._row(y, tap, line, pixels)
 
     def _row(self, y: Expr, tap: Expr, line: Expr, pixels: Span) -> None:
-        """Emit one row of the windows of a row's pixels, from a line of the input, or from padding."""
+        """Emit one window row for the pixels of an output row, from an input row, or from padding if `line` is `None`."""
         layer, taps = self.layer, self.layer.kernel[1]
         size = layer.in_channels
         runs = partition(layer, 1, 1) if line is not None else [Run(0, layer.out_width, 1, ((0, 0),))]
@@ -179,19 +179,19 @@ class IntegerWindowNest(MatmulNest):
                 self._fill((*window, high * size), (taps - high) * size)
 
     def _copy(self, source: Expr, target: Place, count: int) -> None:
-        """Copy bytes of the input."""
+        """Emit the copy of `count` bytes of the input."""
         self._vectors(target, count, lambda place, lanes: self.ends.kernel.bytes_at(self.ends.buffers["data"], source + place, lanes))
 
     def _fill(self, target: Place, count: int) -> None:
-        """Store zero points."""
+        """Emit stores of `count` zero points."""
         self._vectors(target, count, lambda place, lanes: self._zeros(lanes))
 
     def _zeros(self, lanes: int) -> Expr:
-        """Return the zero points; a single one is taken out of a vector."""
+        """Return the zero point in all lanes; a single lane is extracted from a vector."""
         return self.ends.zero_in(lanes) if lanes > 1 else self.T.Shuffle([self.ends.zero_in(VECTOR_BYTES)], [0])
 
     def _vectors(self, target: Place, count: int, value: Callable[[Expr, int], Expr]) -> None:
-        """Store `count` bytes from a place on in whole vectors; the last one begins early enough to fit."""
+        """Emit stores of `count` bytes in whole vectors; the last vector overlaps with the one before it."""
         step, lanes = _UNROLLED * VECTOR_BYTES, self._lanes(count)
         whole = count // step * step
         if whole:
@@ -206,11 +206,11 @@ class IntegerWindowNest(MatmulNest):
         return max(lanes for lanes in _LANES if lanes <= max(count, 1))
 
     def _vector(self, target: Place, place: Expr, lanes: int, value: Callable[[Expr, int], Expr]) -> None:
-        """Store some bytes."""
+        """Emit the store of one vector of bytes."""
         at = self._at(target, place)
         self.T.buffer_store(self.windows, value(place, lanes), [self.T.Ramp(at, 1, lanes) if lanes > 1 else at])
 
     def _at(self, target: Place, place: Expr) -> Expr:
-        """Return the index of a byte in the buffer."""
+        """Return the index of a byte in the buffer of windows."""
         pixel, *offsets = target
         return sum(offsets, pixel * self.pitch) + place

@@ -1,4 +1,4 @@
-"""The answer of `choose`: libraries with their prices, and which of them is the best."""
+"""The answer of `choose`: libraries with their predicted latencies, and the best of them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class PricedCandidate:
 
     @property
     def worst_us(self) -> float:
-        """Latency in microseconds on the slowest device; infinite if no kernel like one of its own was tuned."""
+        """Latency in microseconds on the slowest device; infinite if unknown on one of them."""
         return max(math.inf if latency.latency_us is None else latency.latency_us for latency in self.latencies.values())
 
     @property
     def is_known(self) -> bool:
-        """True if all kernels have records on all devices, or are like others that have."""
+        """True if all kernels have records, or estimates from the nearest ones, on all devices."""
         return math.isfinite(self.worst_us)
 
     @property
     def estimated(self) -> float:
-        """The largest share of a latency that no record of its kernels supports."""
+        """The largest estimated share of a device's latency, 0 to 1."""
         return max(latency.estimated_us / latency.latency_us if latency.latency_us else 0.0 for latency in self.latencies.values())
 
     def fits(self, budget: Budget) -> bool:
-        """Return whether memory and weights are small enough on all devices."""
+        """Return whether memory and weights are within the budget on all devices."""
         return all(
             latency.memory_bytes <= budget.most_memory and latency.weight_bytes <= budget.most_weights
             for latency in self.latencies.values()
@@ -47,15 +47,15 @@ class NetworkChoice:
     """The answer of `choose`.
 
     Attributes:
-        budget: the budget that was asked for.
+        budget: the requested budget.
         profiles: the devices, in the order in which they were named.
-        best: the best candidate within the budget; `None` if there is none, or no bound was given.
-        front: those that no other one beats, by ascending latency, among all whose latency is known.
-        beaten: the others whose latency is known.
-        untuned: those with kernels of which nothing alike was tuned.
-        oversized: those that need more memory, or have more weights, than they may.
-        skipped: number of networks that were not priced: too slow or too inaccurate whatever the records say.
-        unknown: names of libraries whose accuracy is not known.
+        best: the best candidate within the budget; `None` if there is none, or neither latency nor accuracy is limited.
+        front: Pareto front of latency and accuracy among candidates with known latency, by ascending latency.
+        beaten: the other candidates with known latency.
+        untuned: candidates whose latency is unknown, as a kernel has neither a record nor an estimate.
+        oversized: candidates with more memory or weights than the budget allows.
+        skipped: number of candidates that were not priced, because no latency of theirs could change the answer.
+        unknown: names of libraries whose accuracy is unknown.
     """
 
     budget: Budget

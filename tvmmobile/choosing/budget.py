@@ -1,4 +1,4 @@
-"""The bound of a choice: a latency that must not be exceeded, or an accuracy that must be reached."""
+"""The budget of a choice: a latency not to exceed or an accuracy to reach, and limits on memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIZES = {"kB": 1e3, "MB": 1e6, "KiB": 2.0**10, "MiB": 2.0**20}
 
 @dataclass(frozen=True)
 class Budget:
-    """A bound; without one, all of the front counts.
+    """Limits for a choice; the defaults limit nothing.
 
     Attributes:
         most_us: longest latency in microseconds.
@@ -29,7 +29,11 @@ class Budget:
 
     @classmethod
     def of(cls, under: str | None, at_least: str | None, memory: str | None = None, size: str | None = None) -> Budget:
-        """Read `12ms`, `70%`, `4MB` and `900kB`; raise `UserError` for other texts, and for both of the first two."""
+        """Parse options such as `12ms`, `70%`, `4MB` and `900kB`.
+
+        Raises:
+            UserError: a text is invalid, or both `under` and `at_least` are given.
+        """
         if under is not None and at_least is not None:
             raise UserError(
                 "--under and --at-least exclude each other.", "Give the one that must hold; the other one is made as good as possible."
@@ -43,26 +47,26 @@ class Budget:
 
     @property
     def is_bound(self) -> bool:
-        """True if there is a bound on latency or accuracy, so that one network is the best."""
+        """True if latency or accuracy is limited, so that one network is the best."""
         return math.isfinite(self.most_us) or self.least_top1 > 0
 
 
 def _bytes(option: str, text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(kB|MB|KiB|MiB)", text.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(kB|MB|KiB|MiB)", text.strip())
+    if match is None or float(match[1]) == 0:
         raise UserError(f"{option} {text} is not a size.", "Give a number with its unit, such as 4MB, 512kB or 4MiB.")
-    return float(found[1]) * _SIZES[found[2]]
+    return float(match[1]) * _SIZES[match[2]]
 
 
 def _microseconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s)", text.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|µs|ms|s)", text.strip())
+    if match is None or float(match[1]) == 0:
         raise UserError(f"--under {text} is not a latency.", "Give a number with its unit, such as 12ms or 900us.")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _percent(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
-    if found is None or not 0 < float(found[1]) <= 100:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", text.strip())
+    if match is None or not 0 < float(match[1]) <= 100:
         raise UserError(f"--at-least {text} is not an accuracy.", "Give a top-1 in percent, such as 70%.")
-    return float(found[1])
+    return float(match[1])

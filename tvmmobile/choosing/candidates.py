@@ -1,4 +1,4 @@
-"""Candidates for a budget: networks with a precision and a number of threads, and the accuracy that is known of each."""
+"""Lists the candidates for a budget: networks with a precision, a number of threads, and a known accuracy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.results.report.measured import MeasuredAccuracy
 from tvmmobile.running.library import stem_of
 
-#: No kernel does more multiply-adds, counted as the network has them, than this many times what the core can: Winograd's algorithm for
-#: 3×3 kernels saves most, 2.25 times with tiles of 2×2 and 4 with 4×4.
+#: Bound on a kernel's multiply-adds as the network defines them, divided by those that it executes. Winograd's algorithm for 3×3 kernels
+#: saves most: 2.25 times with tiles of 2×2 outputs, 4 times with 4×4.
 MOST_SAVED = 4.0
 
 
@@ -28,8 +28,8 @@ class KnownAccuracy:
 
     Attributes:
         top1: top-1 accuracy in percent.
-        source: publisher of the figure, or the images that `evaluate` measured it on.
-        measured: true if it is of these weights in this precision; a published one is of its authors' weights in float32.
+        source: publisher of the figure, or the images with which `evaluate` measured it.
+        measured: true if it was measured with these weights in this precision; published ones are of the authors' weights in float32.
     """
 
     top1: float
@@ -39,7 +39,7 @@ class KnownAccuracy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A library that may be the best one."""
+    """A library to compare: a network with options and an accuracy."""
 
     model: Model
     options: LibraryOptions
@@ -52,16 +52,16 @@ class Candidate:
 
     @property
     def threads(self) -> int:
-        """Number of threads it runs on."""
+        """Number of threads on which it runs."""
         return self.options.threads
 
     @property
     def library(self) -> str:
-        """Name of the library without its number of threads."""
+        """Name of the library, without its number of threads."""
         return f"{self.model.spec.variant}_{self.precision.name}"
 
     def least_us(self, profile: DeviceProfile) -> float:
-        """Return a lower bound on a library's latency in microseconds: its multiply-adds at the peak rate of the cores."""
+        """Return a lower bound on the latency in microseconds: the network's multiply-adds at the cores' peak rate; 0 if unknown."""
         if self.model.own is not None or not profile.clock_hz:
             return 0.0
         rate = profile.machine.fma_lanes_per_cycle * self.precision.rate_on(profile.machine) * self.threads
@@ -71,27 +71,27 @@ class Candidate:
 def candidates_of(
     models: Sequence[Model], options: Sequence[LibraryOptions], measured: Sequence[MeasuredAccuracy]
 ) -> tuple[list[Candidate], list[str]]:
-    """Return the candidates, and the names of the libraries whose accuracy nobody knows.
+    """Return all pairs of a network and options as candidates, and the names of those libraries whose accuracy is not known.
 
-    A published accuracy stands for float32 and half precision; one in integers is known only where it was measured. What was measured of a
-    library holds for any number of threads.
+    A published accuracy counts for float32 and half precision; integers need a measured one. Measured accuracies count for any number of
+    threads.
     """
-    known = {library_of(one): KnownAccuracy(one.top1, one.images, measured=True) for one in measured}
+    measured_of = {library_of(accuracy): KnownAccuracy(accuracy.top1, accuracy.images, measured=True) for accuracy in measured}
     published = _published(models)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     unknown: list[str] = []
-    for model, one in itertools.product(models, options):
-        name = stem_of(model.spec.variant, one.precision.name, one.threads)
-        accuracy = known.get(_without_threads(name)) or (None if one.precision.is_integer else published.get(model))
+    for model, library in itertools.product(models, options):
+        name = stem_of(model.spec.variant, library.precision.name, library.threads)
+        accuracy = measured_of.get(_without_threads(name)) or (None if library.precision.is_integer else published.get(model))
         if accuracy is None:
             unknown.append(name)
         else:
-            found.append(Candidate(model, one, accuracy))
-    return found, unknown
+            candidates.append(Candidate(model, library, accuracy))
+    return candidates, unknown
 
 
 def library_of(measured: MeasuredAccuracy) -> str:
-    """Return the name of the library that an accuracy is of, as `Candidate.library` has it."""
+    """Return the name of the library with this accuracy, in the form of `Candidate.library`."""
     return _without_threads(measured.library.removesuffix(".so"))
 
 
@@ -100,12 +100,12 @@ def _without_threads(stem: str) -> str:
 
 
 def _published(models: Sequence[Model]) -> dict[Model, KnownAccuracy]:
-    """Return published accuracies, each from the source that covers most of these networks, so that few sources are compared."""
-    printed = {
+    """Return published accuracies, each from the source that covers most of these networks, so that few sources are mixed."""
+    figures_of = {
         model: [figure for figure in figures(*model.spec.key) if figure.top1 is not None]
         for model in models
         if model.own is None and model.spec.classes == IMAGENET_CLASSES
     }
-    counts = Counter(figure.source for found in printed.values() for figure in found)
-    best = {model: max(found, key=lambda figure: counts[figure.source]) for model, found in printed.items() if found}
-    return {model: KnownAccuracy(one.top1 or 0.0, one.source) for model, one in best.items()}
+    counts = Counter(figure.source for printed in figures_of.values() for figure in printed)
+    best = {model: max(printed, key=lambda figure: counts[figure.source]) for model, printed in figures_of.items() if printed}
+    return {model: KnownAccuracy(figure.top1 or 0.0, figure.source) for model, figure in best.items()}

@@ -1,4 +1,4 @@
-"""Chooses the best network within a budget: the most accurate one that is fast enough, or the fastest that is accurate enough."""
+"""Chooses the best network within a budget: the most accurate that is fast enough, or the fastest that is accurate enough."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from tvmmobile.system.workers import worker_count
 from tvmmobile.tuning.logs.directories import log_dirs
 from tvmmobile.tuning.regions import VariantTasks
 
-#: Families that are compared where none is named.
+#: Families that are compared by default.
 FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
-#: How many less accurate candidates are priced beyond the best one within a latency: its neighbours.
+#: Number of lower accuracies whose candidates are priced in addition to the best one within a latency.
 _NEIGHBOURS = 2
 
 
@@ -70,7 +70,7 @@ def choose(
     libraries = _libraries(wanted, profiles)
     measured = {path: read_accuracies(path) for path in wanted.accuracy}
     networks = models_of(models if models is not None else [model for family in FAMILIES for model in variants(family)])
-    candidates, unknown = candidates_of(networks, libraries, [accuracy for found in measured.values() for accuracy in found])
+    candidates, unknown = candidates_of(networks, libraries, [accuracy for accuracies in measured.values() for accuracy in accuracies])
     _check_used(measured, candidates)
     if not candidates:
         raise UserError(
@@ -85,11 +85,11 @@ def choose(
 
 
 def _check_used(measured: Mapping[Path, Sequence[MeasuredAccuracy]], candidates: Sequence[Candidate]) -> None:
-    """Raise `UserError` for a file whose accuracies are all of libraries that are not compared."""
+    """Raise `UserError` for a file without accuracies of libraries that are compared."""
     compared = {candidate.library for candidate in candidates}
-    for path, found in measured.items():
-        if not compared.intersection(map(library_of, found)):
-            others = f": it is of {some_of([accuracy.library for accuracy in found])}" if found else ""
+    for path, accuracies in measured.items():
+        if not compared.intersection(map(library_of, accuracies)):
+            others = f": it is of {some_of([accuracy.library for accuracy in accuracies])}" if accuracies else ""
             raise UserError(
                 f"{path} has no accuracy of a network to choose from{others}.",
                 "Name its network with --model and its precision with --dtype, or leave --accuracy out.",
@@ -97,24 +97,28 @@ def _check_used(measured: Mapping[Path, Sequence[MeasuredAccuracy]], candidates:
 
 
 def _libraries(wanted: ChooseOptions, profiles: Sequence[DeviceProfile]) -> list[LibraryOptions]:
-    """Return the options of the libraries to compare; raise `UserError` if a device does not support one, or no library uses the data."""
+    """Return the options of the libraries to compare.
+
+    Raises:
+        UserError: a device does not support one of them, or none uses the calibration data.
+    """
     halves = all(FLOAT16.requires in profile.machine.has for profile in profiles)
     names = wanted.dtypes or (FLOAT32.name, *[FLOAT16.name] * halves)
     if wanted.calibrate is not None and INT8.name not in names:
         raise UserError(f"--calibrate is for {INT8.name}, which is not compared.", f"Leave it out, or add --dtype {INT8.name}.")
-    found = []
+    libraries = []
     for name, threads in itertools.product(dict.fromkeys(names), dict.fromkeys(wanted.threads)):
         scales = {"calibrate": wanted.calibrate} if name == INT8.name else {}
-        one = LibraryOptions.of({"dtype": name, "threads": threads, "image": wanted.image, **scales})
+        options = LibraryOptions.of({"dtype": name, "threads": threads, "image": wanted.image, **scales})
         for profile in profiles:
-            one.check(profile)
-        found.append(one)
-    return found
+            options.check(profile)
+        libraries.append(options)
+    return libraries
 
 
 @dataclass(frozen=True)
 class _Search:
-    """Prices candidates in the order in which the best one can be expected, until no other can be better."""
+    """Prices candidates, the most promising first, until no other can be better."""
 
     budget: Budget
     profiles: tuple[DeviceProfile, ...]
@@ -123,14 +127,14 @@ class _Search:
     prices_all: bool
 
     def run(self, candidates: Sequence[Candidate]) -> tuple[list[PricedCandidate], int]:
-        """Return the candidates that were priced, and how many were not."""
+        """Return the priced candidates, and the number of the others."""
         ordered = self._ordered(candidates)
         logs, out = log_dirs(self.logs), scratch_folder("choosing")
         jobs = [
-            (job, one, profile.name)
-            for one in ordered
+            (job, candidate, profile.name)
+            for candidate in ordered
             for profile in self.profiles
-            for job in jobs_of(one.model, profile, one.options, out, logs, None)
+            for job in jobs_of(candidate.model, profile, candidate.options, out, logs, None)
         ]
         requested = {id(job): (candidate, device) for job, candidate, device in jobs}
         priced: list[PricedCandidate] = []
@@ -138,37 +142,37 @@ class _Search:
         prices = Prices()
         with started_workers(worker_count(len(jobs))) as workers, self.listener.stage("pricing", len(ordered)) as done:
 
-            def found(job: VariantJob, tasks: VariantTasks) -> None:
+            def price(job: VariantJob, tasks: VariantTasks) -> None:
                 candidate, device = requested[id(job)]
-                known = latencies.setdefault(id(candidate), {})
-                known[device] = prices.latency(job, tasks)
-                if len(known) == len(self.profiles):
-                    priced.append(PricedCandidate(candidate, {profile.name: known[profile.name] for profile in self.profiles}))
+                by_device = latencies.setdefault(id(candidate), {})
+                by_device[device] = prices.latency(job, tasks)
+                if len(by_device) == len(self.profiles):
+                    priced.append(PricedCandidate(candidate, {profile.name: by_device[profile.name] for profile in self.profiles}))
                     done(candidate.model.spec.variant)
 
-            def unknown() -> Iterator[tuple[VariantJob, ...]]:
-                """Yield the libraries whose kernels no earlier run found, those of a network together, until the answer is known."""
-                for _, alike in itertools.groupby(jobs, key=lambda each: each[0].model):
+            def uncached() -> Iterator[tuple[VariantJob, ...]]:
+                """Price libraries whose kernels are cached; yield the others, grouped by network, until the answer is settled."""
+                for _, same_network in itertools.groupby(jobs, key=lambda entry: entry[0].model):
                     missing = []
-                    for job, candidate, _ in alike:
+                    for job, candidate, _ in same_network:
                         if self._is_settled(candidate, priced):
                             break
                         tasks = read_tasks(job)
                         if tasks is None:
                             missing.append(job)
                         else:
-                            found(job, tasks)
+                            price(job, tasks)
                     if missing:
                         yield tuple(missing)
 
-            for alike, answer in workers.run(tasks_of_all, unknown(), build_timeout_s([job for job, _, _ in jobs])):
-                for job, tasks in zip(alike, succeeded(answer, f"planning {alike[0].spec.variant}"), strict=True):
+            for group, answer in workers.run(tasks_of_all, uncached(), build_timeout_s([job for job, _, _ in jobs])):
+                for job, tasks in zip(group, succeeded(answer, f"planning {group[0].spec.variant}"), strict=True):
                     keep_tasks(job, tasks)
-                    found(job, tasks)
+                    price(job, tasks)
         return priced, len(candidates) - len(priced)
 
     def _ordered(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return the candidates that may be within the budget, the most promising ones first; all of them for a page."""
+        """Return the candidates that may be within the budget, the most promising first; all of them if `prices_all`."""
         if self.prices_all:
             return list(candidates)
         if math.isfinite(self.budget.most_us):
@@ -181,17 +185,17 @@ class _Search:
         return max(candidate.least_us(profile) for profile in self.profiles)
 
     def _is_settled(self, candidate: Candidate, priced: Sequence[PricedCandidate]) -> bool:
-        """Return whether neither this candidate nor any after it can change the answer."""
+        """Return whether neither this candidate nor a later one can change the answer."""
         if self.prices_all:
             return False
-        fitting = [one for one in priced if one.worst_us <= self.budget.most_us and one.fits(self.budget)]
-        if not self.budget.is_bound or not any(one.is_known for one in fitting):
+        fitting = [option for option in priced if option.worst_us <= self.budget.most_us and option.fits(self.budget)]
+        if not self.budget.is_bound or not any(option.is_known for option in fitting):
             return False
         if math.isfinite(self.budget.most_us):
-            best = max(one.candidate.accuracy.top1 for one in fitting)
-            lower = {one.candidate.accuracy.top1 for one in priced if one.candidate.accuracy.top1 < best}
+            best = max(option.candidate.accuracy.top1 for option in fitting)
+            lower = {option.candidate.accuracy.top1 for option in priced if option.candidate.accuracy.top1 < best}
             return len(lower | {candidate.accuracy.top1}) > _NEIGHBOURS and candidate.accuracy.top1 < best
-        return self._least_us(candidate) > min(one.worst_us for one in fitting)
+        return self._least_us(candidate) > min(option.worst_us for option in fitting)
 
 
 def _choice(

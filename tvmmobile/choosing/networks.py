@@ -1,4 +1,4 @@
-"""Loads the networks to choose from; one from a file that was imported before is known by the file's content."""
+"""Loads the networks to choose from; networks from files are cached by the file's content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tvmmobile.system.package import package_facts
 
 
 def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> list[Model]:
-    """Return the variants of a family, or a network from a file, which is imported once for each content; see `variants`."""
+    """Return the variants of a family, or the network in a file, which is imported only if its content is new; see `variants`."""
     file = own_file(name)
     digests = None if file is None or alphas else digests_of(file)
     if file is None or digests is None:
@@ -39,7 +39,7 @@ def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> li
 
 
 def _model(file: OwnFile, entry: dict[str, Any]) -> Model:
-    inputs, outputs = (tuple(_port(one) for one in entry["spec"][ends]) for ends in ("inputs", "outputs"))
+    inputs, outputs = (tuple(_port(fields) for fields in entry["spec"][ports]) for ports in ("inputs", "outputs"))
     return Model(OwnSpec.of(entry["spec"]["name"], entry["spec"]["contents"], inputs, outputs), own=file, quantised=entry["quantised"])
 
 

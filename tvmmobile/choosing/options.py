@@ -1,4 +1,4 @@
-"""Options of a choice: its bound, the libraries to compare, and what is known of them."""
+"""Options of a choice: its budget, the libraries to compare, and files with their accuracies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _paths(given: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def _thread_counts(given: int | Sequence[int]) -> tuple[int, ...]:
-    """Return numbers of threads; raise `UserError` for `best`, which is found by timing."""
+    """Return numbers of threads; raise `UserError` for `best`, which would have to be timed on a device."""
     counts = one_or_several(given)
     if "best" in counts:
         raise UserError("--threads best needs latencies on one device, and choose runs nothing.", "Give numbers, such as --threads 1.")

@@ -1,4 +1,4 @@
-"""Memory that a planned library needs, before any of it is compiled."""
+"""Predicts the memory that a planned library needs before it is compiled."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tvmmobile.tuning.plan import PlannedKernel
 
 @dataclass(frozen=True)
 class PlannedSizes:
-    """Sizes of a library in bytes, as its plan knows them.
+    """Sizes of a library in bytes, according to its plan.
 
     Attributes:
-        memory_bytes: activations between kernels that live at the same time, at most; kernels' own scratch memory is not in it.
-        weight_bytes: weights and biases. The file has the kernels' code too, and weights as kernels read them.
+        memory_bytes: peak size of the activations between kernels, without kernels' scratch memory.
+        weight_bytes: size of weights and biases, before packing and without the kernels' code.
     """
 
     memory_bytes: int
@@ -25,11 +25,11 @@ class PlannedSizes:
 
 
 def planned_sizes(steps: Sequence[PlannedKernel], wiring: Wiring) -> PlannedSizes:
-    """Return the sizes of a planned library; inputs and outputs are the caller's."""
+    """Return the sizes of a planned library; inputs and outputs belong to the caller, and do not count."""
     sources, last = wiring.sources, dict[int, int]()
     times = {node: time for time, step in enumerate(steps) for node in range(step.first, step.last + 1)}
     for node in reversed(range(len(sources))):
-        # What has no kernel lies where its sources do, as long as it is read.
+        # The output of a node without a kernel shares its sources' memory, which lives until its last reader.
         time = times.get(node, last.get(node, 0))
         for source in sources[node]:
             last[source] = max(time, last.get(source, 0))

@@ -75,8 +75,8 @@ class Wiring:
     """The nodes and inputs that a network's values come from, constants aside.
 
     Attributes:
-        sources: what each node reads.
-        results: what the network returns.
+        sources: numbers of the nodes and inputs that each node reads.
+        results: numbers of the nodes and inputs that the network returns.
     """
 
     sources: tuple[tuple[int, ...], ...] = ()

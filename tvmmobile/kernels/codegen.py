@@ -1,4 +1,4 @@
-"""Compiles TIR to object code and links it to a shared library for the device's CPU."""
+"""Compiles TIR to object code, and links it into a shared library for the device's CPU."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from tvmmobile.system.toolchain import Toolchain, toolchain
 _FREESTANDING = Path(__file__).with_name("freestanding.c")
 _FREESTANDING_FLAGS = ("-O2", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns")
 
-#: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one and spill.
+#: Templates allocate register tiles as annotated local buffers; TVM's storage rewrite would merge them into one, which LLVM would spill.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
 def pass_context(left_out: Sequence[str] = ()) -> Any:
-    """Return the PassContext for every kernel and network, built through `lowering.PIPELINE`, so that a kernel is the same code in both.
+    """Return the `PassContext` for single kernels and networks, built through `lowering.PIPELINE`, so that kernels are identical in both.
 
-    `left_out` names passes of TVM's that do not run.
+    Args:
+        left_out: names of TVM's passes to disable.
     """
     import tvm
 
@@ -44,7 +45,11 @@ def make_target(target: Mapping[str, Any]) -> Any:
 
 
 def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None:
-    """Build one TIR function into a shared library at `path`, written whole; raise `UserError` if nothing can link it."""
+    """Build a TIR function into a shared library, and write it to `path` atomically.
+
+    Raises:
+        UserError: there is no linker for the target.
+    """
     import tvm
 
     tools = toolchain(target)
@@ -56,7 +61,7 @@ def compile_kernel(function: Any, target: Mapping[str, Any], path: Path) -> None
 
 @functools.cache
 def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
-    """Return objects that free a device's library from needing a C library, so that Android can load it too; none for this machine."""
+    """Return object files that replace the C library in a device's library, so that Android can load it too; none for the host."""
     if not tools.device:
         return ()
 
@@ -67,7 +72,12 @@ def instead_of_libc(tools: Toolchain) -> tuple[Path, ...]:
 
 
 def export(library: Any, path: Path, tools: Toolchain) -> None:
-    """Link a built module to `path`, whole or not at all, without debug information; raise `OSError` for a full disk and the like."""
+    """Link a built module without debug information, and write it to `path` atomically.
+
+    Raises:
+        OSError: the file cannot be written, e.g. because the disk is full.
+        RuntimeError: the linker rejects the compiled code.
+    """
 
     def link(output: str, objects: Sequence[str], **_options: Any) -> None:
         command = tools.shared([*instead_of_libc(tools), *objects], Path(output), ("--strip-debug",))

@@ -1,7 +1,7 @@
-"""Elementary functions in vector arithmetic, where TVM would call a maths library, so that our libraries need none.
+"""Emits elementary functions as vector arithmetic, where TVM would call a maths library, so that our libraries need none.
 
 Range reduction and most polynomials are those of S. Moshier's Cephes library (single precision); erf's is from N. Juffa, "A more accurate
-and faster implementation of erff()", 2016. Errors are in `ERRORS`, infinities and NaNs are treated as in C.
+and faster implementation of erff()", 2016. `ERRORS` lists their errors; infinities and NaNs are treated as in C.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from tvmmobile.graph.precision import FLOAT32, is_precision, precision_named
 from tvmmobile.schedules.emit.vectors import Expr, Vectors
 
-#: Largest relative error in float32 where the result is a normal number; that of `sin`, `cos` and `tan` for arguments within ±8192, and of
-#: the first two absolute; that of `fmod` for quotients within ±2²⁹.
+#: Largest relative error in float32 if the result is a normal number; for `sin` and `cos`, the largest absolute error. Arguments of `sin`,
+#: `cos` and `tan` are within ±8192, and quotients of `fmod` within ±2²⁹.
 ERRORS = {
     "exp": 1.5e-7,
     "exp2": 1.5e-7,
@@ -41,15 +41,15 @@ ERRORS = {
     "fmod": 0.0,
     "pow": 8e-7,
 }
-#: TVM's operators whose name is not `tirx` and the function's.
+#: TVM's operators that are not named `tirx.` and the function's name.
 _OPERATORS = {"log2": "prim.log2"}
-#: Bases of exponential functions: log₂ of the base, one over that in two parts (the first with few bits), and its logarithm.
+#: Bases of exponential functions: log₂ of the base, its reciprocal in two parts (the first with few bits), and ln of the base.
 _BASES = {
     "exp": (math.log2(math.e), 0.693359375, -2.121944400546905827679e-4, 1.0),
     "exp2": (1.0, 1.0, 0.0, math.log(2)),
     "exp10": (math.log2(10), 0.30078125, 2.48745663981195213739e-4, math.log(10)),
 }
-#: Coefficients of polynomials, highest power first, here and below.
+#: Coefficients of polynomials, here and below, from the highest power to the lowest.
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0)
 _LOG = (
     *(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1),
@@ -62,7 +62,7 @@ _ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-
 _ASIN = (4.2163199048e-2, 2.4181311049e-2, 4.5470025998e-2, 7.4953002686e-2, 1.6666752422e-1)
 _ERF_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
 _ERF_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.128717512)
-#: Magnitude from which adding 1 to the square changes nothing.
+#: Magnitude from which adding 1 to the square does not change it.
 _GREAT = 1e5
 #: π/2 in three parts, the first two with few bits.
 _HALF_PI = (1.5703125, 4.837512969970703125e-4, 7.549789954891882e-8)
@@ -73,17 +73,17 @@ class Elementary(Vectors):
 
     @property
     def _sign(self) -> int:
-        """Place of the sign bit."""
+        """The number of the sign bit."""
         return int(self._integer.removeprefix("int")) - 1
 
     def exp(self, x: Expr, base: str = "exp") -> Expr:
-        """Return the base to the power of x; 0 on underflow, infinite on overflow."""
+        """Return the base to the power of x: 0 on underflow, ∞ on overflow."""
         log2, first, second, log = _BASES[base]
         x = self.bind(x)
         bounded = self.bind(self.limited(x, -152 / log2, 130 / log2))
         rounder = 1.5 * 2.0**self._mantissa
         shifted = self.bind(bounded * self.number(log2) + self.number(rounder))
-        whole = self.bind(self._kept(self._kept(shifted) - self.number(rounder)))
+        whole = self.bind(self._opaque(self._opaque(shifted) - self.number(rounder)))
         number = self.bind(self._bits(shifted, self._integer) - self._splat(self._pattern(rounder), self._integer))
         rest = self.bind(((bounded - whole * self.number(first)) - whole * self.number(second)) * self.number(log))
         half = self.bind(self.T.shift_right(number, self._splat(1, self._integer)))
@@ -117,10 +117,10 @@ class Elementary(Vectors):
         return self.log(x) * self.number(1 / math.log(10))
 
     def log1p(self, x: Expr) -> Expr:
-        """Return log(1 + x), accurate even if x vanishes in that sum."""
+        """Return log(1 + x), accurate even for tiny x."""
         x = self.bind(x)
         more = self.bind(x + self.number(1.0))
-        rest = self.bind(self._kept(more) - self.number(1.0))
+        rest = self.bind(self._opaque(more) - self.number(1.0))
         usual = self.bind(self.log(more))
         exact = self.bind(usual * (x / rest))
         return self.T.Select(self.equal(rest, 0.0), x, self.T.Select(more < self.number(math.inf), exact, usual))
@@ -156,17 +156,17 @@ class Elementary(Vectors):
 
     def sin(self, x: Expr) -> Expr:
         """Return the sine."""
-        sine, cosine, number = self._turned(x)
+        sine, cosine, number = self._reduced(x)
         return self._quadrant(number, sine, cosine)
 
     def cos(self, x: Expr) -> Expr:
         """Return the cosine."""
-        sine, cosine, number = self._turned(x)
+        sine, cosine, number = self._reduced(x)
         return self._quadrant(number + self._splat(1, self._integer), sine, cosine)
 
     def tan(self, x: Expr) -> Expr:
         """Return the tangent."""
-        sine, cosine, number = self._turned(x)
+        sine, cosine, number = self._reduced(x)
         one = self._splat(1, self._integer)
         odd = self.T.bitwise_and(number, one) > self._splat(0, self._integer)
         return self.T.Select(odd, (self.number(0.0) - cosine) / sine, sine / cosine)
@@ -208,7 +208,7 @@ class Elementary(Vectors):
         return self.T.Select(far, large, self.number(math.pi / 2) - self.signed(angle, x))
 
     def _arc(self, x: Expr) -> tuple[Expr, Expr]:
-        """Return whether |x| > 1/2, and the arc cosine of |x| if so, else its arc sine."""
+        """Return whether |x| > 1/2, and the arc cosine of |x| if so, otherwise its arc sine."""
         from tvm import tirx
 
         size = self.bind(self.size(x))
@@ -239,17 +239,17 @@ class Elementary(Vectors):
         return self.T.Select(x < self.number(1.0), self.number(math.nan), value)
 
     def _half_exp(self, x: Expr) -> Expr:
-        """Return half of exp(|x|), without an intermediate overflow."""
+        """Return exp(|x|) / 2 without intermediate overflow."""
         root = self.bind(self.exp(self.size(x) * self.number(0.5)))
         return self.bind(root * self.number(0.5) * root)
 
     def _power(self, exponent: Expr) -> Expr:
-        """Return 2 to the power of an integer, where that is a normal number."""
+        """Return 2 to the power of an integer; the result has to be a normal number."""
         biased = exponent + self._splat(self._bias, self._integer)
         return self._from(self.T.shift_left(biased, self._splat(self._mantissa, self._integer)))
 
     def _polynomial(self, coefficients: Sequence[float], x: Expr) -> Expr:
-        """Return a polynomial's value; coefficients begin with the highest power's."""
+        """Return a polynomial's value by Horner's method; coefficients begin with that of the highest power."""
         value = self.number(coefficients[0])
         for coefficient in coefficients[1:]:
             value = value * x + self.number(coefficient)
@@ -261,29 +261,30 @@ class Elementary(Vectors):
         return x + x * square * self._polynomial(coefficients, square)
 
     def size(self, x: Expr) -> Expr:
-        """Return x without its sign."""
+        """Return |x|."""
         return self._from(self.T.bitwise_and(self._bits(x, self._integer), self._splat((1 << self._sign) - 1, self._integer)))
 
     def signed(self, value: Expr, x: Expr) -> Expr:
-        """Return a value that is not negative, with the sign of x."""
+        """Return a non-negative value with the sign of x."""
         sign = self.T.bitwise_and(self._bits(x, self._integer), self._splat(-(1 << self._sign), self._integer))
         return self._from(self.T.bitwise_or(self._bits(value, self._integer), sign))
 
     def _near(self, x: Expr, limit: float, near: Expr, far: Expr) -> Expr:
+        """Return `near` if |x| is less than the limit, otherwise `far`."""
         return self.T.Select(self.size(x) < self.number(limit), near, far)
 
     def equal(self, x: Expr, value: Expr | float) -> Expr:
-        """Return whether two numbers are the same."""
+        """Return whether two numbers are equal."""
         from tvm import tirx
 
         return tirx.EQ(x, self.number(value) if isinstance(value, float) else value)
 
-    def _turned(self, x: Expr) -> tuple[Expr, Expr, Expr]:
-        """Return sine and cosine of x minus a number of quarter turns, and that number."""
+    def _reduced(self, x: Expr) -> tuple[Expr, Expr, Expr]:
+        """Return the sine and cosine of x minus the nearest multiple of π/2, and bits that end with the number of this multiple."""
         x = self.bind(x)
         rounder = 1.5 * 2.0**self._mantissa
         shifted = self.bind(x * self.number(2 / math.pi) + self.number(rounder))
-        whole = self.bind(self._kept(self._kept(shifted) - self.number(rounder)))
+        whole = self.bind(self._opaque(self._opaque(shifted) - self.number(rounder)))
         for part in _HALF_PI:
             x = self.bind(x - whole * self.number(part))
         square = self.bind(x * x)
@@ -291,7 +292,7 @@ class Elementary(Vectors):
         return self.bind(self._odd(_SIN, x)), self.bind(cosine), self.bind(self._bits(shifted, self._integer))
 
     def _quadrant(self, number: Expr, sine: Expr, cosine: Expr) -> Expr:
-        """Return the sine after adding that many quarter turns."""
+        """Return the sine after adding `number` quarter turns; only the last two bits of `number` matter."""
         one, two, zero = (self._splat(value, self._integer) for value in (1, 2, 0))
         number = self.bind(number)
         value = self.bind(self.T.Select(self.T.bitwise_and(number, one) > zero, cosine, sine))
@@ -299,7 +300,7 @@ class Elementary(Vectors):
 
 
 def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
-    """Return x to the power of y in float32, by way of float64; whole constant powers up to 16 by multiplying."""
+    """Return x to the power of y in float32, computed in float64, or by multiplications if y is a constant integer within ±16."""
     from tvm import tirx
 
     narrow = Elementary("float32", lanes, bind, True)
@@ -331,23 +332,23 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
 
 
 def remainder(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
-    """Return C's `fmod` in float32, by way of float64: x minus y times their quotient rounded towards zero, with the sign of x."""
+    """Return C's `fmod` in float32, computed in float64: x minus y times their quotient rounded towards zero, with the sign of x."""
     from tvm import tirx
 
     narrow, wide = Elementary("float32", lanes, bind, True), Elementary("float64", lanes, bind, False)
     x, y = bind(x), bind(y)
     over, under = bind(wide.cast(narrow.size(x))), bind(wide.cast(narrow.size(y)))
     rest = narrow.cast(over - under * tirx.floor(over / under))
-    endless = tirx.And(narrow.equal(narrow.size(y), math.inf), narrow.size(x) < narrow.number(math.inf))
-    return narrow.T.Select(endless, x, narrow.signed(rest, x))
+    is_infinite = tirx.And(narrow.equal(narrow.size(y), math.inf), narrow.size(x) < narrow.number(math.inf))
+    return narrow.T.Select(is_infinite, x, narrow.signed(rest, x))
 
 
-#: Functions of two numbers that need both float32 and float64.
+#: Functions of two numbers that are computed in float64.
 _BY_WIDE = {"pow": power, "fmod": remainder}
 
 
 def _lowered(name: str, call: Any) -> Any:
-    """Rewrite a call as arithmetic in float32; it is unchanged if its precision needs another type."""
+    """Rewrite a call as arithmetic in float32; calls whose precision needs another type stay unchanged."""
     from tvm import tirx
 
     kind, _, lanes = str(call.ty.dtype).partition("x")
@@ -371,7 +372,7 @@ def _lowered(name: str, call: Any) -> Any:
 
 @functools.cache
 def register() -> None:
-    """Replace calls of elementary functions by arithmetic in this process's builds."""
+    """Make TVM's builds in this process replace calls of elementary functions by arithmetic."""
     from tvm.tirx import register_intrin_lowering
 
     for name in ERRORS:

@@ -1,4 +1,4 @@
-"""Makes the TIR function of a kernel from its task and schedule; the same function in a trial and inside a network."""
+"""Makes the TIR function of a kernel from its task and schedule; trials and networks contain the same function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from tvmmobile.system.errors import UserError
 
 
 def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
-    """Make the kernel `task.symbol`, an opaque one from its unscheduled `source`; raise `UserError` for a template that is missing."""
+    """Make the kernel `task.symbol`.
+
+    Args:
+        source: unscheduled TIR function of an opaque layer.
+
+    Raises:
+        UserError: the schedule's template does not exist, or does not support the task.
+    """
     if isinstance(schedule, TraceSchedule):
         return apply_trace(schedule, source).with_attr("global_symbol", task.symbol)
     template = template_named(schedule.template, schedule.version)
@@ -23,7 +30,7 @@ def kernel_function(task: Task, schedule: Schedule, source: Any) -> Any:
 
 
 def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerParameters, ...]) -> list[Array]:
-    """Return the constants that the kernel reads, in its layout; none for a trace, whose function contains them."""
+    """Pack the constants that the kernel reads into its layouts; none for a trace, whose function contains them."""
     if isinstance(schedule, TraceSchedule):
         return []
     template = template_named(schedule.template, schedule.version)
@@ -32,12 +39,13 @@ def packed_constants(task: Task, schedule: Schedule, parameters: tuple[LayerPara
 
 
 def apply_trace(schedule: TraceSchedule, source: Any) -> Any:
-    """Replay a MetaSchedule trace, its postprocessing included, on the function it was made for."""
+    """Replay a MetaSchedule trace, including its postprocessing, on the function for which it was found."""
     import tvm
     from tvm.s_tir import Schedule as TirSchedule
     from tvm.s_tir.schedule import Trace
 
-    module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})  # without this reference, `source` would be changed
+    # Holding `module` keeps a reference, without which the schedule would change `source` in place.
+    module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
     state = TirSchedule(module, error_render_level="none")
     Trace.apply_json_to_schedule(json.loads(schedule.trace), state)
     return state.mod["main"]

@@ -1,4 +1,7 @@
-"""Reference outputs of integer layers, as docs/int8-arithmetic.md defines them, and random constants for them. Kinds compute the sums."""
+"""Computes reference outputs of integer layers, as docs/int8-arithmetic.md defines them, and draws random constants for them.
+
+Layer kinds compute the sums (`IntegerLayer.integer_sums`).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from tvmmobile.graph.integers import HIGHEST, LARGEST_UNSATURATED, LEAST_CONVERT
 from tvmmobile.graph.layers import Array, IntegerLayer, Layer
 from tvmmobile.graph.precision import UINT8
 
-#: Standard deviation of weights whose scale is set by the largest of a few hundred.
+#: Standard deviation of int8 weights that were scaled by the largest of a few hundred.
 _WEIGHTS = 42.0
 
 
 def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerParameters:
-    """Draw constants with which outputs of evenly spread inputs use the whole range and some leave it, with their own zero points.
+    """Draw constants with random zero points, for which evenly spread inputs lead to outputs over the whole range of int8 and beyond.
 
-    Bounds and sums keep to what a layer's `bounded` and `wide` say.
+    Bounds and sums comply with the layer's facts `bounded` and `wide`.
     """
     assert isinstance(layer, IntegerLayer)
     channels = layer.output_shape[-1]
@@ -30,7 +33,7 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
     bias = generator.normal(0.0, spread / 2, channels).astype(np.int32)
     if layer.has_gate:
         bias[:], spread = -zero_in, spread * 74.0
-    # Of a curve, most results are within its bend; its steps are of 1/40.
+    # Most arguments of a curve are where it bends.
     reach = (2.0, 5.0) if layer.curve else (40.0, 120.0)
     multiplier = (generator.uniform(*reach, channels) / spread).astype(np.float32)
     bounds = sorted(int(bound) for bound in generator.integers(LOWEST, HIGHEST + 1, 2))
@@ -63,14 +66,19 @@ def random_integers(layer: Layer, generator: np.random.Generator) -> IntegerPara
 
 
 def quantise(data: Array, per_scale: float, zero: int) -> npt.NDArray[np.int8]:
-    """Convert float32 numbers to stored integers; infinite ones become the bounds."""
+    """Quantise float32 numbers to int8; infinities become the bounds.
+
+    Args:
+        per_scale: reciprocal of the scale.
+        zero: zero point.
+    """
     whole = np.rint(data.astype(np.float64) * np.float64(np.float32(per_scale)))
     stored: npt.NDArray[np.int8] = np.clip(whole + zero, LOWEST, HIGHEST).astype(np.int8)
     return stored
 
 
 def signed(data: Array) -> npt.NDArray[np.int8]:
-    """Subtract 128 from integers of uint8."""
+    """Convert uint8 to int8 by subtracting 128."""
     lower: npt.NDArray[np.int8] = np.bitwise_xor(data, np.uint8(128)).view(np.int8)
     return lower
 
@@ -78,7 +86,12 @@ def signed(data: Array) -> npt.NDArray[np.int8]:
 def requantise(
     sums: npt.NDArray[np.int64], constants: IntegerParameters, curve: str = "", residual: Array | None = None
 ) -> npt.NDArray[np.int8]:
-    """Convert sums to stored integers, with a curve of `graph.integers.INTEGER_CURVES`, integers that are added, and a table."""
+    """Requantise sums to int8.
+
+    Args:
+        curve: curve of `graph.integers.INTEGER_CURVES` to apply; "" for none.
+        residual: int8 tensor to add.
+    """
     numbers = sums.astype(np.float32)
     if curve or residual is not None or constants.addend.size:
         products = _curved(fused(numbers, constants.multiplier, _side(residual, constants)), curve, constants)
@@ -93,7 +106,7 @@ def requantise(
 
 
 def _side(residual: Array | None, constants: IntegerParameters) -> Array:
-    """Return the addend of products, float32."""
+    """Return the number that is added to the product of sum and multiplier, float32."""
     addend = constants.addend if constants.addend.size else np.zeros(1, np.float32)
     if residual is None:
         return addend
@@ -101,7 +114,7 @@ def _side(residual: Array | None, constants: IntegerParameters) -> Array:
 
 
 def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
-    """Return the value that is rounded for x, float32: exact, in float64."""
+    """Apply a curve to x, float32; the result, before rounding, is exact in float64."""
     if not curve:
         return x.astype(np.float64)
     sixth = np.float32(constants.sixth)
@@ -110,21 +123,26 @@ def _curved(x: Array, curve: str, constants: IntegerParameters) -> Array:
 
 
 def fused(a: Array, b: Array | np.float32, c: Array | np.float32) -> Array:
-    """Return a · b + c of float32, rounded once to float32.
+    """Return a · b + c of float32 numbers, rounded once to float32.
 
-    The product is exact in float64. Their sum is rounded there to odd, so that rounding it again is as if it had been exact (Boldo and
-    Melquiond 2008, Emulation of FMA and correctly rounded sums).
+    The product is exact in float64. The sum is rounded to odd in float64, so that rounding it to float32 gives the same result as rounding
+    the exact sum (Boldo and Melquiond 2008, Emulation of FMA and correctly rounded sums).
     """
-    product, other = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
-    total = np.asarray(product + other)
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = np.asarray(product + addend)
     back = total - product
-    error = (product - (total - back)) + (other - back)
+    error = (product - (total - back)) + (addend - back)
     even = (total.view(np.int64) & 1) == 0
     return np.where((error != 0) & even, np.nextafter(total, np.copysign(np.inf, error)), total).astype(np.float32)
 
 
 def compute_integers(layer: Layer, data: Array, constants: IntegerParameters, side: Mapping[str, Array] = MappingProxyType({})) -> Array:
-    """Compute an integer layer's output: int8, or float32 if the layer writes that; `side` holds the integers of `side_shapes` by name."""
+    """Compute an integer layer's output: int8, or float32 if the layer writes that.
+
+    Args:
+        data: first input, in the type that the layer reads.
+        side: int8 tensors of `side_shapes`, by name.
+    """
     assert isinstance(layer, IntegerLayer)
     if reads := layer.reads:
         data = signed(data) if reads == UINT8.name else quantise(data, constants.per_scale_in, constants.zero_in)

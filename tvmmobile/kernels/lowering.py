@@ -1,8 +1,8 @@
-"""Lowers TIR for LLVM with TVM's passes; templates' kernels need only a few.
+"""Lowers TIR for LLVM with TVM's passes, of which templates' kernels need only a few.
 
-Templates emit flat buffers, 32-bit indices, explicit vectors and no blocks. Most of TVM's passes find nothing to do there and
-took more than half of the time to build a kernel: `FlattenBuffer`, which simplifies every index, and `CommonSubexprElim`, which LLVM does
-again, most of all. Modelled latencies with and without them are within half a percent of each other, either way.
+Templates emit flat buffers, 32-bit indices, explicit vectors and no blocks. Most of TVM's passes have nothing to do there, but took more
+than half of the time to build a kernel, in particular `FlattenBuffer`, which simplifies every index, and `CommonSubexprElim`, which LLVM
+repeats. Leaving them out changes modelled latencies by at most half a percent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
     """Return our passes for functions marked `PLAIN`, TVM's for all others, then TVM's final passes for both."""
     import tvm
 
-    theirs, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")
+    tvm_passes, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")
 
     @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
     def lower(module: Any, _context: Any) -> Any:
@@ -37,16 +37,16 @@ def _pipeline() -> tuple[Any, Any, Any]:
         other: dict[Any, Any] = {}
         for name, function in module.functions.items():
             (plain if PLAIN in (function.attrs or {}) else other)[name] = function
-        found = theirs(_serial_booleans()(begin_with_infinity()(tvm.IRModule(other, attrs=module.attrs))))
-        found.update(_few_passes()(tvm.IRModule(plain)))
-        return found
+        lowered = tvm_passes(_serial_booleans()(begin_with_infinity()(tvm.IRModule(other, attrs=module.attrs))))
+        lowered.update(_few_passes()(tvm.IRModule(plain)))
+        return lowered
 
     return lower, lambda: tvm.ir.transform.Sequential([finish_host(), propagate_nans()]), finish_device
 
 
 def _serial_booleans() -> Any:
-    """Return the pass that leaves LLVM to vectorise loops over booleans, except for vectors of 2, 4, 8, …: LLVM 22 stores comparisons of
-    three numbers wrongly on AArch64.
+    """Return a pass that makes vectorised loops over booleans serial unless their extent is a power of two: LLVM 22 stores the results of
+    comparing vectors of three lanes wrongly on AArch64.
     """
     import tvm
     from tvm import tirx
@@ -73,14 +73,14 @@ def _serial_booleans() -> Any:
 
 
 def _few_passes() -> Any:
-    """Return, in TVM's order, the passes that change what templates emit."""
+    """Return the passes that change kernels of templates, in TVM's order."""
     import tvm
     from tvm import s_tir, tirx
 
     return tvm.ir.transform.Sequential(
         [
             s_tir.transform.CanonicalizeLoop(),
-            s_tir.transform.LowerOpaqueBlock(),  # a loop that runs once becomes its body: `HoistIfThenElse` fails on some of them
+            s_tir.transform.LowerOpaqueBlock(),  # replaces loops of extent 1 by their body, as `HoistIfThenElse` fails on some of them
             s_tir.transform.LoopPartition(),
             tirx.transform.VectorizeLoop(True),
             s_tir.transform.HoistIfThenElse(),

@@ -1,6 +1,7 @@
-"""Makes NaNs and infinities behave as in PyTorch: with FMAX and FMIN, maximum and minimum are NaN where an operand is.
+"""Makes NaNs and infinities behave as in PyTorch: FMAX and FMIN return NaN if an operand is NaN.
 
-TVM compares and selects, so that one of the operands gets lost; LLVM makes FMAXNM of that or, if both may be NaN, two instructions.
+TVM compares and selects instead, which loses a NaN in one of the operands; LLVM makes FMAXNM of that or, if both may be NaN, two
+instructions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 
 def propagate_nans() -> Any:
-    """Return the pass that replaces maximum and minimum of floats by LLVM's intrinsic functions, those of IEEE 754-2019."""
+    """Return a pass that replaces floating-point maximum and minimum by LLVM's intrinsics for those of IEEE 754-2019."""
     import tvm
     from tvm import tirx
     from tvm_ffi import structural_map
@@ -27,15 +28,15 @@ def propagate_nans() -> Any:
 def _replaced_by(intrinsic: str) -> Any:
     from tvm import tirx
 
-    def replaced(found: Any) -> Any:
-        kind = str(found.ty.dtype)
-        return tirx.call_llvm_pure_intrin(kind, intrinsic, found.a, found.b) if kind.startswith("float") else found
+    def replaced(extremum: Any) -> Any:
+        kind = str(extremum.ty.dtype)
+        return tirx.call_llvm_pure_intrin(kind, intrinsic, extremum.a, extremum.b) if kind.startswith("float") else extremum
 
     return replaced
 
 
 def begin_with_infinity() -> Any:
-    """Return the pass after which maxima and minima along axes begin with an infinity, instead of TVM's largest finite number."""
+    """Return a pass that makes maximum and minimum reductions start with an infinity, instead of TVM's largest finite number."""
     import tvm
     from tvm import tirx
     from tvm_ffi import structural_map, structural_walk

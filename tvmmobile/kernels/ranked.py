@@ -1,7 +1,7 @@
 """Compares outputs whose rows are ordered by score, such as a detector's best boxes, where rounding may swap near ties.
 
-Half precision moves scores by more than neighbours differ, so that a right network returns the same boxes in another order, and
-others at the end. Wheels contain this module, for Python from 3.9 and NumPy from 1.19 on.
+Half precision changes scores by more than the difference of neighbours, so that a correct network may return the same boxes in another
+order, and other boxes at the end. Wheels contain this module, for Python from 3.9 and NumPy from 1.19 on.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[Any]
 
-#: Rows that are worth the name, and as many as are compared with all others.
+#: Least and most rows of a list that counts as a ranking; each row is compared with all others.
 LEAST, _MOST = 8, 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Outputs with ordered rows.
+    """The order of a network's outputs that hold lists of rows, ordered by score.
 
     Attributes:
-        members: places of the outputs whose dimensions begin with `shape`.
-        shape: lists, then rows of each.
-        scores: `[lists, rows]`, in no case ascending.
-        place, column: the output that scores are in, and where in its rows.
+        members: places of the outputs whose shape begins with `shape`.
+        shape: extents of the lists, then the number of rows in each.
+        scores: `[lists, rows]`, never ascending within a list.
+        place: place of the output that contains the scores.
+        column: column of the scores in this output's rows.
     """
 
     members: tuple[int, ...]
@@ -40,12 +41,12 @@ class Ranking:
 
     @property
     def tied(self) -> int:
-        """Most rows of a list that have the score of its last row."""
+        """The most rows in a list with the same score as its last row."""
         return int((self.scores == self.scores[:, -1:]).sum(1).max())
 
 
 def ranking_of(outputs: Sequence[Values]) -> Ranking | None:
-    """Return the order of outputs' rows; None if a list has ascending scores, or equal ones in every column."""
+    """Find the column by which the outputs' rows are ordered; `None` if there is no column that never ascends and sometimes descends."""
     for place, output in enumerate(outputs):
         if output.dtype.kind != "f":
             continue
@@ -73,44 +74,45 @@ def error_in_any_order(errors: Sequence[float], outputs: Sequence[Values], expec
 
 
 def rows_error(outputs: Sequence[Values], expected: Sequence[Values], ranking: Ranking) -> float:
-    """Return the largest error of rows in any order: from each row to the most similar expected one, and the other way round.
+    """Return the largest distance from a row to the most similar expected one, or from an expected row to the most similar one.
 
-    Numbers are compared column by column, by the column's largest magnitude; those of a column of classes have to be equal.
-    A row may be any other one where its score is closer to the last one's than the row is to those expected: which rows come out there
-    is up to rounding. Infinite where this leaves fewer than `LEAST` rows that are compared.
+    Differences are relative to the largest magnitude of their column; columns of integers, such as classes, have to be equal. Rounding
+    decides which of the rows with nearly the last score are in the list, so a row's error is at most the difference of its score from the
+    last one's. The error is infinite if this replaces the distances of all but fewer than `LEAST` rows.
     """
-    found, wanted = (_rows([each[number] for number in ranking.members], ranking.shape) for each in (outputs, expected))
+    actual, wanted = (_rows([tensors[number] for number in ranking.members], ranking.shape) for tensors in (outputs, expected))
     scores = _rows([outputs[ranking.place]], ranking.shape)[:, :, ranking.column]
-    if not np.isfinite(found).all() or (np.diff(scores, axis=1) > 0).any():
+    if not np.isfinite(actual).all() or (np.diff(scores, axis=1) > 0).any():
         return float("inf")
     scale = np.abs(wanted).max((0, 1))
     scale = np.where(scale > 0, scale, 1.0)
-    whole = (wanted == np.rint(wanted)).all((0, 1)) & (scale >= 1)
-    lists = zip(found, wanted, scores, ranking.scores)  # noqa: B905 - Python 3.9 has no `strict`
-    return max(_list_error(*each, scale, whole) for each in lists)
+    is_integer = (wanted == np.rint(wanted)).all((0, 1)) & (scale >= 1)
+    lists = zip(actual, wanted, scores, ranking.scores)  # noqa: B905 - Python 3.9 has no `strict`
+    return max(_list_error(*each, scale, is_integer) for each in lists)
 
 
 def _rows(outputs: Sequence[Values], shape: tuple[int, ...]) -> Values:
-    """Return all numbers of rows, `[lists, rows, numbers]`."""
+    """Concatenate the columns of outputs: `[lists, rows, columns]`, float64."""
     lists = [output.reshape(-1, shape[-1], int(np.prod(output.shape[len(shape) :]))) for output in outputs]
     return np.concatenate(lists, 2).astype(np.float64)
 
 
-def _list_error(found: Values, wanted: Values, scores: Values, expected: Values, scale: Values, whole: Values) -> float:
+def _list_error(actual: Values, wanted: Values, scores: Values, expected: Values, scale: Values, is_integer: Values) -> float:
     unit = float(np.abs(expected).max()) or 1.0
     return max(
-        _one_way(found, wanted, (scores - expected[-1]) / unit, scale, whole),
-        _one_way(wanted, found, (expected - scores[-1]) / unit, scale, whole),
+        _one_way(actual, wanted, (scores - expected[-1]) / unit, scale, is_integer),
+        _one_way(wanted, actual, (expected - scores[-1]) / unit, scale, is_integer),
     )
 
 
-def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, whole: Values) -> float:
-    """Return the largest error of rows: the distance from the most similar row or of the score from the last, whichever is less."""
-    errors, distances = np.fromiter(_nearest(rows, others, scale, whole), np.float64, len(rows)), np.abs(above_last)
-    return float(np.minimum(errors, distances).max()) if np.count_nonzero(errors <= distances) >= LEAST else float("inf")
+def _one_way(rows: Values, others: Values, above_last: Values, scale: Values, is_integer: Values) -> float:
+    """Return the largest error of rows: the distance to the most similar other row or from the last score, whichever is less."""
+    errors, margins = np.fromiter(_distances(rows, others, scale, is_integer), np.float64, len(rows)), np.abs(above_last)
+    return float(np.minimum(errors, margins).max()) if np.count_nonzero(errors <= margins) >= LEAST else float("inf")
 
 
-def _nearest(rows: Values, others: Values, scale: Values, whole: Values) -> Iterator[float]:
+def _distances(rows: Values, others: Values, scale: Values, is_integer: Values) -> Iterator[float]:
+    """Yield each row's distance to the most similar other row."""
     for row in rows:
         distance = np.abs(others - row)
-        yield float(np.where(whole, np.where(distance > 0, np.inf, 0.0), distance / scale).max(1).min())
+        yield float(np.where(is_integer, np.where(distance > 0, np.inf, 0.0), distance / scale).max(1).min())

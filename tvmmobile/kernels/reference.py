@@ -1,6 +1,6 @@
-"""Computes kernels' reference outputs with PyTorch on the host, on inputs and parameters that reach every bound.
+"""Computes kernels' reference outputs with PyTorch on the host, for inputs and parameters whose results reach every bound.
 
-Those of integer layers are `kernels.integer_reference`'.
+Integer layers are computed by `kernels.integer_reference`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tvmmobile.kernels.ranked import error_in_any_order
 
 
 def make_inputs(task: Task) -> list[Array]:
-    """Return the region's input, then its layers' other inputs (`Layer.random_input`). Integers are spread evenly over all of int8.
+    """Draw the region's input, then its layers' other inputs (`Layer.random_input`); integers are spread evenly over all of int8.
 
-    Same task, same values.
+    The values depend only on the task.
     """
     generator = np.random.default_rng(_seed(task.name))
     shapes = [task.region[0].input_shape, *task.side_shapes.values()]
@@ -41,7 +41,7 @@ def make_inputs(task: Task) -> list[Array]:
 
 
 def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
-    """Return constants of each layer (`Layer.random_parameters`); outputs rounded to integers spread over their range."""
+    """Draw the constants of each layer (`Layer.random_parameters`); outputs that are rounded to integers spread over int8."""
     generator = np.random.default_rng(_seed(task.name) + 1)
     parameters = [
         random_integers(layer, generator)
@@ -55,7 +55,7 @@ def make_parameters(task: Task) -> tuple[LayerParameters, ...]:
 
 
 def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
-    """Scale the constants so that results spread over int8, and some of the first channel exceed it."""
+    """Scale the constants so that results spread over int8, and some of the first channel's exceed it."""
     bias, operands = drawn.bias.copy(), drawn.operands
     bias[0] = 16.0
     if isinstance(layer, SumLayer) and layer.steps[-1:] == (SCALED,):
@@ -66,15 +66,16 @@ def _beyond_integers(layer: Layer, drawn: LayerParameters) -> LayerParameters:
 
 
 def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[LayerParameters, ...]) -> Array:
-    """Return the region's output for `make_inputs`, computed layer by layer with PyTorch on the host in `Precision.reference`. Output
-    that kernels round to integers is within their bounds, but not rounded.
+    """Compute the region's output for `make_inputs` layer by layer with PyTorch on the host, in `Precision.reference`.
+
+    Outputs that kernels round to integers are clamped to int8's bounds, but not rounded.
     """
     if task.precision.is_integer:
-        given, *sides = inputs
+        integers, *sides = inputs
         for layer, constants in zip(task.region, parameters, strict=True):
             assert isinstance(constants, IntegerParameters)
-            given = compute_integers(layer, given, constants, {name: sides.pop(0) for name in layer.side_shapes})
-        return given
+            integers = compute_integers(layer, integers, constants, {name: sides.pop(0) for name in layer.side_shapes})
+        return integers
     wide = np.dtype(task.precision.reference)
     data, *others = (array.astype(wide, copy=False) for array in inputs)
     for layer, stored in zip(task.region, parameters, strict=True):
@@ -86,7 +87,9 @@ def expected_output(task: Task, inputs: Sequence[Array], parameters: tuple[Layer
 
 
 def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.floating]) -> float:
-    """Return the largest absolute difference over the largest magnitude expected; infinite if anything is not finite."""
+    """Return the largest absolute difference, relative to the largest expected magnitude; infinite if shapes differ or `actual` is not
+    finite.
+    """
     if actual.shape != expected.shape or not np.isfinite(actual).all():
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
@@ -94,17 +97,17 @@ def relative_error(actual: npt.NDArray[np.floating], expected: npt.NDArray[np.fl
 
 
 def decibels(signal: float, noise: float) -> float | None:
-    """Return the ratio of two energies in decibels; `None` where one of them is 0."""
+    """Return the ratio of two energies in decibels; `None` if one of them is 0."""
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
 def network_error(outputs: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]], quantised: bool = False) -> float:
     """Return the largest error of a network's outputs: `relative_error` or, for integers such as classes, the share that differs.
 
-    Rows in order of a score may be in another order, see `rows_error`.
+    Rows ordered by score may be in another order, see `rows_error`.
 
     Args:
-        quantised: bytes are steps of a scale in the network's file, so that those one apart agree.
+        quantised: whether bytes are quantised values, for which a difference of 1 is no error.
     """
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Tasks and schedules as plain JSON values, the form in which logs and manifests keep them."""
+"""Converts tasks and schedules to and from the JSON values that logs and manifests contain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FACTS = {field.name for field in dataclasses.fields(IntegerFacts)}
 
 @dataclass(frozen=True)
 class TraceSchedule:
-    """A MetaSchedule trace, for layers no template takes; `trace` is the JSON text of `Trace.as_json`."""
+    """A MetaSchedule trace, for layers without a template; `trace` is the JSON text of `Trace.as_json`."""
 
     trace: str
 
@@ -65,12 +65,12 @@ def schedule_from_json(value: dict[str, Any]) -> Schedule:
 
 
 def _changed(value: Any) -> dict[str, Any]:
-    """Return the fields that have other values than their defaults; those of an integer layer's facts are among the layer's."""
-    found = {}
+    """Return the fields that differ from their defaults; the facts of an integer layer are merged into the layer's fields."""
+    fields = {}
     for field in dataclasses.fields(value):
-        own = getattr(value, field.name)
-        found.update(_changed(own) if field.name == "integers" else {field.name: own} if own != field.default else {})
-    return found
+        content = getattr(value, field.name)
+        fields.update(_changed(content) if field.name == "integers" else {field.name: content} if content != field.default else {})
+    return fields
 
 
 def _tuples(value: Any) -> Any:

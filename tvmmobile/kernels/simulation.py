@@ -1,4 +1,4 @@
-"""Simulates a network on the host layer by layer in PyTorch, and finds layers that need more digits than a precision has."""
+"""Simulates a network layer by layer in PyTorch on the host, and finds layers whose values a precision cannot represent well enough."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
 
-#: Root mean square of what rounding adds to a number, as a share of it and of a unit in the last place: mantissas are spread evenly.
+#: Root mean square of a relative rounding error, as a multiple of half the machine epsilon, for evenly spread mantissas.
 _ROUNDED = 0.4
-#: Precisions to which PyTorch rounds as NumPy does, in a fraction of the time.
+#: Precisions to which PyTorch rounds as NumPy does, but much faster.
 _ROUNDED_BY_TORCH = (FLOAT16.name, BFLOAT16.name)
-#: Largest error assumed on other images, as a multiple of the largest one seen.
+#: Largest error assumed for other inputs, as a multiple of the largest measured one.
 _UNSEEN = 1.25
 
 
 @dataclass(frozen=True)
 class LayerRun:
-    """One layer of a network at work, in float32.
+    """One execution of a network's layer in float32.
 
     Attributes:
-        node: number of the node.
-        inputs: first input of the node, then all else that it reads.
+        node: number of the layer's node in the network.
+        inputs: the layer's first input, then its side inputs.
     """
 
     node: int
@@ -43,7 +43,7 @@ class LayerRun:
 
     @cached_property
     def sums(self) -> Array:
-        """The layer's sums, channels last, before bounds and curves; the output of a layer without sums."""
+        """The layer's sums before bounds and curves, with channels last; the output of a layer without sums."""
         compute = self.layer.sums if isinstance(self.layer, SumLayer) else self.layer.compute
         return compute(self.inputs[0], self.parameters, self._side(self.inputs[1:]))
 
@@ -54,18 +54,19 @@ class LayerRun:
         return self.layer.finished(self.sums, self.parameters, self._side(self.inputs[1:]))
 
     def rounded(self, precision: Precision) -> Array:
-        """Compute the layer's output with its inputs and output stored in a precision, and with exact sums."""
-        stored, given = partial(_stored, precision=precision), self.parameters
-        constants = LayerParameters(stored(given.weight), stored(given.bias), tuple(map(stored, given.operands)))
+        """Compute the layer's output with inputs, constants and output rounded to a precision, and sums in float32."""
+        stored, exact = partial(_stored, precision=precision), self.parameters
+        constants = LayerParameters(stored(exact.weight), stored(exact.bias), tuple(map(stored, exact.operands)))
         data, *others = map(stored, self.inputs)
         return stored(self.layer.compute(data, constants, self._side(others)))
 
     def in_precision(self, precision: Precision, generator: np.random.Generator) -> Array:
         """Estimate the layer's output in a precision: `rounded`, with noise for the rounding of partial sums.
 
-        The partial sums of a chain of L terms walk at random from 0 to their share of the whole, and each is rounded; so are the N sums of
-        chains. With a whole of variance v that leaves errors of variance v · (L + N) / 2 · r², r being the error of one rounding, and
-        b² / 3 · r² for each sum on the way from a bias b to a result that the clamp leaves alone.
+        A sum is computed as N chains of L terms each, whose results are then added. The partial sums of a chain are modelled as a random
+        walk, and each of them is rounded, as are those of the N results. If total sums have variance v and one rounding has the relative
+        error r, the variance of the error is v · (L + N) / 2 · r², plus b² / 3 · r² for each sum on the way from a bias b to the result.
+        Clamped outputs have no such noise.
         """
         output = self.rounded(precision)
         if not isinstance(self.layer, SumLayer):
@@ -73,7 +74,7 @@ class LayerRun:
         terms = math.prod(self.layer.weight_shape[:-1])
         chain = min(precision.chain or terms, terms)
         chains = -(-terms // chain)
-        # In one order of memory: a mean depends on it in its last digits.
+        # In C order, as the last digits of a mean depend on the memory order.
         sums, bias = self.sums.astype(np.float64, order="C"), self.parameters.bias.astype(np.float64)
         power = np.square(sums - bias).mean(tuple(range(sums.ndim - 1))) * (chain + chains) / 2
         power += np.square(bias) * (terms if chains == 1 else chains) / 3
@@ -89,7 +90,7 @@ class LayerRun:
 
 
 def _stored(array: Array, precision: Precision) -> Array:
-    """Round numbers to a precision; integers stay as they are."""
+    """Round floating-point numbers to a precision, keeping their type; return integers unchanged."""
     if array.dtype.kind != "f":
         return array
     if precision.name in _ROUNDED_BY_TORCH:
@@ -103,7 +104,7 @@ def _stored(array: Array, precision: Precision) -> Array:
 
 
 def network_outputs(network: Network, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Compute the outputs of a float32 network, each with the extents of its kernel."""
+    """Compute the outputs of a float32 network, with the shapes that its kernels write."""
     values: dict[int, Array] = {}
     for _ in run_layers(network, inputs, values=values):
         pass
@@ -116,9 +117,12 @@ def run_layers(
     compute: Callable[[LayerRun], Array] = LayerRun.output,
     values: dict[int, Array] | None = None,
 ) -> Iterator[tuple[LayerRun, Array]]:
-    """Compute a float32 network node by node; yield the layers that templates take, with the results of `compute`, in order.
+    """Compute a float32 network node by node; yield each layer with parameters and its output, in order.
 
-    All inputs and outputs of nodes are added to `values` by the number of the node, or of the input.
+    Args:
+        inputs: the network's inputs, in order.
+        compute: returns a layer's output.
+        values: dictionary to which inputs and all outputs are added, by the number of the input or node.
     """
     values = {} if values is None else values
     values |= {INPUT - place: array for place, array in enumerate(inputs)}
@@ -134,7 +138,7 @@ def run_layers(
 
 
 def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
-    """Return an opaque function's output, from its unscheduled loops compiled for the host."""
+    """Compute an opaque function's output with its unscheduled loops, compiled for the host."""
     import tvm
 
     kind = list(function.params)[-1].ty
@@ -146,7 +150,7 @@ def run_unscheduled(function: Any, inputs: Sequence[Array]) -> Array:
 
 @functools.lru_cache(maxsize=64)
 def _unscheduled(function: Any) -> Any:
-    """Return a TIR function compiled for the host; calibration runs it once for each input and choice."""
+    """Compile a TIR function for the host; cached, as calibration calls it for each batch and method."""
     import tvm
 
     with tempfile.TemporaryDirectory(prefix="tvmmobile-host-") as folder:
@@ -158,38 +162,44 @@ def _unscheduled(function: Any) -> Any:
 def layers_to_keep(
     network: Network, inputs: Sequence[Sequence[Array]], precision: Precision, most_error: float | None = None
 ) -> tuple[Float32Layer, ...]:
-    """Find a float32 network's layers for which `precision` is too small or too coarse, by their outputs for some inputs.
+    """Find the layers of a float32 network for which `precision` has too small a range or too coarse a rounding.
 
-    Given the most that the output may be off, as a share of its largest magnitude, also as many of the first layers as that takes: what
-    those lose, all others add to.
+    Args:
+        inputs: inputs of the network, for each run.
+        most_error: largest error of the network's output, relative to its largest magnitude. To meet it, layers at the network's start,
+            whose errors all later layers inherit, are kept in float32, too.
     """
-    found: dict[int, Float32Layer] = {}
+    kept: dict[int, Float32Layer] = {}
     outputs = []
     for arrays in inputs:
         for run, output in run_layers(network, arrays):
-            why = "" if run.node in found else _unfit(run, output, precision)
+            why = "" if run.node in kept else _unfit(run, output, precision)
             if why:
-                found[run.node] = Float32Layer(run.node, run.layer.name, why)
+                kept[run.node] = Float32Layer(run.node, run.layer.name, why)
         outputs.append(output)
     if most_error is not None:
         error = partial(_error, network, inputs, outputs, precision)
-        found |= {one.node: one for one in _first_layers(network, frozenset(found), error, most_error)}
-    return tuple(found[node] for node in sorted(found))
+        kept |= {layer.node: layer for layer in _first_layers(network, frozenset(kept), error, most_error)}
+    return tuple(kept[node] for node in sorted(kept))
 
 
 def _first_layers(
     network: Network, wide: frozenset[int], error: Callable[[frozenset[int]], float], most_error: float
 ) -> Iterator[Float32Layer]:
-    """Yield the fewest first layers, besides those in `wide`, that limit the error when kept in float32."""
+    """Yield the fewest layers at the network's start that have to be in float32, besides the nodes in `wide`, to meet `most_error`.
+
+    Args:
+        error: returns the error with the given nodes in float32.
+    """
     layers = [node for node, entry in enumerate(network.nodes) if entry.parameters is not None and node not in wide]
     least = error(wide)
     if least <= most_error:
         return
-    few, many, left = 0, len(layers), 0.0  # too few, and enough with what error they leave
+    few, many, left = 0, len(layers), 0.0  # too few layers; enough layers, and the error with them
     while few + 1 < many:
         middle = (few + many) // 2
-        found = error(wide.union(layers[:middle]))
-        few, many, left = (few, middle, found) if found <= most_error else (middle, many, left)
+        remaining = error(wide.union(layers[:middle]))
+        few, many, left = (few, middle, remaining) if remaining <= most_error else (middle, many, left)
     why = f"for an error of about {100 * left:.2g} %, not {100 * least:.2g} %"
     yield from (Float32Layer(node, network.nodes[node].layer.name, why) for node in layers[:many])
 
@@ -197,7 +207,11 @@ def _first_layers(
 def _error(
     network: Network, inputs: Sequence[Sequence[Array]], outputs: Sequence[Array], precision: Precision, wide: frozenset[int]
 ) -> float:
-    """Estimate the largest error of a network's last layer with all but some layers in a precision."""
+    """Estimate the largest relative error of a network's last layer with all nodes in a precision but those in `wide`.
+
+    Args:
+        outputs: exact outputs of the last layer, for each run.
+    """
     largest = 0.0
     for arrays, expected in zip(inputs, outputs, strict=True):
         generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Converts a float32 network to integers on calibration data: ranges, equalisation, bias correction."""
+"""Quantises a float32 network to int8 with calibration data: ranges, equalisation, bias correction."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tvmmobile.quantisation.moves import joined_scales, read_as_integers
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.system.errors import UserError
 
-#: Returns whether a kernel takes an integer layer.
+#: Returns whether some kernel accepts an int8 layer.
 Accepts = Callable[[Layer], bool]
-#: Most images on which errors of layers are measured, and most numbers that a tensor may have for all of them.
+#: Most images on which errors of layers are measured, and most elements of a tensor for all of them.
 _MEASURED, MOST_TENSOR_ELEMENTS = 64, 8_000_000
 _BATCH = 8
 #: Largest magnitude of a layer's sums; its square is still finite.
@@ -33,11 +33,11 @@ class Method:
     """Options of quantisation.
 
     Attributes:
-        ranges: choice of activations' ranges, one of `RANGES`.
+        ranges: method of choosing the ranges of activations, one of `RANGES`.
         equalise: true if channels are equalised across layers.
-        correct: true if biases compensate each channel's mean error.
-        per_channel: true if weights have a scale for each output channel, as in kernels; otherwise all share the largest one.
-        seven_bit_steps: numbers of steps whose weights are smaller than int8 allows, so that kernels are faster (`integer_step`).
+        correct: true if biases are corrected for each channel's mean error.
+        per_channel: true if weights have a scale per output channel, as in kernels; false if all channels share the largest scale.
+        seven_bit_steps: numbers of steps with smaller weights than int8 allows, for faster kernels (`seven_bits` of `integer_step`).
     """
 
     ranges: str = next(iter(RANGES))
@@ -49,12 +49,12 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Calibration data that are read anew for each pass over them.
+    """Calibration data, which are read again for each pass over them.
 
     Attributes:
         count: number of inputs.
-        read: returns a batch of inputs by their numbers, NCHW, float32.
-        labels: the class of each; empty where that is not known.
+        read: returns the inputs with the given numbers as a batch, float32 and NCHW.
+        labels: class of each input; empty if unknown.
     """
 
     count: int
@@ -83,15 +83,16 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """A network after calibration, equalised or not.
+    """A network with the statistics of its values on calibration data.
 
     Attributes:
-        given: the network before it was equalised.
-        ranges: ranges of its channels that it was equalised by; empty if it was not.
-        histograms: values of the input and of each step's output, by number.
-        looked_up: values that steps with a `curve` look up, by number.
-        read_as_integers: numbers of the steps that `moves.read_as_integers` returns.
-        some: inputs on which errors of layers are measured.
+        given: network before equalisation.
+        ranges: channel ranges for equalisation; empty if the network is not equalised.
+        flow: network after equalisation, if any.
+        histograms: histograms of the input and of each step's output, by number.
+        looked_up: histograms of the arguments of curves, by number of the step.
+        read_as_integers: result of `moves.read_as_integers`.
+        some: inputs on which errors of layers are measured, as one batch.
     """
 
     given: Flow
@@ -104,7 +105,11 @@ class Observed:
 
 
 def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
-    """Run a network on calibration data, equalised first if asked, and record its values."""
+    """Run a network on calibration data, after equalisation if `equalise`, and collect statistics of its values.
+
+    Raises:
+        UserError: if a layer's sums are not finite, or are too large.
+    """
     given, ranges = flow, channel_ranges(flow, images.batches()) if equalise else {}
     if equalise:
         flow = equalised(given, ranges)
@@ -118,12 +123,12 @@ def largest_tensor(flow: Flow) -> int:
 
 
 def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
-    """Quantise a network; layers that are not accepted, or that have no integer form, stay in float32."""
+    """Quantise a network; layers that no kernel accepts, or that have no integer form, stay in float32."""
     return quantised(observe(flow, images, method.equalise), method, accepts)
 
 
 def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: Collection[int] = ()) -> IntegerNetwork:
-    """Quantise a network that was observed; steps in `in_float32`, by number, stay in float32 too."""
+    """Quantise an observed network as `quantise` does; the steps with the numbers `in_float32` stay in float32, too."""
     network = _Quantisation(observed, method).network(accepts, in_float32)
     left = [step.number for step in observed.flow.steps if step.number not in network.steps]
     kept = pairs_among(observed.given, left) if observed.ranges else []
@@ -131,8 +136,8 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: 
 
 
 def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
-    """Return the range of each channel of each convolution and matrix product."""
-    found: dict[int, ChannelRange] = {}
+    """Return the channel ranges of each `summing` step's output, by number."""
+    ranges: dict[int, ChannelRange] = {}
     for batch in batches:
         for step, sums, output in flow.run(batch):
             _check(step, sums)
@@ -140,12 +145,12 @@ def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRan
                 axes = tuple(range(output.ndim - 1))
                 power, count = np.square(sums, dtype=np.float64).sum(axes), sums.size // sums.shape[-1]
                 now = ChannelRange(np.abs(output).max(axes), sums.max(axes), power, count)
-                found[step.number] = found[step.number].joined(now) if step.number in found else now
-    return found
+                ranges[step.number] = ranges[step.number].joined(now) if step.number in ranges else now
+    return ranges
 
 
 def _check(step: FlowStep, sums: Array) -> None:
-    """Raise `UserError` for sums that no scale fits."""
+    """Raise `UserError` for sums that are not finite, or too large."""
     if not np.abs(sums).max(initial=0.0) <= _LARGEST_SUM:
         raise UserError(
             f"{step.layer.name} (node {step.number}) computes sums of the calibration data that are not finite or exceed {_LARGEST_SUM:g}.",
@@ -154,56 +159,59 @@ def _check(step: FlowStep, sums: Array) -> None:
 
 
 def histograms_of(flow: Flow, batches: Iterable[Array]) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
-    """Return histograms of the input and each step's output by number, one for tensors of one scale; and of sums before a `curve`."""
+    """Return histograms of the input and of each step's output, and histograms of the arguments of curves, both by number.
+
+    Tensors that share a scale share a histogram.
+    """
     looked_up = {step.number: Histogram() for step in flow.steps if step.curve}
     joined = joined_scales(flow)
     numbers = (INPUT, *(step.number for step in flow.steps))
-    found = {number: Histogram() for number in numbers if number not in joined}
-    found |= {number: found[first] for number, first in joined.items()}
+    histograms = {number: Histogram() for number in numbers if number not in joined}
+    histograms |= {number: histograms[first] for number, first in joined.items()}
     for batch in batches:
         for step, sums, output in flow.run(batch):
             _check(step, sums)
-            found[step.number].add(output)
+            histograms[step.number].add(output)
             if step.curve:
                 looked_up[step.number].add(sums)
-        found[INPUT].add(batch)
-    return found, looked_up
+        histograms[INPUT].add(batch)
+    return histograms, looked_up
 
 
 class _Quantisation:
-    """A network while its steps become integers, one after another, on images that all of them see."""
+    """Quantises a network step by step, while it runs on images both in float32 and as quantised so far."""
 
     def __init__(self, observed: Observed, method: Method) -> None:
         self.flow, self.histograms, self.looked_up, self.method = observed.flow, observed.histograms, observed.looked_up, method
         self.read_as_integers = observed.read_as_integers
         self.scales: dict[int, Scale] = {}
-        #: What each tensor that is still read holds in float32, and in the network of integers.
+        #: Values of each tensor that is still read: in float32, and in the quantised network.
         self.exact: dict[int, Array] = {INPUT: observed.some}
         self.values: dict[int, Array] = {INPUT: observed.some}
-        #: Those of the step at hand in float32, if it finishes them.
+        #: The current step's sums in float32, if it `finishes` them.
         self.sums: Array | None = None
 
     def network(self, accepts: Accepts, in_float32: Collection[int]) -> IntegerNetwork:
-        """Quantise all steps but those that are not accepted or are in `in_float32`."""
+        """Quantise all steps except those that no kernel accepts and those in `in_float32`."""
         network = IntegerNetwork(self.flow, {}, {})
         for step in self.flow.steps:
             number = step.number
             inputs = step.read(self.exact)
             self.sums = step.sums(inputs) if step.finishes else None
             self.exact[number] = step.output(inputs) if self.sums is None else step.finished(self.sums)
-            tried = self._tried(step) if number not in in_float32 and has_integers(step) else ()
-            found = next((one for one in tried if accepts(one.layer)), None)
-            if found is not None:
-                network.steps[number] = found
-                if found.written is not None:
-                    network.scales[number] = found.written
+            candidates = self._candidates(step) if number not in in_float32 and has_integers(step) else ()
+            chosen = next((candidate for candidate in candidates if accepts(candidate.layer)), None)
+            if chosen is not None:
+                network.steps[number] = chosen
+                if chosen.written is not None:
+                    network.scales[number] = chosen.written
             self.values[number] = network.output(step, self.values)
             for values in (self.exact, self.values):
                 self.flow.release(values, number)
         return network
 
-    def _tried(self, step: FlowStep) -> Iterator[IntegerStep]:
-        """Quantise a step in the ways that there are, the best one first: what no integer layer reads is not rounded."""
+    def _candidates(self, step: FlowStep) -> Iterator[IntegerStep]:
+        """Yield the ways to quantise a step, best first: with an output in float32 if no int8 layer reads it, then in int8."""
         floats = has_floats(step)
         if floats and step.number not in self.read_as_integers:
             yield self._integer(step, None)
@@ -211,25 +219,25 @@ class _Quantisation:
             yield self._integer(step, self._scale(step.number))
 
     def _integer(self, step: FlowStep, written: Scale | None) -> IntegerStep:
-        """Quantise a step, with a scale of its output unless that is float32."""
-        read, *others = (self._scale(source) for source in step.sources if isinstance(source, int))
+        """Quantise a step; `written` is the scale of its output, `None` for float32."""
+        read, *sides = (self._scale(source) for source in step.sources if isinstance(source, int))
         seven_bits = step.number in self.method.seven_bit_steps
         lookup_scale = self.looked_up[step.number].looked_up(CURVES[step.curve].exact, written) if step.curve and written else None
-        found = integer_step(
-            step, read, written, others[0] if others else None, self.method.per_channel, seven_bits, lookup_scale=lookup_scale
+        integers = integer_step(
+            step, read, written, sides[0] if sides else None, self.method.per_channel, seven_bits, lookup_scale=lookup_scale
         )
-        return self._corrected(found) if self.method.correct and isinstance(step.layer, SumLayer) else found
+        return self._corrected(integers) if self.method.correct and isinstance(step.layer, SumLayer) else integers
 
-    def _corrected(self, found: IntegerStep) -> IntegerStep:
-        """Correct a step's bias, so that the mean of each channel's sums is that of float32 in spite of earlier steps' errors."""
-        step = found.step
+    def _corrected(self, integers: IntegerStep) -> IntegerStep:
+        """Correct a step's bias so that the mean of each channel's sums equals that in float32, despite the errors of earlier steps."""
+        step = integers.step
         assert step.parameters is not None
-        wanted = step.sums(step.read(self.exact)) if self.sums is None else self.sums
-        excess = (found.sums(step.read(self.values)) - wanted).mean(tuple(range(wanted.ndim - 1)))
-        return with_bias(found, step.parameters.bias - excess)
+        exact = step.sums(step.read(self.exact)) if self.sums is None else self.sums
+        excess = (integers.sums(step.read(self.values)) - exact).mean(tuple(range(exact.ndim - 1)))
+        return with_bias(integers, step.parameters.bias - excess)
 
     def _scale(self, number: int) -> Scale:
-        """Return the scale of a tensor; the same each time."""
+        """Return the scale of a tensor, which is computed once."""
         if number not in self.scales:
             self.scales[number] = RANGES[self.method.ranges](self.histograms[number])
         return self.scales[number]

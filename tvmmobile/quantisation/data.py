@@ -1,4 +1,4 @@
-"""Reads calibration data from disk: images, prepared as by `evaluate`, or tensors."""
+"""Reads calibration data from disk: tensors, or images with the same preprocessing as in `evaluate`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _GIVE = f"Give {SOURCES}."
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """The location of calibration data, which can be sent to a worker process.
+    """The location of calibration data; a small value that can be sent to a worker process.
 
     Attributes:
-        given: words of the user, such as `photos` or `noise:64`.
-        place: a file or folder; `None` for noise.
-        preprocessing: preprocessing of images, and the network's input.
+        given: value of `--calibrate`, such as `photos` or `noise:64`.
+        place: file or folder; `None` for noise.
+        preprocessing: preprocessing of images, and shape of the network's input.
     """
 
     given: str
@@ -41,13 +41,13 @@ class CalibrationData:
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The file, or the folder's images and `.npy` files at any depth, sorted, without hidden ones. A folder is listed once."""
+        """The file itself, or the folder's visible images and `.npy` files at any depth, sorted; the folder is listed only once."""
         if self.place is None:
             return ()
         return (self.place,) if self.place.is_file() else tuple(files_below(self.place, INPUT_SUFFIXES))
 
     def reads(self) -> Mapping[str, Path]:
-        """Return the files, by path below the folder that `moved` is given."""
+        """Return the files, by their path relative to the folder that `moved` takes."""
         place = self.place
         if place is None:
             return {}
@@ -58,8 +58,7 @@ class CalibrationData:
         return self if self.place is None else replace(self, place=folder / self.place.name)
 
     def labels(self, classes: int) -> tuple[int, ...]:
-        """Return the class of each input of `images` if each is in the folder of a certain class (`networks.labelled`); empty
-        otherwise.
+        """Return the class of each input of `images`, if class folders (`networks.labelled`) tell it without doubt; otherwise nothing.
 
         Args:
             classes: number of the network's classes.
@@ -68,15 +67,19 @@ class CalibrationData:
         if place is None or not place.is_dir() or any(path.parent.parent != place for path in self.files):
             return ()
         try:
-            found = classes_of(place, classes)
-        except UserError:  # folders that are no classes
+            known_classes = classes_of(place, classes)
+        except UserError:  # the folders are not class folders
             return ()
         names = [path.parent.name for path in self.files]
-        listed = all(name in found.labels for name in names)  # or one has gone since its files were listed, and reading these will say so
-        return tuple(found.labels[name] for name in names) if found.certain and listed else ()
+        listed = all(name in known_classes.labels for name in names)  # a folder may be gone by now; reading its files will report that
+        return tuple(known_classes.labels[name] for name in names) if known_classes.certain and listed else ()
 
     def images(self) -> Images:
-        """Return the inputs; raise `UserError` if there are none, or when an invalid one is read."""
+        """Return the inputs, which are read lazily.
+
+        Raises:
+            UserError: if there are no inputs; reading an invalid one raises it, too.
+        """
         preprocessing = self.preprocessing
         shape = preprocessing.input_shape
         if self.place is None:
@@ -105,10 +108,10 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
     """Find the calibration data that `--calibrate` names.
 
     Args:
-        generated: true if the network's weights are generated, so that noise is as good as images.
+        generated: true if the network's weights are generated, in which case noise may be used.
 
     Raises:
-        UserError: there is no such file or folder, or noise is given for weights that somebody trained.
+        UserError: if there is no such file or folder, or if noise is given for trained weights.
     """
     if noise_count(given):
         if not generated:
@@ -119,7 +122,7 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
     if not given:
         raise UserError("--calibrate is empty.", _GIVE)
     place = Path(given)
-    if not os.path.exists(place):  # which is false where it may not be looked at
+    if not os.path.exists(place):  # false also without permission
         raise UserError(f"--calibrate {given} does not exist.", _GIVE)
     if not place.is_dir() and not (place.is_file() and place.suffix.lower() in (".npy", ".npz")):
         raise UserError(f"--calibrate {given} is neither a folder nor a .npy or .npz file.", _GIVE)
@@ -127,17 +130,17 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
 
 
 def check_values(data: CalibrationData, images: Images) -> None:
-    """Raise `UserError` for inputs with equal values throughout, such as black images: no other input would fit the scales."""
+    """Raise `UserError` if every batch is constant, such as black images: no real input would fit the scales."""
     if all(np.ptp(batch) == 0 for batch in images.batches()):
         value = images.read([0]).flat[0]
         raise UserError(f"--calibrate {data.given} holds nothing but {value:g}.", "Give images like those that the network will see.")
 
 
 def _arrays(place: Path, given: str) -> list[Any]:
-    """Read the arrays of a file; no pickle is ever read."""
+    """Return the arrays of a `.npy` or `.npz` file; pickles are refused."""
     try:
-        found = np.load(place, mmap_mode="r", allow_pickle=False)
-        return [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
+        loaded = np.load(place, mmap_mode="r", allow_pickle=False)
+        return [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
     except Exception as error:  # NumPy's readers, and those of archives, raise errors of any kind
         raise UserError(
             f"--calibrate {given} cannot be read by NumPy: {one_line(error)}.", "Write it with numpy.save or numpy.savez."
@@ -145,9 +148,9 @@ def _arrays(place: Path, given: str) -> list[Any]:
 
 
 def _checked(array: Any, given: str, shape: tuple[int, ...]) -> Any:
-    """Return an array of inputs; raise `UserError` for anything else."""
+    """Return `array` if it is a float32 array of inputs; raise `UserError` otherwise."""
     wanted = f"float32 [N, {', '.join(map(str, shape[1:]))}]"
-    if not isinstance(array, np.ndarray):  # of another file in an archive NumPy returns the bytes
+    if not isinstance(array, np.ndarray):  # NumPy returns other files of an archive as bytes
         raise UserError(f"--calibrate {given} holds something other than arrays.", f"Save {wanted} alone, normalised.")
     if array.dtype != np.float32 or array.ndim != len(shape) or array.shape[1:] != shape[1:]:
         raise UserError(

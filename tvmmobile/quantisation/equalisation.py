@@ -1,11 +1,11 @@
-"""Equalises layers: scales their channels to similar sizes without changing what the network computes.
+"""Cross-layer equalisation: scales channels to similar ranges without changing the function that the network computes.
 
-Dividing the filters and bias of an output channel by s, and multiplying what reads the channel by s, changes nothing where bounds scale
-along (0 does). A tensor has one scale for all channels, weights have one for each output channel, so that what matters are the ranges of a
-channel's activations, and of the weights that read it beside those that read the other channels.
+Dividing an output channel's filters and bias by s, and multiplying the weights that read the channel by s, changes nothing if bounds scale
+too (0 does). A tensor has one scale for all channels, weights have one per output channel; so two ranges matter: that of a channel's
+activations, and that of the weights that read it, relative to those that read other channels.
 
-An upper bound such as ReLU6's stays the same for all channels. Channels that reach it on the calibration data are scaled by a common
-factor, so that the bound means the same as before; in the others it never acts, and they stay below it.
+An upper bound such as ReLU6's stays equal for all channels. Channels that reach it on the calibration data share one factor, so that the
+bound has the same effect as before; the others stay below it.
 
 References:
     Nagel et al., Data-free quantization through weight equalization and bias correction, arXiv 1906.04721; with activations in place of
@@ -22,22 +22,22 @@ import numpy as np
 from tvmmobile.graph.layers import Array, LayerParameters, SumLayer
 from tvmmobile.quantisation.flow import Flow, FlowStep
 
-#: A channel is made at most this many times larger beside the largest; it may hold next to nothing.
+#: Largest factor by which a channel is enlarged relative to the largest one, since channels may be almost zero.
 _MOST_GAIN = 2.0**20
-#: Sums within this share of a bound count as reaching it.
+#: Relative distance from a bound within which sums count as reaching it.
 _NEAR = 0.01
 
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A step and its channels' only reader, perhaps with a pool between."""
+    """The numbers of a step and of its output's only reader, perhaps with pools in between."""
 
     first: int
     second: int
 
 
 def pairs_of(flow: Flow) -> Iterator[LayerPair]:
-    """Return the pairs of a network, in execution order."""
+    """Yield the pairs of a network that can be equalised, in execution order."""
     at = {step.number: step for step in flow.steps}
     for step in flow.steps:
         if not _scalable(step):
@@ -51,7 +51,7 @@ def pairs_of(flow: Flow) -> Iterator[LayerPair]:
 
 
 def _steps_of(flow: Flow, pair: LayerPair) -> Iterator[int]:
-    """Yield the numbers of a pair's steps and of those between them."""
+    """Yield the numbers of a pair's steps and of the steps between them."""
     number = pair.first
     while number != pair.second:
         yield number
@@ -64,10 +64,10 @@ def _scalable(step: FlowStep) -> bool:
 
 
 def scaled(flow: Flow, pair: LayerPair, factors: Array) -> Flow:
-    """Divide each channel between a pair by its factor, upper bounds included; the flow computes the same.
+    """Divide each channel between a pair of steps, and its upper bound, by a factor; the network's function stays the same.
 
     Args:
-        factors: above 0, for each output channel of the first step.
+        factors: a positive factor per output channel of the first step.
     """
     at = {step.number: step for step in flow.steps}
     first, second = at[pair.first], at[pair.second]
@@ -86,13 +86,13 @@ def _constants(step: FlowStep, weight: Array, bias: Array) -> LayerParameters:
 
 @dataclass(frozen=True)
 class ChannelRange:
-    """Statistics of the channels of a step's output.
+    """Statistics of the channels of a step's output; arrays have the shape (channels,).
 
     Attributes:
-        magnitude: the largest of each.
-        sums: the largest sum of each before the bounds.
-        power: sum of squares of the sums of each.
-        count: number of values of each channel.
+        magnitude: largest magnitude of each channel's outputs.
+        sums: largest of each channel's sums, before the bounds.
+        power: sum of the squares of each channel's sums.
+        count: number of values per channel.
     """
 
     magnitude: Array
@@ -101,22 +101,22 @@ class ChannelRange:
     count: int
 
     def joined(self, other: ChannelRange) -> ChannelRange:
-        """Combine the statistics of two sets of values."""
+        """Return the statistics of both sets of values together."""
         magnitude, sums = np.maximum(self.magnitude, other.magnitude), np.maximum(self.sums, other.sums)
         return ChannelRange(magnitude, sums, self.power + other.power, self.count + other.count)
 
     @property
     def size(self) -> Array:
-        """Each channel's size: the root mean square of its sums, float64.
+        """Size of each channel: the root mean square of its sums, in float64.
 
-        By its largest value, every channel would end where the tensor's range does, and be cut off by the next image that goes further; and
-        channels that bounds silence on the calibration data have a size too.
+        With the largest value instead, every channel would fill the tensor's range, and be clipped by the next image that exceeds it. Sums
+        are used because channels that the bounds silence on the calibration data have a size, too.
         """
         return np.asarray(np.sqrt(self.power / self.count))
 
 
 def pairs_among(flow: Flow, numbers: Collection[int]) -> list[LayerPair]:
-    """Return the pairs of which all steps have one of these numbers, those between them included."""
+    """Return the pairs whose steps, including those in between, all have one of these numbers."""
     return [pair for pair in pairs_of(flow) if set(numbers).issuperset(_steps_of(flow, pair))]
 
 
@@ -124,7 +124,7 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange], kept: Collection[L
     """Equalise all pairs by the channel ranges of their first steps on calibration data.
 
     Args:
-        kept: pairs in float32, which keep their weights, and their bounds on all data.
+        kept: pairs that are not equalised, because they stay in float32.
     """
     for pair in [pair for pair in pairs_of(flow) if pair not in kept]:
         at = {step.number: step for step in flow.steps}
@@ -135,34 +135,34 @@ def equalised(flow: Flow, ranges: Mapping[int, ChannelRange], kept: Collection[L
 
 
 def _bounded(step: FlowStep, end: float | None) -> FlowStep:
-    """Give the step one upper bound for all channels."""
+    """Return the step with the upper bound `end` for all channels."""
     layer = step.layer
     assert isinstance(layer, SumLayer) and isinstance(layer.clamp, tuple)
     return replace(step, layer=layer.with_clamp((layer.clamp[0], end)), most=None)
 
 
-def _factors(first: FlowStep, second: FlowStep, found: ChannelRange) -> tuple[Array, float | None]:
-    """Return each channel's divisor and resulting upper bound, `None` where none acts."""
-    size, bound = found.size, np.broadcast_to(first.bounds[1], found.magnitude.shape)
-    free, live = found.sums < bound * (1 - _NEAR), size > 0
+def _factors(first: FlowStep, second: FlowStep, ranges: ChannelRange) -> tuple[Array, float | None]:
+    """Return each channel's divisor, and the resulting upper bound of all channels, `None` if no channel reaches a bound."""
+    size, bound = ranges.size, np.broadcast_to(first.bounds[1], ranges.magnitude.shape)
+    free, live = ranges.sums < bound * (1 - _NEAR), size > 0
     end = None if free.all() else float(bound[~free].max())
     if not live.any():
         return np.ones_like(size), end
     size = np.maximum(size, size.max() / _MOST_GAIN)
-    # Where each input channel has weights of its own, and they have a scale of their own, activations alone matter.
-    wanted = size if second.layer.is_depthwise else size / np.sqrt(_share(second, size))
-    wanted *= float((found.magnitude / wanted)[live].max())  # so that the tensor ends at 1
+    # In a depthwise layer, each input channel's weights have their own scale, so only activations matter.
+    divisors = size if second.layer.is_depthwise else size / np.sqrt(_share(second, size))
+    divisors *= float((ranges.magnitude / divisors)[live].max())  # so that the tensor's largest magnitude is 1
     if end is None:
-        return np.where(live, wanted, 1.0), end
-    wanted = np.maximum(wanted, found.magnitude) / end  # no channel goes beyond the bound
-    return np.where(free, np.where(live, wanted, 1.0), bound / end), end
+        return np.where(live, divisors, 1.0), end
+    divisors = np.maximum(divisors, ranges.magnitude) / end  # no channel exceeds the bound
+    return np.where(free, np.where(live, divisors, 1.0), bound / end), end
 
 
 def _share(step: FlowStep, size: Array) -> Array:
-    """Return each input channel's largest share in an output channel, relative to the largest of all; at most 1.
+    """Return each input channel's largest contribution to any output channel, relative to that channel's largest contribution; at most 1.
 
-    Weights count with the size of what they multiply, so that the shares, and with them what equalisation makes of a network, stay the same
-    however its channels are scaled.
+    Contributions are weights times the size of the activations, so that the result of equalisation does not depend on how a network's
+    channels are scaled.
     """
     assert step.parameters is not None
     weight = np.abs(step.parameters.weight.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Represents a composed float32 network as a list of steps with changeable weights, which PyTorch runs on the host in batches."""
+"""A composed float32 network as a list of steps whose weights can be changed, and which PyTorch runs on the host in batches."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tvmmobile.kernels.simulation import run_unscheduled
 
 @dataclass(frozen=True, eq=False)
 class FlowStep:
-    """One kernel-sized step.
+    """One step of a network, the work of one kernel.
 
     Attributes:
-        number: number of its node in the network.
-        layer: layer that it computes.
-        parameters: constants in float32; `None` for an opaque function.
-        sources: origin of its first input, then of all else that it reads: the number of a step or of an input, or a constant.
-        most: the upper bound of each channel, in place of the clamp's; `None` where the clamp has the last word.
-        function: TIR of an opaque layer.
+        number: number of the step's node in the network.
+        layer: layer that the step computes.
+        parameters: constants of the layer in float32; `None` for an opaque layer.
+        sources: sources of the step's inputs: the number of a step or of a network input, or a constant.
+        most: upper bound per channel, in place of the clamp's; `None` if the clamp's bound applies.
+        function: TIR function of an opaque layer.
     """
 
     number: int
@@ -38,22 +38,22 @@ class FlowStep:
 
     @property
     def summing(self) -> bool:
-        """True for a convolution or matrix product whose sums are only bounded."""
+        """True for a convolution or matrix product whose sums are only clamped."""
         return self.layer.sum_bounds is not None
 
     @property
     def curve(self) -> str:
-        """The curve of a convolution or matrix product that integers look up; "" for none."""
+        """The curve after a convolution or matrix product for which int8 kernels use a lookup table; "" if there is none."""
         return self.layer.looked_up_curve
 
     @property
     def finishes(self) -> bool:
-        """True for a step whose output `finished` computes from its `sums`."""
+        """True if `finished` can compute the step's output from its `sums`."""
         return self.summing or bool(self.curve)
 
     @property
     def bounds(self) -> tuple[float, float | Array]:
-        """The bounds of a `summing` step; infinite where it has none."""
+        """Lower and upper bound of a `summing` step; infinite if it has none."""
         assert self.layer.sum_bounds is not None
         low, high = self.layer.sum_bounds
         return low, high if self.most is None else self.most
@@ -68,15 +68,15 @@ class FlowStep:
         return self._computed(self.layer.with_clamp(NO_CLAMP), inputs)
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
-        """Compute the output of a batch, with all images along the first dimension; constants are the same for all images."""
+        """Compute the output of a batch, with images along the first dimension; constants apply to all images."""
         if self.finishes:
             return self.finished(self.sums(inputs))
         if self.layer.computes_batches:
             return self._computed(self.layer, inputs)
-        return np.concatenate([np.atleast_1d(self._of_one(*one)) for one in self._each(inputs)])
+        return np.concatenate([np.atleast_1d(self._of_one(*image_inputs)) for image_inputs in self._each(inputs)])
 
     def finished(self, sums: Array) -> Array:
-        """Compute the output from the `sums` of a step that `finishes` them: that is `summing` or has a `curve`."""
+        """Compute the output from the `sums` of a step that `finishes` them, by its curve or bounds."""
         if self.curve:
             return CURVES[self.curve].exact(sums.astype(np.float64)).astype(sums.dtype)
         return np.asarray(np.clip(sums, *self.bounds))
@@ -101,32 +101,33 @@ class FlowStep:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """The steps of a network in execution order, and the sources of its outputs: a step, an input, or a constant."""
+    """The steps of a network in execution order, and the sources of its outputs: the number of a step or of an input, or a constant."""
 
     steps: tuple[FlowStep, ...]
     results: tuple[int | Array, ...]
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
-        """Map the input and each step to the numbers of the steps that read it, once per read."""
-        found: dict[int, list[int]] = defaultdict(list)
+        """Numbers of the steps that read each input and each step's output, by number; repeated for each read."""
+        by_source: dict[int, list[int]] = defaultdict(list)
         for step in self.steps:
             for source in step.sources:
                 if isinstance(source, int):
-                    found[source].append(step.number)
-        return {number: tuple(readers) for number, readers in found.items()}
+                    by_source[source].append(step.number)
+        return {number: tuple(readers) for number, readers in by_source.items()}
 
     def changed(self, *steps: FlowStep) -> Flow:
-        """Replace the steps that have the same numbers."""
+        """Return the flow with these steps in place of those with the same numbers."""
         new = {step.number: step for step in steps}
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
     def run(self, images: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
-        """Compute a batch; yield each step with its sums, if it `finishes` them, and its output. Values are dropped after
-        their last reader.
+        """Compute a batch; yield each step with its sums (its output, unless it `finishes` sums) and its output.
+
+        Values are released after their last reader.
 
         Args:
-            images: NCHW, the only input.
+            images: batch of the only input, NCHW.
         """
         values: dict[int, Array] = {INPUT: images}
         for step in self.steps:
@@ -138,7 +139,7 @@ class Flow:
             self.release(values, step.number)
 
     def release(self, values: dict[int, Any], done: int) -> None:
-        """Drop values that no step after `done` reads and that are not outputs."""
+        """Delete the values that no step after `done` reads and that are not outputs of the network."""
         for number in [number for number in values if max(self.readers.get(number, (number,))) <= done and number != done]:
             if number not in self._returned:
                 del values[number]
@@ -148,13 +149,13 @@ class Flow:
         return frozenset(result for result in self.results if isinstance(result, int))
 
     def outputs(self, images: Array) -> Array:
-        """Return the only output for a batch."""
+        """Return the only output of the network for a batch of the only input."""
         *_, (_, _, output) = self.run(images)
         return output
 
 
 def flow_of(network: Network) -> Flow:
-    """Return the steps of a float32 network that `passes.pipeline.lower_to_kernels` made."""
+    """Return the flow of a float32 network that `passes.pipeline.lower_to_kernels` returned."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
     steps = (FlowStep(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
     return Flow(tuple(steps), tuple(results_from(network.module)))

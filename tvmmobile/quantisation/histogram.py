@@ -1,4 +1,4 @@
-"""Collects a tensor's values over any number of images in a histogram of fixed size, and derives ranges from it."""
+"""Collects a tensor's values over any number of images in a histogram of fixed size, and derives quantisation ranges from it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tvmmobile.graph.layers import Array
 from tvmmobile.quantisation.scales import Scale, scale_of
 
 _BINS = 2048
-#: Values below this one count as 0, as in `scale_of`; there are no float32 numbers to cut so small a range into bins.
+#: Smaller magnitudes count as 0, as in `scale_of`: float32 is too coarse to divide such a range into bins.
 _LEAST = float(np.finfo(np.float32).tiny)
-#: The share of values on each side of 0 that a percentile's range may leave out.
+#: Share of the values that a percentile's range leaves out at each end.
 _OUTSIDE = 1e-4
-#: Ranges that least squares tries at each end, as shares of the range of all values.
+#: Ends of the range that least squares tries, as shares of the smallest or largest value.
 _SHARES = np.linspace(1.0, 0.3, 71)
-#: Such shares for numbers that are looked up: some curves are flat on one side.
+#: The same for table lookups, whose curves may be flat on one side.
 _SHARES_LOOKED_UP = np.geomspace(1.0, 0.1, 24)
 
 
 class Histogram:
-    """Counts values between limits that double when a value exceeds them, so that no batch is needed twice.
+    """Counts values between symmetric limits that double when a value exceeds them, so that each batch is read once.
 
     Attributes:
-        low, high: the least and the largest value, and 0 if all are on one side of it.
+        low, high: smallest and largest value, with 0 always included.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Histogram:
         return scale_of(self.low, self.high)
 
     def most_values(self) -> Scale:
-        """Return the scale for the range of all values but one in 10,000 at each end."""
+        """Return the scale for the range without one in 10,000 values at each end."""
         middles, half = self._middles, self._limit / _BINS
         total = int(self._counts.sum())
         below, above = np.cumsum(self._counts), np.cumsum(self._counts[::-1])[::-1]
@@ -76,22 +76,27 @@ class Histogram:
         ends = [self.low, self.high]
         for end in (1, 0, 1, 0):
             if ends[end]:
-                given = (self.low, self.high)[end]
-                tried = [(given * share, *ends[1 - end : 2 - end]) for share in _SHARES]
-                errors = [self._error(scale_of(min(pair), max(pair))) for pair in tried]
-                ends[end] = tried[int(np.argmin(errors))][0]
+                extreme = (self.low, self.high)[end]
+                ranges = [(extreme * share, *ends[1 - end : 2 - end]) for share in _SHARES]
+                errors = [self._error(scale_of(min(pair), max(pair))) for pair in ranges]
+                ends[end] = ranges[int(np.argmin(errors))][0]
         return scale_of(*ends)
 
     def looked_up(self, curve: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], written: Scale) -> Scale:
-        """Return the scale with the least mean square error of a curve's values, which are stored in their own scale."""
-        held = np.flatnonzero(self._counts)
-        counts, middles = self._counts[held], self._middles[held]
-        wanted, stored = curve(middles), np.arange(LOWEST, HIGHEST + 1)
+        """Return the scale of a lookup table's argument with the least mean square error of the curve's values.
+
+        Args:
+            curve: function that the table holds.
+            written: scale of the curve's values.
+        """
+        filled = np.flatnonzero(self._counts)
+        counts, middles = self._counts[filled], self._middles[filled]
+        exact, stored = curve(middles), np.arange(LOWEST, HIGHEST + 1)
 
         def error(ends: tuple[float, float]) -> float:
             scale = scale_of(*ends)
             table = written.rounded(curve(np.float64(scale.step) * (stored - scale.zero)))
-            return float((counts * np.square(table[scale.quantised(middles).astype(int) - LOWEST] - wanted)).sum())
+            return float((counts * np.square(table[scale.quantised(middles).astype(int) - LOWEST] - exact)).sum())
 
         low, high = self.low, self.high
         for _ in range(2):
@@ -100,14 +105,14 @@ class Histogram:
         return scale_of(low, high)
 
     def _error(self, scale: Scale) -> float:
-        """Return the sum of squared errors that a scale adds to the values."""
-        held = np.flatnonzero(self._counts)
-        middles = self._middles[held]
+        """Return the sum of squared errors of the values when quantised with a scale."""
+        filled = np.flatnonzero(self._counts)
+        middles = self._middles[filled]
         integers = np.clip(np.rint(middles / scale.step) + scale.zero, LOWEST, HIGHEST)
-        return float((self._counts[held] * np.square((integers - scale.zero) * scale.step - middles)).sum())
+        return float((self._counts[filled] * np.square((integers - scale.zero) * scale.step - middles)).sum())
 
 
-#: Ways to choose a range, by the name that documents and results use.
+#: Methods of choosing a range, by the name that documents and results use.
 RANGES: Mapping[str, Callable[[Histogram], Scale]] = {
     "minimum and maximum": Histogram.all_values,
     "percentile": Histogram.most_values,

@@ -33,10 +33,10 @@ from tvmmobile.kernels.reference import decibels
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 
-#: Largest magnitude of a bias: with sums of products below 2^30, int32 holds all.
+#: Largest magnitude of a bias: sums of products stay below 2^30, so that the total fits in int32.
 BIAS_MOST = 2.0**29
-#: How far from integers biases may be, in steps of the sums, that are taken for integers.
-_WHOLE = 2.0**-10
+#: Tolerance for biases that count as integers, in steps of the sums.
+_BIAS_TOLERANCE = 2.0**-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,10 @@ class IntegerStep:
         layer: the step's layer in integers.
         parameters: constants of the layer.
         weight_scale: scale of each output channel's weights; for a pool, the weight of a pixel; for a gate, its scale.
-        read, written: scale of the first input and of the output; `None` for an output in float32.
-        side: scale of what else is read, where there is something.
-        lookup_scale: scale of the numbers that a step with a curve looks up.
-        most: the largest integer of each channel of the output, where those differ; then there is no kernel for it.
+        read, written: scales of the first input and of the output; `None` for an output in float32.
+        side: scale of the residual or gate, if there is one.
+        lookup_scale: scale of the argument of a curve's lookup table.
+        most: upper bound of each output channel, as an integer, if the bounds differ; no kernel supports that.
     """
 
     step: FlowStep
@@ -65,13 +65,13 @@ class IntegerStep:
     most: Array | None = None
 
     def sums(self, inputs: Sequence[Array]) -> Array:
-        """Compute the real sums of a batch, before any bound or curve; takes the inputs of `output`."""
+        """Compute the real sums of a batch, before bounds and curve, from the inputs of `output`."""
         data, *others = self._integers(inputs)
         sums: Array = self.layer.integer_sums(data, self.parameters) * (self.read.step * self.weight_scale.astype(np.float64))
         return sums + self.side.real(others[0]) if self.side is not None else sums
 
     def output(self, inputs: Sequence[Array]) -> Array:
-        """Compute a batch from int8, or float32 of a step in float32; return int8, or float32 where nothing else reads it."""
+        """Compute a batch; inputs are int8, or float32 from a float32 step. The output is int8, or float32 if `written` is `None`."""
         data, *others = self._shaped(inputs) if self.layer.reads else self._integers(inputs)
         output = compute_integers(self.layer, data, self.parameters, dict(zip(self.layer.side_shapes, others, strict=True)))
         return output if self.most is None else np.minimum(output, self.most)
@@ -82,27 +82,27 @@ class IntegerStep:
         return (self.read,) if self.side is None else (self.read, self.side)
 
     def _shaped(self, inputs: Sequence[Array]) -> list[Array]:
-        """Give a batch of each input the layer's shape: images of one channel may have it first."""
+        """Reshape a batch of each input as the layer reads it: single-channel images may have their channel first."""
         return [array.reshape(-1, *shape[1:]) for array, shape in zip(inputs, self.layer.read_shapes, strict=True)]
 
     def _integers(self, inputs: Sequence[Array]) -> list[Array]:
-        """Return the inputs, each in integers of its scale."""
+        """Return the inputs in int8, quantising those in float32."""
         arrays = zip(self._shaped(inputs), self.scales, strict=True)
         return [array if array.dtype == np.int8 else scale.quantised(array) for array, scale in arrays]
 
 
 def has_integers(step: FlowStep, curves: Collection[str] = INTEGER_CURVES | LOOKED_UP) -> bool:
-    """Return whether a step has an int8 kernel, with one of some curves if it has any."""
+    """Return whether a step has an integer form, and its curve, if it has one, is among `curves`."""
     return all(isinstance(source, int) for source in step.sources) and step.layer.has_integer_form(curves)
 
 
 def reads_input(step: FlowStep) -> bool:
-    """Return whether a step reads an input of the network first."""
+    """Return whether a step's first source is an input of the network."""
     return isinstance(step.sources[0], int) and step.sources[0] <= INPUT
 
 
 def has_floats(step: FlowStep) -> bool:
-    """Return whether a step that `has_integers` can write float32."""
+    """Return whether an integer step can write float32."""
     return isinstance(step.layer, IntegerLayer) and step.layer.can_write_floats
 
 
@@ -118,17 +118,19 @@ def integer_step(
     input_type: str = FLOAT32.name,
     lookup_scale: Scale | None = None,
 ) -> IntegerStep:
-    """Quantise a step that `has_integers`; without a scale of its output, one that `has_floats`.
+    """Quantise a step for which `has_integers` holds.
 
     Args:
-        side: scale of the residual or the gate, if there is one.
-        per_channel: let weights have a scale for each output channel, not one for all.
-        seven_bits: let weights be so small that kernels of 16-bit sums are fastest, see `_weight_steps`.
-        weight_scales: scales of the weights, one for each output channel, in place of those that fit the largest; such weights are
-            integers from -128 to 127.
-        keep_remainders: keep multipliers that are not short, and what rounding biases leaves, which takes an addend.
-        input_type: type that the network's input is stored in.
-        lookup_scale: scale of the numbers that a step with a `curve` looks up.
+        read: scale of the first input.
+        written: scale of the output; `None` for float32, which needs `has_floats`.
+        side: scale of the residual or gate, if there is one.
+        per_channel: give each output channel's weights their own scale, not one for all.
+        seven_bits: limit weights so that kernels with 16-bit sums are fastest, see `_weight_steps`.
+        weight_scales: given scale of each output channel's weights, in place of one that fits the largest; such weights are integers from
+            -128 to 127.
+        keep_remainders: keep multipliers of full precision, and add the rounding errors of biases as an addend.
+        input_type: type in which the network's input is stored.
+        lookup_scale: scale of the argument of a curve's lookup table.
     """
     assert isinstance(step.layer, IntegerLayer)
     reads = input_type if reads_input(step) and input_type != INT8.name else ""
@@ -150,19 +152,19 @@ def integer_step(
     if lookup_scale is not None and written is not None:
         constants = replace(constants, table=_table(step.curve, lookup_scale, written))
     addend = keep_remainders and bool(_is_fractional(bias / (read.step * scale.astype(np.float64))).any())
-    found = IntegerStep(step, layer.with_facts(addend=addend), constants, scale, read, written, side, lookup_scale, _most(step, written))
-    return _scaled(found, keep_remainders, bias)
+    layer, most = layer.with_facts(addend=addend), _most(step, written)
+    return _scaled(IntegerStep(step, layer, constants, scale, read, written, side, lookup_scale, most), keep_remainders, bias)
 
 
 def _table(curve: str, lookup_scale: Scale, written: Scale) -> Array:
-    """Return a curve's values in integers, for each byte that it may be given."""
+    """Return a curve's lookup table: its quantised values for all bytes, int8[256]."""
     bytes_of_scale = np.arange(TABLE).astype(np.uint8).view(np.int8)
     return written.quantised(CURVES[curve].exact(lookup_scale.real(bytes_of_scale).astype(np.float64)))
 
 
 def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array:
-    """Return each output channel's smallest scale with which its weights fit in int8. With `seven_bits`, they fit in 7 bits, or for a
-    depthwise layer in int8, and three taps in `MOST_TOGETHER`, however they are rounded.
+    """Return the smallest scale of each output channel with which its weights fit in int8. With `seven_bits`, they fit in 7 bits; those of
+    a depthwise layer fit in int8, and the sums of three taps in `MOST_TOGETHER`, however they are rounded.
     """
     largest = np.abs(weight).max(tuple(range(weight.ndim - 1)), initial=0.0)
     if not seven_bits:
@@ -173,8 +175,8 @@ def _weight_steps(layer: IntegerLayer, weight: Array, seven_bits: bool) -> Array
 
 
 def _is_fractional(numbers: Array) -> Array:
-    """Return which numbers differ from integers by more than float32's rounding."""
-    return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_WHOLE, np.abs(numbers) * 2.0**-22))
+    """Return a mask of the numbers that differ from integers by more than float32's rounding."""
+    return np.asarray(np.abs(numbers - np.rint(numbers)) > np.maximum(_BIAS_TOLERANCE, np.abs(numbers) * 2.0**-22))
 
 
 def _constants(step: FlowStep, weight: Array, read: Scale, written: Scale | None) -> IntegerParameters:
@@ -220,7 +222,7 @@ def _scaled(step: IntegerStep, keep_remainders: bool, bias: Array) -> IntegerSte
 
 
 def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
-    """Give the step a real bias for each channel."""
+    """Set the step's bias from a real one for each channel; the addend, if the layer has one, holds the rounding errors."""
     exact = bias / (step.read.step * step.weight_scale.astype(np.float64))
     whole = np.rint(exact)
     if step.layer.integers.addend:
@@ -230,7 +232,7 @@ def with_bias(step: IntegerStep, bias: Array) -> IntegerStep:
 
 
 def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
-    """Give the step a bias in steps of the sums."""
+    """Set the step's bias, given in steps of the sums, including the effect of the input's zero point."""
     layer, ones = step.layer, step.layer.weight_sums(step.parameters.weight)
     parameters = replace(step.parameters, bias=(bias - step.read.zero * ones).astype(np.int32))
     layer = layer.with_facts(wide=layer.is_wide(parameters), bounded=is_bounded(parameters))
@@ -238,19 +240,19 @@ def _biased(step: IntegerStep, bias: Array) -> IntegerStep:
 
 
 def with_output_bounds(step: IntegerStep, low: int, high: int) -> IntegerStep:
-    """Tighten the step's output bounds to these integers of int8."""
+    """Tighten the step's output bounds to `low` and `high`, integers of int8."""
     parameters = replace(step.parameters, low=max(step.parameters.low, low), high=min(step.parameters.high, high))
     return replace(step, layer=step.layer.with_facts(bounded=is_bounded(parameters)), parameters=parameters)
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
-    """A network in integers, and the float32 network that it represents.
+    """A network with integer steps, and the float32 network that it represents.
 
     Attributes:
-        flow: network in float32, equalised but between steps that stay in float32.
-        steps: steps in integers, by number; the other steps of the flow stay in float32.
-        scales: scales of the outputs of steps that return integers, by number, roundings included, which are not among `steps`.
+        flow: network in float32, equalised except between steps that stay in float32.
+        steps: integer steps, by number; the other steps of the flow stay in float32.
+        scales: output scale of each step that returns integers, by number; includes roundings, which are not in `steps`.
     """
 
     flow: Flow
@@ -258,22 +260,22 @@ class IntegerNetwork:
     scales: dict[int, Scale]
 
     def real(self, number: int, output: Array) -> Array:
-        """Return a step's output in float32; the input, indices and integer images are unchanged."""
+        """Dequantise a step's int8 output; network inputs, indices and float32 outputs are unchanged."""
         return self.scales[number].real(output) if number in self.scales and output.dtype == np.int8 else output
 
     def output(self, step: FlowStep, values: Mapping[int, Array]) -> Array:
-        """Compute a step, given the outputs of earlier steps."""
-        found = self.steps.get(step.number)
-        if found is not None:
-            return found.output(step.read(values))
+        """Compute a step from the outputs of earlier steps, by number."""
+        integers = self.steps.get(step.number)
+        if integers is not None:
+            return integers.output(step.read(values))
         output = step.output(tuple(self.real(source, values[source]) if isinstance(source, int) else source for source in step.sources))
         return self.scales[step.number].quantised(output) if step.number in self.scales else output
 
     def run(self, values: dict[int, Array]) -> Iterator[tuple[FlowStep, Array]]:
-        """Compute a batch; yield each step in float32 and its output, in order.
+        """Compute a batch; yield each step of the flow with its output, in order.
 
         Args:
-            values: the inputs by number, images in NCHW; at the end those of the outputs, too.
+            values: the inputs by number, images in NCHW; outputs are added to it, and removed after their last use.
         """
         for step in self.flow.steps:
             values[step.number] = output = self.output(step, values)
@@ -281,7 +283,7 @@ class IntegerNetwork:
             self.flow.release(values, step.number)
 
     def results(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        """Return the network's outputs for a batch, real ones in float32."""
+        """Return the network's outputs for a batch, with int8 outputs dequantised."""
         values = {INPUT - place: array for place, array in enumerate(inputs)}
         for _ in self.run(values):
             pass
@@ -295,12 +297,12 @@ class IntegerNetwork:
         """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.
 
         Args:
-            flow: network that the outputs are compared with; it computes the same function, such as `flow`.
+            flow: reference network, which computes the same function in float32, such as `self.flow`.
         """
         signal, noise = (dict.fromkeys((step.number for step in flow.steps), 0.0) for _ in range(2))
         for batch in batches:
-            for (step, _, wanted), (_, output) in zip(flow.run(batch), self.run({INPUT: batch}), strict=True):
-                signal[step.number] += float(np.square(wanted, dtype=np.float64).sum())
-                noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - wanted).sum())
+            for (step, _, expected), (_, output) in zip(flow.run(batch), self.run({INPUT: batch}), strict=True):
+                signal[step.number] += float(np.square(expected, dtype=np.float64).sum())
+                noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - expected).sum())
         ratios = {number: decibels(signal[number], noise[number]) for number in signal}
         return {number: math.inf if ratio is None else ratio for number, ratio in ratios.items()}

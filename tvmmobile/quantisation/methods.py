@@ -1,4 +1,4 @@
-"""Chooses the method with which a network is quantised, by trying methods on calibration data that they have not seen."""
+"""Chooses the method of quantising a network, by testing each on calibration data held out from it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork, reads_input
 
-#: Images on which methods are compared: at most, and with large tensors at least.
+#: Most images with which methods are compared, and the least number of them even if tensors are large.
 _TRIED, _LEAST_TRIED = 64, 16
-#: Decibels by which uncorrected biases must improve the output to be chosen: both are computed from few inputs.
+#: Decibels by which uncorrected biases must be better to be chosen: with few images, smaller differences may be chance.
 _CLEARLY_DB = 1.0
-#: Decibels of the output's signal-to-noise ratio that 7-bit weights may cost. The
-#: trained network of docs/quantisation.md loses 1.8, and no top-1.
+#: Largest loss of the output's signal-to-noise ratio for 7-bit weights, in decibels. The trained network of docs/quantisation.md loses 1.8,
+#: and no top-1.
 MOST_LOST_DB = 2.0
 
 
 class Trials:
-    """Tries methods on a network: each is calibrated on half of some images, and the others show what it costs.
+    """Tries methods on a network: each is calibrated on one half of some images, and its error measured on the other half.
 
-    What methods have in common is computed once.
+    Results are cached, as is what methods share.
     """
 
     def __init__(self, flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> None:
@@ -43,7 +43,7 @@ class Trials:
         self._ratios: dict[Method, float] = {}
 
     def network(self, method: Method) -> IntegerNetwork:
-        """Return the network that a method makes."""
+        """Return the network quantised with a method."""
         if method not in self._networks:
             self._networks[method] = quantised(self._observed(method.equalise), method, self._accepts)
         return self._networks[method]
@@ -61,13 +61,13 @@ class Trials:
         return self._ratios[method]
 
     def share_lost(self, method: Method) -> float:
-        """Return what `share_lost` says of the network's output."""
+        """Return `share_lost` of the network's output."""
         return share_lost(np.concatenate([self.network(method).outputs(batch) for batch in self._batches]), np.concatenate(self._exact))
 
 
 def best_method(trials: Trials) -> Method:
-    """Find the method with the least error in the network's output. Ranges and equalisation are chosen with corrected biases, which are
-    kept unless the output is clearly better without them.
+    """Return the method with the least error of the network's output. Ranges and equalisation are chosen with corrected biases, which are
+    kept unless the output is clearly better without the correction.
     """
     methods = [Method(ranges, equalise) for equalise in ((False, True) if any(pairs_of(trials.flow)) else (False,)) for ranges in RANGES]
     method = max(methods, key=trials.ratio_db)
@@ -76,43 +76,44 @@ def best_method(trials: Trials) -> Method:
 
 
 def share_lost(outputs: Array, expected: Array) -> float:
-    """Return the noise's share of the output's power, at most 1, averaged over slices along the axis where it is largest.
+    """Return the ratio of noise to signal power, at most 1, averaged over slices along the axis where this average is largest.
 
-    Slices give scores the same weight as pixel coordinates beside them. The first axis, the batch, is not tried.
+    Slices give scores the same weight as pixel coordinates beside them. The first axis, the batch, is left out unless it is the only one.
     """
     noise, power = (np.square(array, dtype=np.float64) for array in (outputs.astype(np.float64) - expected, expected))
 
     def along(axis: int) -> float:
-        others = tuple(other for other in range(expected.ndim) if other != axis)
-        found = [array.sum(others) for array in (noise, power)]
-        return float(np.mean(np.minimum(found[0], found[1]) / np.maximum(found[1], np.finfo(np.float64).tiny)))
+        summed = tuple(other for other in range(expected.ndim) if other != axis)
+        sums = [array.sum(summed) for array in (noise, power)]
+        return float(np.mean(np.minimum(sums[0], sums[1]) / np.maximum(sums[1], np.finfo(np.float64).tiny)))
 
     return max(map(along, range(min(1, expected.ndim - 1), expected.ndim)))
 
 
 def with_seven_bit_weights(trials: Trials, method: Method, gains: Callable[[Layer, Array], bool]) -> Method:
-    """Give smaller weights to the layers that gain by them if the network's output loses little, judged as in `best_method`.
-    If not all of them can have smaller weights, the network's first layer keeps its bits, or the depthwise layers do, or both; failing
-    that, so do others as well, those with the fewest multiply-adds first.
+    """Return the method with 7-bit weights for layers that gain by them, as far as the output loses at most `MOST_LOST_DB`.
+
+    If not all of them can have 7-bit weights, the network's first layer keeps 8 bits, or the depthwise layers do, or both; if that is not
+    enough, so do further layers, those with the fewest multiply-adds first.
 
     Args:
-        gains: returns whether the kernel of an integer layer with such weights is faster with smaller ones.
+        gains: returns whether the kernel of an integer layer, given its 8-bit weights, is faster with 7-bit ones.
     """
     network = trials.network(method)
-    found = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
-    if not found:
+    gaining = {number for number, step in network.steps.items() if step.step.summing and gains(step.layer, step.parameters.weight)}
+    if not gaining:
         return method
-    first = {number for number in found if reads_input(network.steps[number].step)}
-    depthwise = {number for number in found if network.steps[number].layer.is_depthwise}
+    first = {number for number in gaining if reads_input(network.steps[number].step)}
+    depthwise = {number for number in gaining if network.steps[number].layer.is_depthwise}
 
-    def loses_little(some: Iterable[int]) -> bool:
-        return trials.ratio_db(method) - trials.ratio_db(replace(method, seven_bit_steps=frozenset(some))) <= MOST_LOST_DB
+    def loses_little(numbers: Iterable[int]) -> bool:
+        return trials.ratio_db(method) - trials.ratio_db(replace(method, seven_bit_steps=frozenset(numbers))) <= MOST_LOST_DB
 
-    choices = dict.fromkeys(frozenset(found - kept) for kept in (set[int](), first, depthwise, first | depthwise))
-    for some in filter(None, choices):
-        if loses_little(some):
-            return replace(method, seven_bit_steps=some)
-    others = sorted(found - first - depthwise, key=lambda number: -network.steps[number].layer.macs)
+    choices = dict.fromkeys(frozenset(gaining - kept) for kept in (set[int](), first, depthwise, first | depthwise))
+    for choice in filter(None, choices):
+        if loses_little(choice):
+            return replace(method, seven_bit_steps=choice)
+    others = sorted(gaining - first - depthwise, key=lambda number: -network.steps[number].layer.macs)
     few, too_many = 0, len(others)
     while too_many - few > 1:
         half = (few + too_many) // 2
@@ -121,7 +122,7 @@ def with_seven_bit_weights(trials: Trials, method: Method, gains: Callable[[Laye
 
 
 def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
-    """Split some images into a half to calibrate on and a half to try methods on; a single image is in both."""
+    """Split a selection of images into a half for calibration and a half for testing; a single image is in both."""
     tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     numbers = range(tried.count)
     return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)

@@ -1,4 +1,4 @@
-"""Keeps layers in float32: those that the user names, and the cheapest others with which an accuracy limit is met."""
+"""Keeps layers in float32: those that the user names, and the cheapest others that are needed to meet an accuracy limit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
 from tvmmobile.system.errors import UserError
 
-#: Most images on which networks are compared.
+#: Most images with which networks are compared.
 _COMPARED = 128
-#: Most images on which single layers are measured, and most numbers in all their tensors, or in the outputs that are compared.
+#: Most images with which single layers are measured, and most elements of all their tensors, or of the compared outputs.
 _MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
-#: Most assignments that are measured.
+#: Most assignments of precisions that are measured.
 _ROUNDS = 10
 #: Noise bounds within this factor count as equal; a lower bound counts as at least `_NOISE_FLOOR` of the upper one.
 _CLOSE, _NOISE_FLOOR = 1.01, 1e-4
@@ -35,11 +35,11 @@ _LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
 
 @dataclass(frozen=True)
 class Limit:
-    """The limit of an integer network's error against float32 on calibration data.
+    """A limit on an integer network's error against float32 on calibration data.
 
     Attributes:
-        value: the least signal-to-noise ratio; or the most top-1 that may be lost, in points, where classes are known, or else the most
-            inputs that may get another class, in percent.
+        value: least signal-to-noise ratio in dB; or the largest loss of top-1 in percentage points if labels are known, otherwise the
+            largest share of inputs that may get another class, in percent.
         unit: `dB` or `%`.
     """
 
@@ -50,33 +50,41 @@ class Limit:
         return f"{self.value:g}{self.unit}"
 
     def holds(self, outputs: Array, expected: Array, labels: Sequence[int] = ()) -> bool:
-        """Return whether the outputs of a batch are close enough.
+        """Return whether outputs meet the limit.
 
         Args:
-            labels: the class of each input, if that is known.
+            outputs, expected: outputs of the two networks, with one row for each input.
+            labels: class of each input; empty if unknown.
         """
         if self.unit == "%":
             count = len(expected)
-            ours, theirs = (some.reshape(count, -1).argmax(1) for some in (outputs, expected))
-            worse = int((theirs == labels).sum()) - int((ours == labels).sum()) if labels else int((ours != theirs).sum())
+            found, exact = (scores.reshape(count, -1).argmax(1) for scores in (outputs, expected))
+            worse = int((exact == labels).sum()) - int((found == labels).sum()) if labels else int((found != exact).sum())
             return 100 * worse / count <= self.value
         noise = float(np.square(outputs.astype(np.float64) - expected).sum())
         return noise * 10 ** (self.value / 10) <= float(np.square(expected, dtype=np.float64).sum())
 
 
 def limit_of(given: str, data: str = "") -> Limit:
-    """Parse `--max-drop`, such as `30dB` or `1%`; raise `UserError` for anything else, and say what a share means for `--calibrate`."""
-    found = _LIMIT.fullmatch(given)
-    if found is None:
+    """Parse `--max-drop`, such as `30dB` or `1%`.
+
+    Args:
+        data: value of `--calibrate`, for the error's hint.
+
+    Raises:
+        UserError: `given` is neither.
+    """
+    match = _LIMIT.fullmatch(given)
+    if match is None:
         raise UserError(
             f"--max-drop {given} is neither a signal-to-noise ratio nor a share of the data.",
             f"Give a ratio such as 30dB, or a share such as 1%: {_share_of(data)}.",
         )
-    return Limit(float(found[1]), found[2])
+    return Limit(float(match[1]), match[2])
 
 
 def _share_of(data: str) -> str:
-    """Return what a share means for calibration data, whose labels are the names of folders within a folder."""
+    """Describe what a percentage limits on calibration data, which has labels if it is a folder of class folders."""
     folders = os.path.isdir(data) and any(path.is_dir() for path in Path(data).glob("*"))
     if folders:
         return f"points of top-1, if the folders in {data} name the network's classes; else inputs that may get another class"
@@ -88,36 +96,36 @@ def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
     """Find the layers that `--keep` names by number or by name in the float32 network; `*` matches anything.
 
     Returns:
-        The reason to keep each layer, by its number.
+        The reason to keep each layer in float32, by its number.
 
     Raises:
-        UserError: a pattern matches none.
+        UserError: a pattern matches no layer.
     """
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for pattern in patterns:
-        fitting = [step for step in _keepable(flow) if pattern == str(step.number) or fnmatchcase(step.layer.name, pattern)]
-        if not fitting:
+        matching = [step for step in _keepable(flow) if pattern == str(step.number) or fnmatchcase(step.layer.name, pattern)]
+        if not matching:
             first = next(_keepable(flow), None)
             example = f" Its first layer is {first.number}, {first.layer.name}." if first else ""
             raise UserError(
                 f"--keep {pattern} matches no layer of the network.", f"Give a layer's number or name; * matches anything.{example}"
             )
-        found |= {step.number: f"--keep {pattern}" for step in fitting}
-    return found
+        reasons |= {step.number: f"--keep {pattern}" for step in matching}
+    return reasons
 
 
 def _keepable(flow: Flow) -> Iterator[FlowStep]:
-    """Return the steps that can be computed in float32; a gate becomes a product there."""
+    """Yield the steps that can be kept in float32; a gate becomes a product there."""
     return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Rounding))
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Latencies of layers in int8 and in float32; tensors are numbered by the step that writes them.
+    """Latencies of layers in int8 and in float32; tensors have the numbers of the steps that write them.
 
     Attributes:
-        pieces: the kernels that may compute each step, in each precision that it may have; see `Programme`.
-        quantise_us, dequantise_us: latencies of conversions to int8 and to float32; 0 where a tensor is missing.
+        pieces: the kernels that can compute each step, in each of its possible precisions; see `Programme`.
+        quantise_us, dequantise_us: latencies of converting each tensor to int8 and to float32; 0 for missing tensors.
     """
 
     pieces: tuple[KernelSpan, ...]
@@ -125,12 +133,12 @@ class Costs:
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
 
 
-#: Returns the costs of layers for a network with all possible layers in integers.
+#: Returns the costs of the layers of a network that has all possible layers in integers.
 Pricing = Callable[[IntegerNetwork], Costs]
 
 
 def unit_costs(network: IntegerNetwork) -> Costs:
-    """Return costs of 1 for each layer in float32 and of 0 for all else: the cheapest assignment keeps the fewest layers."""
+    """Return a cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
     numbers = [step.number for step in network.flow.steps]
     return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
 
@@ -141,13 +149,13 @@ class FoundAssignment:
 
     Attributes:
         predicted: the assignment with its latency, and a lower bound on the latency of all assignments within `most_noise`.
-        most_noise: bound on predicted noise with which it was found, as a share of the output's power.
-        predicted_noise: noise predicted before the measurement, as such a share: the sum of what its layers add alone, corrected by
-            networks measured earlier.
-        noise: noise measured on calibration data, as such a share.
+        most_noise: bound on predicted noise with which it was found, relative to the output's power.
+        predicted_noise: noise predicted before the measurement, relative to the output's power: the sum of what each layer adds alone,
+            corrected by networks measured earlier.
+        noise: noise measured on calibration data, relative to the output's power.
         plain_us: predicted latency with all possible layers in int8.
-        rounds: number of assignments that were measured.
-        programme: programme that it solves.
+        rounds: number of rounds until it was found.
+        programme: the integer programme that it solves.
     """
 
     predicted: Assignment
@@ -160,18 +168,18 @@ class FoundAssignment:
 
 
 def decibels_below(noise: float) -> float | None:
-    """Return how far noise is below the signal, given as a share of its power, in decibels; `None` if there is none."""
+    """Convert noise relative to the signal's power to decibels below the signal; `None` for no noise."""
     return round(-10 * math.log10(noise), 2) if noise else None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The results of quantisation that take long to find.
+    """Choices of quantisation that are expensive to make.
 
     Attributes:
-        method: options of quantisation.
-        float32_reasons: reason for float32, by the number of each layer chosen for it.
-        found: assignment of the integer programme; `None` where it was not needed.
+        method: method of quantisation.
+        float32_reasons: reason of each layer chosen for float32, by its number.
+        found: assignment of the integer programme; `None` if it was not needed.
     """
 
     method: Method
@@ -181,13 +189,13 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A network in integers and float32, with the decision that made it."""
+    """A network with integer and float32 layers, and the decision that led to it."""
 
     network: IntegerNetwork
     decision: Decision
 
 
-#: Chooses the layers that are in integers, as `quantise_within` does.
+#: Chooses the integer layers, as `quantise_within` does.
 Quantiser = Callable[[Flow, Images, Method, Accepts, dict[int, str], Limit | None, Pricing], Mixed]
 
 
@@ -200,11 +208,11 @@ def quantise_within(
     limit: Limit | None,
     pricing: Pricing = unit_costs,
 ) -> Mixed:
-    """Quantise a network except the layers in `float32_reasons`, those that are not accepted, and, if the limit needs them, others that
-    an integer programme chooses for their low cost. Before that, weights get all their bits.
+    """Quantise a network except the layers in `float32_reasons` and those that are not accepted. If the limit is not met, 7-bit weights get
+    8 bits; if that is not enough, an integer programme chooses the further layers whose float32 kernels cost least.
 
     Raises:
-        UserError: float32 in every layer that can have it does not meet the limit.
+        UserError: the limit is not met even with all these layers in float32.
     """
     observed = observe(flow, images, method.equalise)
     network = quantised(observed, method, accepts, float32_reasons)
@@ -225,10 +233,10 @@ def quantise_within(
     most = max(1, min(_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
     programme = programme_of(network, pricing(network), added_noise(network, images.some(most).batches(), method.correct), free)
 
-    def tried(assignment: Assignment) -> IntegerNetwork:
+    def network_of(assignment: Assignment) -> IntegerNetwork:
         return quantised(observed, method, accepts, [*float32_reasons, *(free - assignment.integers)])
 
-    best, found = _fastest_within(programme, compared, tried, compared.noise(outputs))
+    best, found = _fastest_within(programme, compared, network_of, compared.noise(outputs))
     return Mixed(
         best,
         Decision(method, float32_reasons | dict.fromkeys(sorted(free & (free - found.predicted.integers)), f"--max-drop {limit}"), found),
@@ -236,18 +244,18 @@ def quantise_within(
 
 
 def _most_compared(flow: Flow) -> int:
-    """Return the most images on which networks are compared: fewer than `_COMPARED` where the output is large, as of a segmentation."""
+    """Return the most images with which networks are compared: fewer than `_COMPARED` if the output is large, such as a segmentation."""
     return max(1, min(_COMPARED, _MOST_ELEMENTS // math.prod(flow.steps[-1].layer.output_shape)))
 
 
 def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:
-    """Return the programme of a network with all possible layers in integers; those in `free` may be in float32 too."""
+    """Return the integer programme of a network that has all possible layers in integers; those in `free` may be in float32 too."""
     flow = network.flow
     count = len(flow.steps)
     moving = {step.number for step in flow.steps if step.number not in network.steps and only_moves(step)}
 
     def readers(number: int) -> Iterator[int]:
-        """Yield the steps that read a tensor, directly or after moves, which keep its precision; the caller is one past the last."""
+        """Yield the steps that read a tensor, directly or after moves, which keep its precision, and `count` if the caller reads it."""
         for reader in dict.fromkeys(flow.readers.get(number, ())):
             yield from readers(reader) if reader in moving else (reader,)
         if any(isinstance(result, int) and result == number for result in flow.results):
@@ -277,30 +285,30 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
 
 
 class _Comparison:
-    """The calibration data on which networks are compared with float32."""
+    """Compares networks with float32 on calibration data."""
 
     def __init__(self, flow: Flow, data: Images, limit: Limit) -> None:
         self.limit, self._data = limit, data
         self._expected = self._joined(flow.outputs)
 
     def outputs(self, network: IntegerNetwork) -> Array:
-        """Return a network's outputs."""
+        """Return a network's outputs, with one row for each input."""
         return self._joined(network.outputs)
 
     def _joined(self, outputs: Callable[[Array], Array]) -> Array:
-        """Return the outputs for all inputs, one a row: networks whose output has no batch dimension return a batch's in one."""
+        """Return the outputs of all batches, with one row for each input, even if the network's output has no batch dimension."""
         return np.concatenate([outputs(batch).reshape(len(batch), -1) for batch in self._data.batches()])
 
     def holds(self, network: IntegerNetwork) -> bool:
-        """Return whether the limit holds."""
+        """Return whether a network meets the limit."""
         return self.holds_for(self.outputs(network))
 
     def holds_for(self, outputs: Array) -> bool:
-        """Return whether the limit holds for these outputs."""
+        """Return whether outputs, as of `outputs`, meet the limit."""
         return self.limit.holds(outputs, self._expected, self._data.labels)
 
     def noise(self, outputs: Array) -> float:
-        """Return the noise of outputs, as a share of their power."""
+        """Return the power of the outputs' error, relative to that of the float32 outputs."""
         power = float(np.square(self._expected, dtype=np.float64).sum())
         return float(np.square(outputs.astype(np.float64) - self._expected).sum()) / power if power else math.inf
 
@@ -308,51 +316,52 @@ class _Comparison:
 def _fastest_within(
     programme: Programme, compared: _Comparison, network_of: Callable[[Assignment], IntegerNetwork], int8: float
 ) -> tuple[IntegerNetwork, FoundAssignment]:
-    """Return the fastest assignment that meets the limit among those that the programme finds for different noise bounds.
+    """Return the fastest assignment that meets the limit among the programme's solutions for different noise bounds, and its network.
 
-    The programme adds up the noise that layers add alone; the network's noise differs from this sum. Predictions are therefore corrected by
-    the ratio of both in the most similar network measured so far, which at first is the one with all possible layers in int8. When a
-    measurement disagrees with its prediction, it corrects the next one, and the programme is solved again. Limits other than noise are
-    bisected. With all possible layers in float32, the limit is met.
+    The programme adds up the noise that each layer adds alone; the network's noise differs from this sum. Predictions are therefore
+    multiplied by the ratio of the two in the most similar network measured so far, at first the one with all possible layers in int8. If a
+    measurement disagrees with its prediction, the programme is solved again with the corrected bound. For limits in percent, the noise
+    bound is bisected. With all possible layers in float32, the limit is met.
 
     Args:
+        network_of: quantises the network as assigned.
         int8: measured noise with all possible layers in int8.
     """
     plain = fastest(programme)
     least = fastest(replace(programme, pieces=_floats(programme)))
     assert plain is not None and least is not None
-    corrected = _NoisePredictor()
-    corrected.learn(plain.noise, int8)
+    predictor = _NoisePredictor()
+    predictor.learn(plain.noise, int8)
     holding, failing = least.noise, plain.noise
     decibels = compared.limit.unit == "dB"
-    wanted = 10 ** (-compared.limit.value / 10)
-    bound = corrected.sum_of(wanted) if decibels else _between(holding, failing)
+    most_noise = 10 ** (-compared.limit.value / 10)
+    bound = predictor.sum_of(most_noise) if decibels else _between(holding, failing)
     best: tuple[IntegerNetwork, FoundAssignment] | None = None
     measured: dict[frozenset[int], tuple[bool, float]] = {}
     for rounds in range(1, _ROUNDS + 1):
         assignment = fastest(programme, min(bound, failing)) or least
         if assignment.integers not in measured:
-            predicted = corrected.noise_of(assignment.noise)
+            predicted = predictor.noise_of(assignment.noise)
             network = network_of(assignment)
             outputs = compared.outputs(network)
             measured[assignment.integers] = holds, noise = compared.holds_for(outputs), compared.noise(outputs)
             if holds and (best is None or assignment.latency_us < best[1].predicted.latency_us):
                 best = (
                     network,
-                    FoundAssignment(assignment, corrected.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme),
+                    FoundAssignment(assignment, predictor.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme),
                 )
-            corrected.learn(assignment.noise, noise)
+            predictor.learn(assignment.noise, noise)
         if measured[assignment.integers][0]:
             holding = max(holding, bound)
         else:
             failing = min(failing, assignment.noise)
         if failing <= holding * _CLOSE:
             break
-        bound = corrected.sum_of(wanted) if decibels else _between(holding, failing)
+        bound = predictor.sum_of(most_noise) if decibels else _between(holding, failing)
         if not holding * _CLOSE < bound < failing / _CLOSE:
             bound = _between(holding, failing)
     if best is None:
-        predicted = corrected.noise_of(least.noise)
+        predicted = predictor.noise_of(least.noise)
         network = network_of(least)
         noise = compared.noise(compared.outputs(network))
         best = network, FoundAssignment(least, predicted, predicted, noise, plain.latency_us, _ROUNDS, programme)
@@ -360,35 +369,37 @@ def _fastest_within(
 
 
 class _NoisePredictor:
-    """Predicts noise from the sum of what each layer adds alone, by the ratio of the two in the nearest measured network."""
+    """Predicts a network's noise from the sum of what each layer adds alone, by the ratio of the two in the nearest measured network."""
 
     def __init__(self) -> None:
-        #: Each network's sum and measured noise.
-        self._known: list[tuple[float, float]] = []
+        #: The sum and the measured noise of each measured network.
+        self._measured: list[tuple[float, float]] = []
 
     def learn(self, total: float, noise: float) -> None:
-        """Note the noise of a network; a network without noise is ignored."""
+        """Add a measured network; one without noise is ignored."""
         if total > 0 and 0 < noise < math.inf:
-            self._known.append((total, noise))
+            self._measured.append((total, noise))
 
     def noise_of(self, total: float) -> float:
-        """Predict the noise of a network from the sum."""
+        """Predict the noise of a network with this sum."""
         return total * self._nearest(total, 0, 1)
 
     def sum_of(self, noise: float) -> float:
-        """Return the sum with which a network can be expected to have this noise."""
+        """Return the sum for which this noise is predicted."""
         return noise * self._nearest(noise, 1, 0)
 
-    def _nearest(self, value: float, measured: int, requested: int) -> float:
-        """Return the requested ratio of the nearest measured network, the latest of equally near ones."""
-        if not self._known or not value:
+    def _nearest(self, value: float, given: int, requested: int) -> float:
+        """Return the ratio of the requested to the given quantity in the network whose given quantity is nearest to `value`, the latest
+        of equally near ones; quantities are places in the pairs of `_measured`.
+        """
+        if not self._measured or not value:
             return 1.0
-        near = min(reversed(self._known), key=lambda one: abs(math.log(one[measured] / value)))
-        return near[requested] / near[measured]
+        nearest = min(reversed(self._measured), key=lambda pair: abs(math.log(pair[given] / value)))
+        return nearest[requested] / nearest[given]
 
 
 def _floats(programme: Programme) -> tuple[KernelSpan, ...]:
-    """Return the pieces of a programme with every possible step in float32."""
+    """Return a programme's pieces without the integer kernels of steps that can be in float32."""
     floats = {step for piece in programme.pieces if not piece.integer for step in range(piece.first, piece.last + 1)}
     return tuple(piece for piece in programme.pieces if not piece.integer or floats.isdisjoint(range(piece.first, piece.last + 1)))
 

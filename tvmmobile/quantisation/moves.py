@@ -1,4 +1,4 @@
-"""Gives tensors with the same numbers in other places one scale, so that integers move unchanged."""
+"""Gives tensors whose elements are only moved one scale, so that integers move unchanged."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from tvmmobile.quantisation.integers import has_integers
 
 
 def read_as_integers(flow: Flow) -> set[int]:
-    """Return the steps that a layer which `has_integers` reads, perhaps through moves."""
-    found: set[int] = set()
+    """Return the numbers of steps whose output an integer layer (`has_integers`) reads, directly or through moves."""
+    read: set[int] = set()
     integers = {step.number for step in flow.steps if has_integers(step)}
     moving = {step.number for step in flow.steps if only_moves(step)}
     for step in reversed(flow.steps):
-        if any(reader in integers or (reader in moving and reader in found) for reader in flow.readers.get(step.number, ())):
-            found.add(step.number)
-    return found
+        if any(reader in integers or (reader in moving and reader in read) for reader in flow.readers.get(step.number, ())):
+            read.add(step.number)
+    return read
 
 
 def joined_scales(flow: Flow) -> dict[int, int]:
-    """Map each tensor's number, also the input's, to that of the tensor whose scale it shares.
+    """Map the number of each tensor, including the input, to that of the tensor whose scale it shares.
 
-    Tensors share one scale if they are joined, cut, moved or compared on their way to a layer that `has_integers`. Tensors missing from the
-    map have a scale of their own.
+    Tensors share a scale if they are concatenated, split, moved or compared on their way to an integer layer (`has_integers`). Tensors
+    missing from the map have a scale of their own.
     """
-    found: dict[int, int] = {}
+    parents: dict[int, int] = {}
 
-    def first(number: int) -> int:
-        return first(found[number]) if number in found else number
+    def root(number: int) -> int:
+        return root(parents[number]) if number in parents else number
 
     read = read_as_integers(flow)
     for step in flow.steps:
         for source in step.sources if step.number in read and only_moves(step) else ():
-            if isinstance(source, int) and first(source) != first(step.number):
-                one, other = sorted((first(step.number), first(source)))
-                found[other] = one
-    return {number: first(number) for number in found}
+            if isinstance(source, int) and root(source) != root(step.number):
+                parent, child = sorted((root(step.number), root(source)))
+                parents[child] = parent
+    return {number: root(number) for number in parents}
 
 
 def only_moves(step: FlowStep) -> bool:
-    """Return whether an opaque step only returns numbers that it reads, chosen by comparisons at most."""
+    """Return whether each output element of an opaque step is an input element, or the maximum of several."""
     from tvm import tirx
 
     if step.function is None or not all(isinstance(source, int) for source in step.sources):
@@ -51,7 +51,7 @@ def only_moves(step: FlowStep) -> bool:
 
 
 def _is_load(value: Any, tirx: Any, padded: bool) -> bool:
-    """Return whether an expression is one of several loads, or a pool's number for missing pixels."""
+    """Return whether an expression is a load, a choice between loads, or, if `padded`, a pool's constant for padding."""
     import tvm
 
     if isinstance(value, tirx.Select):

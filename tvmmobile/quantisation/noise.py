@@ -1,4 +1,4 @@
-"""Measures how much each int8 layer and each rounded tensor alone adds to the noise of a network's output."""
+"""Measures the noise that each int8 layer and each rounded tensor alone adds to a network's output."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tvmmobile.quantisation.scales import Scale
 
 @dataclass(frozen=True)
 class AddedNoise:
-    """Noise of a network's output, as a share of its power, by the step that alone adds it.
+    """Noise of a network's output, relative to the output's power, by the number of the only rounded step.
 
     Attributes:
         steps: noise of each integer step, due to its rounded weights, lookups and output.
-        tensors: noise due to rounding only the input, or only one step's output that integer steps read.
-        biases: noise of each integer step, due to its rounded bias, where no later integer step corrects that (`Method.correct`).
+        tensors: noise of rounding only the input, or the output of only one step that integer steps read.
+        biases: noise of each integer step due to its rounded bias, if no later integer step corrects it (`Method.correct`).
     """
 
     steps: Mapping[int, float]
@@ -31,11 +31,12 @@ class AddedNoise:
 
 
 def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool) -> AddedNoise:
-    """Run a float32 network once for each integer step, its bias, and each tensor that integer steps read, with only that in integers.
+    """Measure noise by running the float32 network with only one integer step, one bias or one tensor rounded at a time.
 
     Args:
         network: network with all possible layers in integers.
-        correct: true if biases are corrected (`Method.correct`).
+        batches: images in NCHW.
+        correct: whether biases are corrected (`Method.correct`).
     """
     flow, scales = network.flow, _scales_read(network)
     steps, tensors, biases = (defaultdict[int, float](float) for _ in range(3))
@@ -57,22 +58,22 @@ def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool
             steps[number] += noise(number, _rounded(integers, inputs, correct, not correct))
             if correct and isinstance(integers.layer, SumLayer):
                 biases[number] += noise(number, _rounded(integers, inputs, correct, True))
-    for number, some in biases.items():
-        biases[number] = max(0.0, some - steps[number])
-    return AddedNoise(*({number: some / power if power else 0.0 for number, some in found.items()} for found in (steps, tensors, biases)))
+    for number, both in biases.items():
+        biases[number] = max(0.0, both - steps[number])
+    return AddedNoise(*({number: total / power if power else 0.0 for number, total in part.items()} for part in (steps, tensors, biases)))
 
 
 def _scales_read(network: IntegerNetwork) -> dict[int, Scale]:
-    """Return the scale in which integer steps read each tensor, by number."""
-    found: dict[int, Scale] = {}
+    """Return the scale of each tensor that integer steps read, by number."""
+    scales: dict[int, Scale] = {}
     for integers in network.steps.values():
         sources = [source for source in integers.step.sources if isinstance(source, int)]
-        found |= dict(zip(sources, integers.scales, strict=True))
-    return found
+        scales |= dict(zip(sources, integers.scales, strict=True))
+    return scales
 
 
 def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bias_too: bool) -> Array:
-    """Compute a step in float32 from exact inputs; round weights, what it looks up, its output and perhaps its bias as in integers."""
+    """Compute a step in float32 from exact inputs; round weights, table lookups, the output and, if `bias_too`, the bias as int8 does."""
     step = integers.step
     if isinstance(step.layer, SumLayer):
         assert step.parameters is not None
@@ -80,8 +81,8 @@ def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bi
         parameters = replace(step.parameters, weight=weight)
         bias = parameters.bias.astype(np.float64)
         if correct:
-            wanted = step.sums(inputs)
-            bias -= (replace(step, parameters=parameters).sums(inputs) - wanted).mean(tuple(range(wanted.ndim - 1)))
+            exact = step.sums(inputs)
+            bias -= (replace(step, parameters=parameters).sums(inputs) - exact).mean(tuple(range(exact.ndim - 1)))
         if bias_too:
             unit = integers.read.step * integers.weight_scale.astype(np.float64)
             bias = np.rint(bias / unit) * unit
@@ -93,14 +94,18 @@ def _rounded(integers: IntegerStep, inputs: tuple[Array, ...], correct: bool, bi
 
 
 def _looked_up(step: FlowStep, inputs: tuple[Array, ...], before: Scale | None) -> Array:
-    """Compute a step's output, rounding a curve's argument to `before`."""
+    """Compute a step's output, rounding its curve's argument to the scale `before`, if given."""
     if before is None:
         return step.output(inputs)
     return step.finished(before.rounded(step.sums(inputs)))
 
 
 def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) -> Array:
-    """Return the network's output with another value of one tensor."""
+    """Return the network's output after replacing one step's output by `value`.
+
+    Args:
+        exact: outputs of all steps, by number.
+    """
     changed: dict[int, Array] = {number: value}
     last = flow.steps[-1].number
     for step in flow.steps:

@@ -19,15 +19,15 @@ from tvmmobile.quantisation.methods import Trials, best_method, with_seven_bit_w
 from tvmmobile.quantisation.mixed import Decision, Mixed
 from tvmmobile.schedules import all_templates, template_for
 
-#: Reason for layers that no int8 kernel takes.
+#: Reason of layers that no int8 kernel supports.
 _NO_KERNEL = "no int8 kernel"
-#: Reason for layers that an int8 kernel would slow down.
+#: Reason of layers whose int8 kernel would be slower.
 _FASTER = "faster in float32"
 
 
 @dataclass(frozen=True, eq=False)
 class CalibratedNetwork(LoweredNetwork):
-    """A network quantised from calibration data, and the decision that made it."""
+    """A network quantised from calibration data, and the decision that led to it."""
 
     decision: Decision
 
@@ -38,11 +38,12 @@ def prepare_calibrated(
     task_of: Callable[[tuple[Layer, ...]], Task],
     choose: Callable[[Network, Flow, Method, Accepts], Mixed],
 ) -> CalibratedNetwork:
-    """Quantise a network, except layers that no kernel takes or that are faster in float32.
+    """Quantise a network, except layers that no int8 kernel supports or that are faster in float32.
 
     Args:
+        images: calibration data.
         task_of: returns the task of a region's layers.
-        choose: chooses the integer layers of a network in float32, given its steps, the method, and the layers that may be in integers.
+        choose: quantises a float32 network, given its flow, the method, and the test of layers that may be in integers.
     """
 
     def task(layer: Layer) -> Task:
@@ -68,7 +69,7 @@ def prepare_calibrated(
 
 
 def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
-    """Return the reason why a layer that nobody asked to keep in float32 is there."""
+    """Return why a layer stays in float32 that was not chosen for it."""
     layer = step.layer
     if isinstance(layer, IntegerLayer):
         layer = layer.as_integers(FLOAT32.name * reads_input(step), "")
@@ -76,10 +77,10 @@ def _left_out(step: FlowStep, task: Callable[[Layer], Task]) -> str:
 
 
 def is_faster_in_floats(task: Task) -> bool:
-    """Return whether an integer layer's kernel takes longer than one in float32."""
+    """Return whether an integer layer's kernel is slower than its float32 kernel."""
     return any(template.faster_in_floats(task) for template in all_templates())
 
 
 def _gains_by_smaller_weights(task: Task, weight: Array) -> bool:
-    """Return whether an integer layer's kernel is faster if its weights are as small as `integer_step` makes them."""
+    """Return whether an integer layer's kernel is faster with the smaller weights of `integer_step`'s `seven_bits`."""
     return any(template.gains_by_smaller_weights(task, weight) for template in all_templates())

@@ -1,4 +1,4 @@
-"""Scales give 8-bit integers real values: scale · (integer − zero)."""
+"""Scales of int8 tensors: an integer stands for the real value step · (integer − zero)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Scale:
     """The scale and zero point of a tensor.
 
     Attributes:
-        step: the difference between two neighbours; a number of float32.
-        zero: the integer that stands for 0, of int8.
+        step: real difference between two adjacent integers, representable in float32.
+        zero: zero point, the int8 integer that stands for 0.
     """
 
     step: float
@@ -39,23 +39,23 @@ class Scale:
         return self.step * (HIGHEST - self.zero)
 
     def quantised(self, values: Array) -> Array:
-        """Return the nearest int8 integers, as in a layer that reads float32."""
+        """Quantise values to the nearest int8 integers, as layers that read float32 do."""
         return quantise(values, self.per_step, self.zero)
 
     def real(self, integers: Array) -> Array:
-        """Return the real values of integers, in float32."""
+        """Dequantise integers to float32."""
         real: Array = (integers.astype(np.float32) - np.float32(self.zero)) * np.float32(self.step)
         return real
 
     def rounded(self, values: Array) -> Array:
-        """Return values rounded to a tensor of this scale."""
+        """Quantise and dequantise values, in float32."""
         return self.real(self.quantised(values))
 
 
 def scale_of(low: float, high: float) -> Scale:
-    """Return the scale of a tensor with values from `low` to `high`, among them exactly 0. If both are 0, any scale will do.
+    """Return the scale of a tensor with values from `low` to `high`, in which 0 is exact; for a range too small for float32, a step of 1.
 
-    Zero points are even, as kernels have them for nothing (`graph.integers`); the range moves by one step at most.
+    Zero points are even, which costs kernels nothing (`graph.integers`); the range moves by at most one step.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     step = np.float32((high - low) / (HIGHEST - LOWEST))

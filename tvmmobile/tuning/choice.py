@@ -1,4 +1,4 @@
-"""Chooses the schedule a task is compiled with: its own best record, else the nearest shape's, else a first guess."""
+"""Chooses the schedule that a task is compiled with: its own best record's, else the nearest shape's, else a first guess."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ class Choice:
 
 
 def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any]) -> Choice:
-    """Return the schedule for `task`, sampled for `target` if none was measured; raise `UserError` if no schedule exists."""
+    """Return the schedule for `task`, and its price.
+
+    Args:
+        source: TIR function of an opaque task.
+        target: TVM target for which MetaSchedule samples a schedule if no template accepts the task and no record exists.
+
+    Raises:
+        UserError: if MetaSchedule finds no valid schedule.
+    """
     best = database.best(task)
     if best is not None:
         count = len(database.trials(task))

@@ -1,4 +1,4 @@
-"""Checks whether a record's figures can be true: their types and ranges, and limits that no core can beat."""
+"""Checks whether a record's figures are plausible: their types and ranges, and limits that no core can beat."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.schedules import KnobSchedule, template_named
 
-#: Shortest and longest latency in microseconds: a nanosecond, and 17 minutes, many times the deadline of a trial.
+#: Shortest and longest plausible latency in microseconds: a nanosecond, and 17 minutes, many times a trial's deadline.
 LEAST_US, MOST_US = 1e-3, 1e9
 _MOST_CYCLES = 10**15
-#: Multiply-adds of a kernel; the largest published network has some 10**10.
+#: Most multiply-adds of a kernel; the largest published network has some 10**10.
 _MOST_MACS = 10**18
-#: Figures are rounded when they are written: latencies and terms to 1e-4 us, samples to 1e-3 us, cycles to whole ones.
+#: Tolerance for rounding in logs: latencies and terms are rounded to 1e-4 us, samples to 1e-3 us, cycles to integers.
 _ROUNDING_US = 2e-3
-#: Core cycles are those of all threads, including work after the last one that the kernel waits for.
+#: Factor on the cycles of several threads: they include work after the last one that the kernel waits for.
 _AFTER_THE_END = 1.1
 
 
@@ -39,7 +39,12 @@ class RecordFigures:
 
 
 def read_figures(value: Mapping[str, Any]) -> RecordFigures:
-    """Return the numbers of a line; raise `KeyError` or `ValueError` for a non-number, one out of range, or a contradiction."""
+    """Return the figures of a log line.
+
+    Raises:
+        KeyError: if the latency is missing.
+        ValueError: if a figure is not a number, is out of range, or contradicts another one.
+    """
     latency, cycles, samples, terms = value["latency_us"], value.get("cycles"), value.get("samples_us", ()), value.get("terms_us", {})
     if latency is not None:
         latency = _microseconds("latency_us", latency, LEAST_US)
@@ -65,7 +70,7 @@ def _check_sums(latency_us: float | None, samples_us: tuple[float, ...], terms_u
 
 
 def check_task(task: Task) -> None:
-    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: no threads, or impossible fields."""
+    """Raise `ValueError`, `TypeError` or `ArithmeticError` for an impossible kernel: one without threads, or with impossible fields."""
     if task.threads < 1:
         raise ValueError(f"{task.threads} threads")
     extents = (extent for layer in task.region for extent in (*layer.input_shape, *layer.output_shape))
@@ -93,7 +98,7 @@ def _shown(value: Any) -> str:
 
 
 def short(text: str) -> str:
-    """Shorten text from a log to a line or two that are safe to print."""
+    """Return text from a log as one printable line of at most 120 characters."""
     line = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return line if len(line) <= 120 else line[:119] + "…"
 
@@ -112,11 +117,11 @@ class Limits:
     """Limits that no kernel on a device can beat.
 
     Attributes:
-        clock_hz: clock of its cores; 0 where it is not known.
+        clock_hz: clock of the cores.
         cores: number of cores.
-        fma_lanes_per_cycle: float32 multiply-adds that one starts in a cycle; 0 where the core is not known.
-        modelled: latencies are modelled, so that each has core cycles.
-        machine: a core, which says how many integers it multiplies.
+        fma_lanes_per_cycle: float32 multiply-adds that a core can issue per cycle; 0 if the core is unknown.
+        modelled: true if latencies are modelled, in which case each record has core cycles.
+        machine: description of a core, for its rate in other precisions.
     """
 
     clock_hz: float
@@ -127,7 +132,7 @@ class Limits:
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Limits | None:
-        """Return the bounds of a device; `None` if the clock is unknown, as for a machine that emulates the board."""
+        """Return the limits of a device; `None` if its clock is unknown, or if it is emulated."""
         if profile.origin.kind == "emulated" or not profile.clock_hz:
             return None
         # A core unknown to LLVM has the name of an older one, and may be faster than that.
@@ -136,9 +141,8 @@ class Limits:
         return cls(profile.clock_hz, profile.cores, lanes, profile.origin.modelled, profile.machine)
 
     def contradiction(self, task: Task, schedule: Schedule, figures: RecordFigures) -> str:
-        """Return the reason why these figures of a kernel are impossible; "" if they are not.
-
-        Its core cycles take longer at the device's clock, or the multiply-adds that its schedule executes do at the cores' peak.
+        """Return why a kernel's figures are impossible: its core cycles take longer at the device's clock, or its schedule's multiply-adds
+        take longer at the cores' peak. Return "" if the figures are possible.
         """
         latency_us, cycles = figures.latency_us, figures.cycles
         if latency_us is None:
@@ -160,19 +164,19 @@ class Limits:
         )
 
     def _least_us(self, task: Task, schedule: Schedule, threads: int, enough_us: float) -> float:
-        """Return the least time of the multiply-adds that the schedule executes.
+        """Return the least time in microseconds of the multiply-adds that the schedule executes, but at least `enough_us`.
 
-        Or `enough_us` if they take no more, or if the peak is unknown.
+        If the peak is unknown, return `enough_us`.
         """
         if not self.fma_lanes_per_cycle or not is_precision(task.dtype):
             return enough_us
         peak_per_us = self.clock_hz * 1e-6 * threads * self.fma_lanes_per_cycle * task.precision.rate_on(self.machine)
-        # Few records are so fast that their algorithm matters.
+        # The template is looked up only for records that are fast enough for its algorithm to matter.
         return max(enough_us, _executed(task, schedule) / peak_per_us) if task.least_macs > enough_us * peak_per_us else enough_us
 
 
 def _executed(task: Task, schedule: Schedule) -> float:
-    """Return the least multiply-adds that a schedule executes."""
+    """Return the fewest multiply-adds that a kernel with this schedule's template executes."""
     template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
     return task.least_macs if template is None else template.executed_macs(task)
 
@@ -183,7 +187,7 @@ def is_retired(schedule: Schedule) -> bool:
 
 
 def untakable(schedule: Schedule) -> str:
-    """Return why no version could build a schedule for its kernel; "" if only this version lacks its template."""
+    """Return the reason to refuse a schedule that this version cannot build for its kernel; "" if this version only lacks its template."""
     if is_retired(schedule):
         return ""
     named = f"{schedule.template}@{schedule.version}" if isinstance(schedule, KnobSchedule) else "MetaSchedule"

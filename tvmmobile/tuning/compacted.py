@@ -1,4 +1,4 @@
-"""Reads and writes a kernel's line in a compacted log: rows of records' numbers, and digests of other tried schedules."""
+"""Reads and writes a kernel's line in a compacted log: rows of record figures, and digests of the other schedules that were tried."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tvmmobile.tuning.claims import RecordFigures, read_figures
 
 #: Characters of a digest (see `trials.digest`).
 DIGEST_LENGTH = 4
-#: Digests of schedules that were tried and no longer have a record, by `trials.family`.
+#: Pairs of a schedule family (`trials.family`) and the digests of its schedules that were tried but no longer have a record.
 Dropped = tuple[tuple[str, frozenset[str]], ...]
 
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """A record without the fields that its line's records share; `trial` is its number among the kernel's trials, from 1."""
+    """A record without the fields that all records of its line share; `trial` is its number among the kernel's trials, from 1."""
 
     trial: int
     schedule: Schedule
@@ -26,9 +26,9 @@ class KeptRecord:
 
 
 def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dropped]:
-    """Return a line's `kept` and `dropped`, in the order of trials; raise one of `records.MALFORMED` if they are invalid."""
+    """Return a line's kept records, in the order of their trials, and its dropped digests; raise one of `records.MALFORMED` if invalid."""
     dropped = tuple((name, _digests(text)) for name, text in value.get("dropped", {}).items())
-    kept = sorted((one for group in value["kept"] for one in _read_group(group)), key=lambda one: one.trial)
+    kept = sorted((record for group in value["kept"] for record in _read_group(group)), key=lambda record: record.trial)
     if not kept and not dropped:
         raise ValueError("it lists no trials")
     most = len(kept) + sum(len(digests) for _, digests in dropped)
@@ -39,7 +39,7 @@ def read_compacted(value: Mapping[str, Any]) -> tuple[tuple[KeptRecord, ...], Dr
 
 
 def written_compacted(kept: Iterable[KeptRecord], dropped: Dropped) -> dict[str, Any]:
-    """Return `kept` and `dropped` of a line."""
+    """Return the JSON fields `kept` and `dropped` of a line."""
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
     for record in kept:
         schedule, figures = record.schedule, record.figures
@@ -77,7 +77,7 @@ def _read_row(group: Mapping[str, Any], names: Sequence[str], row: Sequence[Any]
 
 
 def _digests(text: str) -> frozenset[str]:
-    found = frozenset(text[at : at + DIGEST_LENGTH] for at in range(0, len(text), DIGEST_LENGTH))
-    if not text.isascii() or len(found) * DIGEST_LENGTH != len(text):
+    digests = frozenset(text[at : at + DIGEST_LENGTH] for at in range(0, len(text), DIGEST_LENGTH))
+    if not text.isascii() or len(digests) * DIGEST_LENGTH != len(text):
         raise ValueError("what was dropped is not a list of different digests")
-    return found
+    return digests

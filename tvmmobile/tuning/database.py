@@ -1,8 +1,7 @@
-"""Tuning logs: one JSON record a line, appended as they are measured, read from several directories, written to one.
+"""Tuning logs: one JSON record per line, appended as they are measured; logs are read from several directories and written to one.
 
-A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device,
-the TVM version and, where latency is modelled, the timing model's hash; only records that agree with the current device on all of
-them are used.
+A directory holds one file per device, dtype and thread count, `<device>/<dtype>_t<threads>.jsonl`. Every record names the device, the TVM
+version and, if its latency is modelled, the timing model's hash; only records that agree with the current device in all of these are used.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ from tvmmobile.tuning.records import (
 )
 from tvmmobile.tuning.trials import Trials
 
-#: Stands for the trials of a kernel without any.
+#: The trials of a kernel that has none.
 _NONE = Trials()
 
 
 class _Unread(NamedTuple):
-    """A line that is JSON and of the right identity; `torn`: it is the last one, and its end is missing."""
+    """A parsed JSON line with the right identity, whose records are not read yet; `torn` means that its end is missing."""
 
     path: Path
     number: int
@@ -58,19 +57,19 @@ class _Unread(NamedTuple):
 
 
 class Database:
-    """Records of one device, over all tasks.
+    """The records of one device, for all tasks.
 
     Args:
-        identity: identity of the records that count.
-        sources: directories read in this order; none needs to exist.
-        target: the directory new records are written to; `None` for a database that is only read.
+        identity: identity of the records to use.
+        sources: directories to read, in this order; they need not exist.
+        target: directory that new records are written to; `None` for a read-only database.
 
-    A kernel's line of a compacted log is parsed when the kernel is asked for: most commands need few of the thousands there are.
+    A kernel's line of a compacted log is parsed only when the kernel is looked up: most commands need few of the thousands of kernels.
 
     Attributes:
-        ignored: lines and schedules that do not count, whatever the reason.
-        outdated: number of lines that differ in the timing model alone.
-        refused: lines that hold no record, or an impossible one, as far as lines have been parsed; see `read_all`.
+        ignored: number of lines and schedules that are not used, for whatever reason.
+        outdated: number of lines that differ only in the timing model.
+        refused: lines without a record, or with an impossible one, among those parsed so far; see `read_all`.
     """
 
     def __init__(self, identity: Identity, sources: Iterable[Path], target: Path | None) -> None:
@@ -94,7 +93,7 @@ class Database:
         return sum(len(trials.records) for trials in self._trials.values())
 
     def read_all(self) -> None:
-        """Parse every line; `refused` is complete afterwards."""
+        """Parse every line, so that `refused` is complete."""
         for name in list(self._unread):
             self._settle(name)
 
@@ -104,9 +103,7 @@ class Database:
         return [task for task, trials in self._trials.items() if trials.records]
 
     def described(self) -> list[Task]:
-        """Return every task that a line describes, usable or not, in the order in which they became known, without parsing records as
-        `tasks` does.
-        """
+        """Return every task that a line names, with usable records or not, in the order of the lines; records are not parsed."""
         for unread in self._undescribed:
             with suppress(*MALFORMED):  # it is refused when it is parsed
                 self._described.setdefault(self._known.task(unread.value["name"], unread.value["task"]))
@@ -114,25 +111,28 @@ class Database:
         return list(self._described)
 
     def records(self, task: Task) -> list[Record]:
-        """Return all records of a task, failed ones included, in the order they were made."""
+        """Return all records of a task, including failed ones, in the order in which they were made."""
         return self.trials(task).records
 
     def trials(self, task: Task) -> Trials:
-        """Return all trials of a task, including those without a record; do not modify it."""
+        """Return all trials of a task, including those without a record; the caller must not modify it."""
         if self._unread:
             self._settle(task.name)
         return self._trials.get(task, _NONE)
 
     def best(self, task: Task) -> Record | None:
-        """Return the fastest record that did not fail."""
+        """Return a task's fastest record, or `None` if it has no successful one."""
         good = [record for record in self.records(task) if record.latency_us is not None]
         return min(good, key=lambda record: (record.latency_us, str(record.schedule)), default=None)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records to the end of their files, flushed to disk before this returns, under a lock; raise `UserError` on failure.
+        """Append records to their files under a lock, and flush them to disk.
 
-        A schedule that is already there is left out, unless it was measured `again`. An unfinished line left by a crash is ended first, so
-        that it does not swallow a new one.
+        Schedules that already have a record are skipped, unless they were measured `again`. A line that a crash left unfinished is
+        terminated first, so that it does not swallow a new one.
+
+        Raises:
+            UserError: if a file cannot be written.
         """
         assert self.target is not None, "this database is only read"
         fresh: dict[tuple[Task, Schedule], Record] = {}
@@ -151,14 +151,17 @@ class Database:
                 self._add(record.task, [record], {record.schedule} if usable(record, self._known) else set())
 
     def writing(self) -> AbstractContextManager[None]:
-        """Hold the exclusive right to measure for a log directory and a device: two processes would measure everything twice."""
+        """Return a context that holds the exclusive right to measure for the target directory and the device; see `writing`."""
         assert self.target is not None, "this database is only read"
         return writing(self.target, self.identity.device)
 
     def replace(self, path: Path, records: Iterable[Record], dropped: Mapping[Task, Dropped] = MappingProxyType({})) -> Path:
-        """Replace a file by one with these records alone; return the old one's copy, `<path>.bak`. Raises `UserError` if it cannot.
+        """Replace a file by one that has only these records; return the path of the old file's copy, `<path>.bak`.
 
-        Tried schedules without a record stay known, including those in `dropped`.
+        Schedules that were tried but have no record stay known, including those in `dropped`.
+
+        Raises:
+            UserError: if the file cannot be written.
         """
         self.read_all()
         for task, digests in dropped.items():
@@ -173,7 +176,7 @@ class Database:
             return replace_log(path, "".join(lines).encode())
 
     def _add(self, task: Task, records: Iterable[Record], buildable: Set[Schedule], dropped: Dropped = ()) -> None:
-        """Add records that are not refused; those whose schedules this version cannot build are only noted."""
+        """Add records of a task; those whose schedules this version cannot build only count as `ignored`."""
         self._described.setdefault(task)
         buildable_records = []
         for record in records:
@@ -186,20 +189,20 @@ class Database:
             self._trials.setdefault(task, Trials()).add(buildable_records, dropped)
 
     def _read(self, path: Path) -> None:
-        """Read the lines of a file that have this identity."""
+        """Read the lines of a file that have the database's identity."""
         content = content_of(path)
         lines = lines_in(content)
         for number, text in enumerate(lines, 1):
             torn = number == len(lines) and not content.endswith(b"\n")
             try:
                 value = json.loads(text.decode())
-                found = identity_in(value)
+                identity = identity_in(value)
             except MALFORMED as error:
                 self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
                 continue
-            if found != self.identity:
+            if identity != self.identity:
                 self.ignored += 1
-                self.outdated += (found.device, found.tvm) == (self.identity.device, self.identity.tvm)
+                self.outdated += (identity.device, identity.tvm) == (self.identity.device, self.identity.tvm)
                 continue
             unread, name = _Unread(path, number, value, torn), value.get("name")
             if value.get("v") == COMPACTED and isinstance(name, str):
@@ -222,9 +225,9 @@ class Database:
         except MALFORMED as error:  # torn by a crash, or not ours
             self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
             return
-        lies = [why for record in line.records if (why := self.identity.refuses(self.identity, record))]
-        if lies:
-            self._refuse(path, number, lies[0])
+        contradictions = [why for record in line.records if (why := self.identity.refuses(self.identity, record))]
+        if contradictions:
+            self._refuse(path, number, contradictions[0])
             return
         refused = {
             record.schedule: why for record in line.records if record.schedule not in buildable and (why := untakable(record.schedule))
@@ -239,12 +242,12 @@ class Database:
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
-    """Return the logs of a device, sorted, without temporary files that a crash left."""
+    """Return the logs of a device, sorted; temporary files left by a crash are skipped."""
     return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
 
 
 def file_name(task: Task) -> str:
-    """Return the name of the log with a task's records, in its device's folder."""
+    """Return the name of the log that holds a task's records, within its device's folder."""
     return f"{task.dtype}_t{task.threads}.jsonl"
 
 
@@ -257,7 +260,7 @@ def content_of(path: Path) -> bytes:
 
 
 def replace_log(path: Path, content: bytes) -> Path:
-    """Replace a log's content and keep a copy of the old one, `<path>.bak`, which is returned; the caller holds its lock."""
+    """Replace a log's content; return the path of a copy of the old one, `<path>.bak`. The caller must hold the log's lock."""
     backup = path.with_name(path.name + ".bak")
     write_bytes(backup, path.read_bytes())
     write_bytes(path, content)
@@ -265,16 +268,18 @@ def replace_log(path: Path, content: bytes) -> Path:
 
 
 def lines_in(content: bytes) -> list[bytes]:
-    """Return a log's lines without their ends; the last one is unfinished if `content` does not end with a line end."""
+    """Return a log's lines without their line ends; the last line is unfinished if `content` does not end with a line end."""
     lines = content.split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 
 def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
-    """Yield a file's lines in order, whatever their timing model; their latencies are not comparable.
+    """Yield a file's lines in order, whatever their timing model, so their latencies are not comparable.
 
-    Those of other devices and TVM versions, and schedules that this version cannot build, are left out. Raises `UserError` where the file
-    cannot be read.
+    Lines of other devices and TVM versions are skipped, and so are schedules that this version cannot build.
+
+    Raises:
+        UserError: if the file cannot be read.
     """
     known = KnownTasks()
     for text in lines_in(content_of(path)):
@@ -282,16 +287,17 @@ def lines_of_any_model(path: Path, identity: Identity) -> Iterator[Line]:
             line = read_line(text, known)
         except MalformedRecord:
             continue
-        found = line.identity
-        if (found.device, found.tvm) == (identity.device, identity.tvm):
+        line_identity = line.identity
+        if (line_identity.device, line_identity.tvm) == (identity.device, identity.tvm):
             yield replace(line, records=tuple(record for record in line.records if usable(record, known)))
 
 
 @contextmanager
 def locked(path: Path, wrong: str = "", remedy: str = "Name another directory with --logs DIR.") -> Iterator[None]:
-    """Lock a log that is about to change; its folder is created.
+    """Hold the lock of a log that is about to change; its folder is created if necessary.
 
-    A disk error becomes a `UserError` with the texts `wrong` and `remedy`.
+    Raises:
+        UserError: with the texts `wrong` and `remedy`, in place of a disk error.
     """
     try:
         make_folders(path.parent)
@@ -303,16 +309,18 @@ def locked(path: Path, wrong: str = "", remedy: str = "Name another directory wi
 
 
 def append_lock(path: Path) -> Path:
-    """Return the lock file that is held while a log is changed."""
+    """Return the path of the lock file that is held while a log is changed."""
     return path.with_suffix(".lock")
 
 
 @contextmanager
 def writing(directory: Path, device: str) -> Iterator[None]:
-    """Hold the exclusive right to measure for a log directory and a device: two processes would measure everything twice.
+    """Hold the exclusive right to measure for a log directory and a device, since two processes would measure everything twice.
 
-    It lasts for a whole run; records can be read meanwhile. It ends with the process, however that ends. Raises `UserError` if another
-    process has it, naming that process, or if the directory cannot be written.
+    It is held for a whole run, during which records can be read, and is released when the process ends, even by a crash.
+
+    Raises:
+        UserError: if another process (which is named) holds it, or if the directory cannot be written.
     """
     path = directory / device / "writer.lock"
     with ExitStack() as stack:
@@ -331,21 +339,21 @@ def writing(directory: Path, device: str) -> Iterator[None]:
 
 
 def _without_owner(path: Path) -> None:
-    """Empty a writer's lock; its folder may have been set aside."""
+    """Empty a writer's lock file; its folder may have been moved away."""
     with suppress(OSError):
         path.write_text("", encoding="utf-8")
 
 
 def _owner(path: Path) -> str:
-    """Return the holder of a writer's lock: its first line, which is empty until the owner has written it."""
+    """Return the first line of a writer's lock file, which names its owner."""
     lines = path.read_text(encoding="utf-8", errors="replace")[:200].splitlines()
     return "".join(filter(str.isprintable, lines[0])) if lines else "another process"
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Append all of `content` to a file, flushed to disk, or nothing if the disk is full.
+    """Append `content` to a file and flush it to disk; append nothing if that fails, e.g. because the disk is full.
 
-    An unfinished last line is ended first, so that what is written starts on its own.
+    An unfinished last line is terminated first, so that `content` starts on a new line.
     """
     with path.open("ab+", buffering=0) as stream:
         end = stream.seek(0, os.SEEK_END)

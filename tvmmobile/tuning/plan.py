@@ -15,7 +15,7 @@ from tvmmobile.tuning.zeros import is_sparse
 
 @dataclass(frozen=True)
 class Price:
-    """The price of a task: its best latency (`None` if never measured) and its origin, e.g. `best of 64 records`."""
+    """The price of a task: its best latency in microseconds (`None` if never measured) and its source, e.g. `best of 64 records`."""
 
     latency_us: float | None
     source: str
@@ -34,59 +34,66 @@ class PlannedKernel:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in execution order, covering every node once but those without a kernel."""
+    """The kernels of a network in execution order; they cover each node that needs a kernel once."""
 
     steps: tuple[PlannedKernel, ...]
 
     @property
     def latency_us(self) -> float | None:
-        """The sum of the kernels' best latencies, in microseconds; `None` if one was never measured."""
-        known = [step.price.latency_us for step in self.steps if step.price.latency_us is not None]
-        return math.fsum(known) if len(known) == len(self.steps) else None
+        """Sum of the kernels' latencies in microseconds; `None` if any was never measured."""
+        latencies = [step.price.latency_us for step in self.steps if step.price.latency_us is not None]
+        return math.fsum(latencies) if len(latencies) == len(self.steps) else None
 
 
 def detours(count: int, regions: Sequence[Region], latency_us: Callable[[Task], float | None]) -> dict[Region, float]:
-    """Return by how many microseconds the best plan with a region is slower than the best of all, infinite where no plan has it; regions
-    whose latency is `None` are left out, and in no plan.
+    """Return, for each region, by how many microseconds the best plan with it is slower than the best of all; infinity if no plan has it.
+
+    Regions whose latency is `None` are omitted, and are part of no plan.
+
+    Args:
+        count: number of nodes.
     """
-    known = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
+    measured = [(region, latency) for region in regions if (latency := latency_us(region.task)) is not None]
     before: list[dict[Layout, float]] = _places(count, regions)
     after: list[dict[Layout, float]] = _places(count, regions)
     before[0]["NHWC"] = after[count]["NHWC"] = 0.0
-    for region, latency in sorted(known, key=lambda one: one[0].last):
-        reached = before[region.first].get(region.before, math.inf) + latency
-        before[region.last + 1][region.after] = min(before[region.last + 1].get(region.after, math.inf), reached)
-    for region, latency in sorted(known, key=lambda one: -one[0].first):
-        left = after[region.last + 1].get(region.after, math.inf) + latency
-        after[region.first][region.before] = min(after[region.first].get(region.before, math.inf), left)
+    for region, latency in sorted(measured, key=lambda pair: pair[0].last):
+        until_end = before[region.first].get(region.before, math.inf) + latency
+        before[region.last + 1][region.after] = min(before[region.last + 1].get(region.after, math.inf), until_end)
+    for region, latency in sorted(measured, key=lambda pair: -pair[0].first):
+        from_start = after[region.last + 1].get(region.after, math.inf) + latency
+        after[region.first][region.before] = min(after[region.first].get(region.before, math.inf), from_start)
     best = after[0].get("NHWC", math.inf)
-    found = {}
-    for region, latency in known:
+    slower_by = {}
+    for region, latency in measured:
         whole = before[region.first].get(region.before, math.inf) + latency + after[region.last + 1].get(region.after, math.inf)
-        found[region] = whole - best if whole < math.inf else math.inf
-    return found
+        slower_by[region] = whole - best if whole < math.inf else math.inf
+    return slower_by
 
 
 def _places(count: int, regions: Sequence[Region]) -> list[dict[Layout, Any]]:
-    """Return an empty table for each place between nodes; those around a node where no region begins, which costs nothing, are one."""
-    begun, places = {region.first for region in regions}, [dict[Layout, Any]()]
+    """Return an empty table for each position between nodes; positions around a node without a kernel share one, as it costs nothing."""
+    starts, places = {region.first for region in regions}, [dict[Layout, Any]()]
     for node in range(count):
-        places.append({} if node in begun else places[-1])
+        places.append({} if node in starts else places[-1])
     return places
 
 
 def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Price]) -> Plan:
-    """Choose regions and the layouts between a network's nodes so that the sum of their latencies is least.
+    """Choose regions, and layouts between a network's nodes, that minimise the sum of latencies.
 
-    A region of several layers must have been measured; a single layer that nothing else covers is taken unmeasured, at no claimed cost and
-    in the first layout that `edge_layouts` names. Nodes where no region begins have no kernel.
+    Regions of several layers must have been measured. A layer that no measured region covers is used unmeasured, at no cost and in the
+    first layout of `edge_layouts`; plans with the fewest such layers are preferred. Nodes where no region begins have no kernel.
+
+    Args:
+        nodes: number of nodes.
     """
     prices = {region.task: price(region.task) for region in regions}
     by_first: dict[int, list[Region]] = {}
     for region in regions:
         if region.first == region.last or prices[region.task].latency_us is not None:
             by_first.setdefault(region.first, []).append(region)
-    #: Unmeasured kernels and latency from a node on, and the first region, by node and the layout of its input.
+    #: By node and layout of its input: the number of unmeasured kernels and the latency from there on, and the first region.
     best: list[dict[Layout, tuple[int, float, Region | None]]] = _places(nodes, regions)
     best[nodes]["NHWC"] = (0, 0.0, None)
     for first in sorted(by_first, reverse=True):
@@ -108,7 +115,7 @@ def make_plan(nodes: int, regions: Sequence[Region], price: Callable[[Task], Pri
 
 
 def dense_us(plan: Plan, nodes: int, regions: Sequence[Region], price: Callable[[Task], Price]) -> float | None:
-    """Return the latency of the best plan without sparse kernels, in microseconds; `None` if it is not known or `plan` has none of them."""
+    """Return the latency in microseconds of the best plan without sparse kernels; `None` if `plan` has none, or if it is not measured."""
     if not any(is_sparse(step.task) for step in plan.steps):
         return None
     return make_plan(nodes, [region for region in regions if not is_sparse(region.task)], price).latency_us
@@ -119,7 +126,7 @@ def _described(price: Price) -> str:
 
 
 def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Price]) -> str:
-    """Return the reason for this region instead of another that begins at the same node."""
+    """Return why this region was chosen rather than others that begin at the same node."""
     price = prices[region.task]
     if price.latency_us is None:
         return "no measurement yet; " + price.source
@@ -132,7 +139,7 @@ def _reason(region: Region, regions: Sequence[Region], prices: Mapping[Task, Pri
 
 
 def _place(rival: Region, region: Region) -> str:
-    """Return the part that a rival covers, and its layouts if they differ."""
+    """Return a text that names the nodes that a rival covers, and its layouts if they differ from the region's."""
     place = f"nodes {rival.first} to {rival.last}"
     alike = (rival.before, rival.after) == (region.before, region.after)
     return place if alike else f"{place} from {rival.before} to {rival.after}"

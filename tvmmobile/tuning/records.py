@@ -1,4 +1,4 @@
-"""The content of a tuning log: records, each with the identity of its measurement, and their form as lines."""
+"""The content of a tuning log: records, each with the identity of its measurement, and their encoding as lines."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figu
 from tvmmobile.tuning.compacted import Dropped, KeptRecord, read_compacted, written_compacted
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
-#: Versions of a line with one record, and of a compacted line with all kept records of a kernel.
+#: Format versions of a line with one record, and of a compacted line with all kept records of a kernel.
 FORMAT, COMPACTED = 1, 2
-#: Errors that reading a line may raise, or the extents of a task that no network has.
+#: Errors that reading a line may raise, including those from tasks with impossible extents.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
@@ -30,44 +30,45 @@ UNFINISHED = "the last line is unfinished"
 
 
 class MalformedRecord(ValueError):
-    """Raised for a line that is not a record; the message says why, in a few words."""
+    """Raised for a line that is not a record; the message says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The facts, besides the task, that comparable records share: device, origin of latencies, and TVM's version."""
+    """What comparable records of a task have in common: device, origin of latencies, and TVM version."""
 
     device: str
     origin: Origin
     tvm: str = TVM_VERSION
-    #: Limits that no record of it can beat; `None` if unknown, as for records in a file.
+    #: Limits that no record with this identity can beat; `None` if unknown, as for identities read from a log.
     limits: Limits | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, profile: DeviceProfile) -> Identity:
-        """Return the identity of a device's measurements now."""
+        """Return the identity of measurements on a device now."""
         return cls(profile.name, profile.origin, limits=Limits.of(profile))
 
-    def refuses(self, found: Identity, record: Record) -> str:
-        """Return the reason why a record cannot be true under this identity; "" if it can, or if it is not comparable."""
-        if self.limits is None or found != self:
+    def refuses(self, identity: Identity, record: Record) -> str:
+        """Return why a record of `identity` cannot be true within this identity's limits; "" if it can, or if the identities differ."""
+        if self.limits is None or identity != self:
             return ""
         return self.limits.contradiction(record.task, record.schedule, record.figures)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A tried schedule and its outcome.
+    """The outcome of a trial: a schedule with its latency, or with the reason why it failed.
 
     Attributes:
-        latency_us: microseconds; `None` where the candidate failed.
-        cycles: modelled core cycles, `None` on hardware.
-        samples_us: raw samples where they were measured.
-        error: reason why it failed, `None` if it did not.
-        when: ISO 8601, UTC.
-        terms_us: the terms of a modelled latency, by name (docs/virtual-boards.md); empty if it was measured, and in older logs.
-        again: true if it was measured again because the kernel's time within a network contradicted its record; it replaces earlier ones.
-        trial: number among its kernel's trials, where a compacted log says so; 0 for the one after the record before it.
+        latency_us: latency in microseconds; `None` if the candidate failed.
+        cycles: modelled core cycles; `None` on hardware.
+        samples_us: raw samples in microseconds; empty if the latency is modelled.
+        error: reason for the failure; `None` if the candidate did not fail.
+        when: time of the trial, ISO 8601 in UTC.
+        terms_us: terms of a modelled latency in microseconds, by name (docs/virtual-boards.md); empty if measured, and in older logs.
+        again: true if the schedule was measured again because the kernel's time within a network contradicted its record; replaces earlier
+            records.
+        trial: number among the kernel's trials, if a compacted log has it; 0 means one more than the record before.
     """
 
     task: Task
@@ -83,15 +84,17 @@ class Record:
 
     @property
     def figures(self) -> RecordFigures:
-        """The record's numbers."""
+        """Figures of the record."""
         return RecordFigures(self.latency_us, self.cycles, self.samples_us, self.terms_us)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Content of a log's line: one record of a kernel or, in a compacted log, all its kept records, in the order they were made.
+    """The content of a log's line: one record of a kernel or, in a compacted log, all its kept records in the order they were made.
 
-    `dropped` has digests of further schedules that were tried; `when` is the time of the last trial.
+    Attributes:
+        when: time of the last trial, ISO 8601 in UTC.
+        dropped: digests of other schedules that were tried.
     """
 
     identity: Identity
@@ -102,15 +105,15 @@ class Line:
 
 
 def encoded(identity: Identity, record: Record) -> str:
-    """Encode a record as a line of a log, with its end; it gets the current time if it has none."""
+    """Encode a record as a line of a log, including the line end; a record without a time gets the current one."""
     value = {"schedule": schedule_to_json(record.schedule), "latency_us": record.latency_us}
-    kind = {name: figure for name in ("cycles", "samples_us", "error") if (figure := getattr(record, name))}
+    optional = {name: figure for name in ("cycles", "samples_us", "error") if (figure := getattr(record, name))}
     terms = {"terms_us": dict(record.terms_us)} if record.terms_us else {}
-    return _written(FORMAT, record.task, value, identity, record.when, {**kind, **terms, **({"again": True} if record.again else {})})
+    return _written(FORMAT, record.task, value, identity, record.when, {**optional, **terms, **({"again": True} if record.again else {})})
 
 
 def encoded_kernel(identity: Identity, task: Task, records: Sequence[Record], dropped: Dropped, when: str) -> str:
-    """Encode a kernel's records, whose `trial`s count, as one line of a compacted log, all of the same time."""
+    """Encode a kernel's records, whose `trial` must be set, as one line of a compacted log, with a common time."""
     kept = [KeptRecord(record.trial, record.schedule, record.figures) for record in records]
     return _written(COMPACTED, task, written_compacted(kept, dropped), identity, when, {})
 
@@ -131,23 +134,26 @@ def _written(version: int, task: Task, value: Mapping[str, Any], identity: Ident
 
 
 def read_line(text: bytes, known: KnownTasks | None = None) -> Line:
-    """Return the content of a line; raise `MalformedRecord` if it is not a record.
+    """Return the content of a line.
 
     Args:
         known: tasks of earlier lines.
+
+    Raises:
+        MalformedRecord: if the line is not a record.
     """
     try:
         value, known = json.loads(text.decode()), known or KnownTasks()
         line = line_in(value, identity_in(value), known)
         for record in line.records:
-            usable(record, known)  # impossible shapes are found here
+            usable(record, known)  # raises for impossible shapes
     except MALFORMED as error:
         raise MalformedRecord(reason(error)) from error
     return line
 
 
 def reason(error: Exception) -> str:
-    """Return the reason why a line holds no record, from one of `MALFORMED`."""
+    """Return why a line is not a record, given the error (one of `MALFORMED`) that reading it raised."""
     match error:
         case json.JSONDecodeError():
             return "it is not JSON"
@@ -163,7 +169,7 @@ def reason(error: Exception) -> str:
 
 
 def identity_in(value: dict[str, Any]) -> Identity:
-    """Return the identity that a line names. Raises `KeyError` or `ValueError`."""
+    """Return the identity that a line names; raise `KeyError` or `ValueError` if it names none."""
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     device, model, tvm = value["device"], value.get("model"), value["tvm"]
@@ -176,15 +182,15 @@ def identity_in(value: dict[str, Any]) -> Identity:
 
 
 class KnownTasks:
-    """Finds the tasks of a file's records, and the templates' spaces for them; each is made once."""
+    """Caches the tasks of a file's records, and the templates' spaces for them."""
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[str, str], Task] = {}
         self._spaces: dict[tuple[str, int, Task], Space | None] = {}
 
     def task(self, name: str, value: dict[str, Any]) -> Task:
-        """Return the task that `value` describes; raise `ValueError` if its name is not that of the task."""
-        key = name, repr(value)  # compared as text: 1, 1.0 and true are equal, but not all describe a task
+        """Return the task that `value` describes; raise `ValueError` if `name` is not the task's name."""
+        key = name, repr(value)  # as text, because 1, 1.0 and true are equal but not all valid
         if key not in self._tasks:
             task = task_from_json(value)
             if name != task.name:
@@ -194,7 +200,7 @@ class KnownTasks:
         return self._tasks[key]
 
     def space(self, schedule: KnobSchedule, task: Task) -> Space | None:
-        """Return the space of the schedule's template for the task; `None` if it takes that on no core, or if this version lacks it."""
+        """Return the space of a schedule's template for a task; `None` if the template accepts the task on no core, or does not exist."""
         key = schedule.template, schedule.version, task
         if key not in self._spaces:
             template = template_named(schedule.template, schedule.version)
@@ -213,7 +219,7 @@ def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Lin
     if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
         raise ValueError("error is not text, or again is not true or false")
     schedule = schedule_from_json(value["schedule"])
-    hash((task, schedule))  # a dict in place of a number would fail later, when records are looked up
+    hash((task, schedule))  # raises for a dict in place of a number, which would otherwise fail later
     when, again = str(value.get("when", "")), value.get("again", False)
     numbers = figures.latency_us, figures.cycles, figures.samples_us
     return Line(identity, task, (Record(task, schedule, *numbers, error, when, figures.terms_us, again),), when)
@@ -222,11 +228,11 @@ def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Lin
 def _kernel_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
     task = known.task(value["name"], value["task"])
     kept, dropped = read_compacted(value)
-    hash((task, *(one.schedule for one in kept)))
+    hash((task, *(record.schedule for record in kept)))
     when = str(value.get("when", ""))
     records = [
-        Record(task, one.schedule, one.figures.latency_us, one.figures.cycles, one.figures.samples_us, when=when, trial=one.trial)
-        for one in kept
+        Record(task, row.schedule, row.figures.latency_us, row.figures.cycles, row.figures.samples_us, when=when, trial=row.trial)
+        for row in kept
     ]
     if len({record.schedule for record in records}) < len(records):
         raise ValueError("it has two records of a schedule")
@@ -234,7 +240,7 @@ def _kernel_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> 
 
 
 def usable(record: Record, known: KnownTasks | None = None) -> bool:
-    """Return whether this version can still build the schedule: its template is there, in that version, with those knobs and values."""
+    """Return whether this version can build a record's schedule: its template exists in that version, with those knobs and values."""
     schedule = record.schedule
     if isinstance(schedule, TraceSchedule):
         return all(isinstance(layer, Opaque) for layer in record.task.region)

@@ -13,9 +13,9 @@ from tvmmobile.graph.network import Float32Layer, Network, Node, Wiring
 from tvmmobile.graph.tasks import Task
 from tvmmobile.tuning.zeros import planes_of
 
-#: Longest region considered; fused templates beyond this would need more registers and cache than the boards have.
+#: Most nodes per region; longer fused kernels would need more registers and cache than the boards have.
 MAX_REGION = 6
-#: Sizes of channel blocks, the best first: 32 where it divides the channels.
+#: Sizes of channel blocks, best first.
 USUAL_BLOCKS = (32, 48, 24, 40, 16, 20, 28, 36, 44)
 
 
@@ -24,9 +24,9 @@ class Region:
     """The nodes `first` to `last` (inclusive), which may become one kernel.
 
     Attributes:
-        task: the kernel's task.
-        before, after: layout of the activation that passes in front of `first` and behind `last`; anything not in blocks is called
-            NHWC. It is what the kernel reads and writes, except between a squeeze-and-excite's nodes, past which its input is kept.
+        task: task of the kernel.
+        before, after: layouts of the activations before `first` and after `last`; everything that is not blocked or NCHW is called NHWC.
+            The kernel reads and writes them, except between the nodes of a squeeze-and-excite, which the block's input bypasses.
     """
 
     first: int
@@ -38,15 +38,15 @@ class Region:
 
 @dataclass(frozen=True)
 class VariantTasks:
-    """Candidate kernels of a variant.
+    """The candidate kernels of a variant.
 
     Attributes:
-        nodes: number of nodes of its network.
+        nodes: number of nodes of the variant's network.
         regions: candidate kernels, in the order of their nodes.
-        sources: opaque tasks' TIR functions as JSON text.
+        sources: TIR functions of opaque tasks, as JSON text.
         float32_layers: layers that stay in float32 although the others do not.
         macs: multiply-adds of opaque tasks.
-        wiring: what passes between the nodes.
+        wiring: tensors that pass between the nodes.
     """
 
     nodes: int
@@ -58,7 +58,7 @@ class VariantTasks:
 
 
 def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
-    """Return every distinct task, in order of first use, with an opaque one's TIR function as JSON text."""
+    """Return every distinct task, in order of first use, with its TIR function as JSON text if it is opaque, else `None`."""
     sources: dict[Task, str | None] = {}
     for variant in variants:
         for region in variant.regions:
@@ -67,11 +67,10 @@ def distinct_tasks(variants: Sequence[VariantTasks]) -> dict[Task, str | None]:
 
 
 def edge_layouts(layer: Layer, following: Layer, lanes: int = 4, machine: Machine = BASELINE) -> tuple[Layout, ...]:
-    """Return the layouts worth trying between two layers, beginning with the one to use if nothing is measured.
+    """Return the layouts worth trying between two layers, first the one to use if nothing is measured.
 
-    Pixels with many channels are a power of two apart in NHWC and evict each other from a two-way first-level cache; in blocks of
-    about 32 channels they lie together, and whatever a kernel reads from a block at a time is contiguous. Blocks are
-    whole vectors of `lanes`.
+    In NHWC, pixels with many channels are often a power of two apart, and evict each other from a two-way L1; in blocks of about 32
+    channels they are close together, and what a kernel reads from a block is contiguous. Blocks are whole vectors of `lanes`.
     """
     if not (layer.writes_blocks and following.reads_blocks):
         return ("NHWC",)
@@ -79,7 +78,7 @@ def edge_layouts(layer: Layer, following: Layer, lanes: int = 4, machine: Machin
     blocks = [block for block in USUAL_BLOCKS if channels % block == 0 and channels > block and block % lanes == 0]
     if channels < machine.fewest_blocked or not blocks:
         return ("NHWC",)
-    # A product that is one kernel with the depthwise layer behind it reads pixel by pixel.
+    # A 1×1 convolution that may be fused with the depthwise layer before it reads pixel by pixel.
     fusable = layer.is_depthwise and following.is_pointwise and channels <= machine.most_fused
     either = channels < machine.fewest_only_blocked or fusable or following.reads_lines
     return (blocked(blocks[0]), "NHWC") if either else (blocked(blocks[0]),)
@@ -91,11 +90,12 @@ def candidate_regions(
     task_of: Callable[[tuple[Layer, ...]], Task],
     layouts: Callable[[Layer, Layer, int, Machine], tuple[Layout, ...]] = edge_layouts,
 ) -> list[Region]:
-    """Return regions that may become one kernel, in order: single layers and chains that a template takes, with each layout at the ends.
+    """Return the regions that may become one kernel, in order: single layers, and chains that a template accepts, with all layouts at their
+    ends.
 
     Args:
-        accepts: returns whether some template takes a task of several layers, or with channels in blocks.
-        task_of: returns the task of a region's layers, in the network's precision; nodes of another one are in regions of their own.
+        accepts: returns whether some template accepts a task of several layers, or with blocked channels.
+        task_of: returns the task of a region's layers in the network's precision; nodes in another precision form regions of their own.
         layouts: returns the layouts worth trying between two layers.
     """
 
@@ -107,14 +107,14 @@ def candidate_regions(
     edges = _Edges(network, lambda *region: accepts(task_in(*region)))
     edges.try_blocks(layouts, task_in)
     edges.try_planes()
-    nodes, found = network.nodes, []
+    nodes, regions = network.nodes, []
     for first, last in _spans(nodes):
         layers = tuple(node.layer for node in nodes[first : last + 1])
         for before, after, region in edges.around(first, last, layers):
             task = task_in(region, nodes[first].dtype)
             if task.region == layers == layers[:1] or accepts(task):
-                found.append(Region(first, last, task, before, after))
-    return found
+                regions.append(Region(first, last, task, before, after))
+    return regions
 
 
 def _spans(nodes: Sequence[Node]) -> Iterator[tuple[int, int]]:
@@ -127,12 +127,12 @@ def _spans(nodes: Sequence[Node]) -> Iterator[tuple[int, int]]:
 
 
 class _Edges:
-    """The layouts that are tried at each position between nodes: first NHWC alone.
+    """The layouts to try at each position between nodes; initially only NHWC.
 
     Attributes:
-        layouts: layouts by position, the first of which is used if nothing is measured.
+        layouts: layouts by position, first the one that is used if nothing is measured.
         bypassed: positions that an activation passes on its way to a later node.
-        passing: nodes that an activation in NCHW passes on its way to where it is added: they do not change to or from it.
+        passing: nodes that an NCHW activation passes on its way to a residual addition; they must not change to or from NCHW.
     """
 
     def __init__(self, network: Network, accepts: Callable[[tuple[Layer, ...], str], bool]) -> None:
@@ -143,21 +143,21 @@ class _Edges:
     def try_blocks(
         self, layouts: Callable[[Layer, Layer, int, Machine], tuple[Layout, ...]], task_in: Callable[[tuple[Layer, ...], str], Task]
     ) -> None:
-        """Add the layouts between a node and its readers that all of them take."""
+        """Set the layouts between each node and its readers to those that all of them accept."""
         nodes = self.network.nodes
         for index, node in enumerate(nodes[:-1]):
             readers = () if index + 1 in self.bypassed else tuple(nodes[reader] for reader in _readers(self.network, index))
             if readers:
-                tasks = [task_in((one.layer,), one.dtype) for one in (node, *readers)]
+                tasks = [task_in((neighbour.layer,), neighbour.dtype) for neighbour in (node, *readers)]
                 lanes = max(task.lanes for task in tasks)  # of the longest vector
-                tried = layouts(node.layer, readers[0].layer, lanes, tasks[0].machine)
-                known = tuple(layout for layout in tried if self._all_accept(node, readers, layout)) or ("NHWC",)
+                candidates = layouts(node.layer, readers[0].layer, lanes, tasks[0].machine)
+                accepted = tuple(layout for layout in candidates if self._all_accept(node, readers, layout)) or ("NHWC",)
                 places = _places_behind(index, node)
-                self.layouts[places.start : places.stop] = [known] * len(places)
+                self.layouts[places.start : places.stop] = [accepted] * len(places)
                 self.bypassed.update(places[1:])
 
     def try_planes(self) -> None:
-        """Add NCHW between nodes that may have it on both sides."""
+        """Add NCHW to the layouts between nodes that support it on both sides."""
         nodes = self.network.nodes
         for index, node in enumerate(nodes[:-1]):
             together = {index, *_readers(self.network, index), *((index + 1, *node.adding) if node.adding else ())}
@@ -167,30 +167,30 @@ class _Edges:
                 self.passing.update(range(index + 1, max(node.adding, default=index) + 1))
 
     def around(self, first: int, last: int, layers: tuple[Layer, ...]) -> Iterator[tuple[Layout, Layout, tuple[Layer, ...]]]:
-        """Yield the layouts in front of and behind a region, and its layers as they read and write them."""
+        """Yield (layout before, layout after, layers that read and write these layouts) for each combination that a region may have."""
         passed = last + 1 in self.bypassed
         for before, after in itertools.product(self.layouts[first], self.layouts[last + 1]):
-            turned = (before == "NCHW") != (after == "NCHW")
-            if (passed and before != after) or (turned and not self.passing.isdisjoint(range(first, last + 1))):
+            transposes = (before == "NCHW") != (after == "NCHW")
+            if (passed and before != after) or (transposes and not self.passing.isdisjoint(range(first, last + 1))):
                 continue
             read, written = "NHWC" if passed and first in self.bypassed else before, "NHWC" if passed else after
             sparse = read == written == "NCHW" and last in self.planes
             yield before, after, _between((*layers[:-1], self.planes[last]) if sparse else layers, read, written)
 
     def _all_accept(self, node: Node, readers: tuple[Node, ...], layout: Layout) -> bool:
-        """Return whether a layer and each of its readers can be kernels of their own with this layout between them, as plans may need."""
+        """Return whether a layer and each of its readers can be separate kernels with this layout between them, as a plan may need."""
         regions = [(_between((node.layer,), "NHWC", layout), node.dtype)]
         regions += [(_between((reader.layer,), layout, "NHWC"), reader.dtype) for reader in readers]
         return layout == "NHWC" or all(itertools.starmap(self.accepts, regions))
 
 
 def _places_behind(index: int, node: Node) -> range:
-    """Return the positions that a node's output passes: the next one, or those up to the node that it is gated by."""
+    """Return the positions that a node's output passes: the next one, or those up to the node where it is gated."""
     return range(index + 1, (node.gated or index + 1) + 1)
 
 
 def _readers(network: Network, index: int) -> tuple[int, ...]:
-    """Return the nodes for which a node's output may lie in blocks; none if it must be NHWC."""
+    """Return the nodes that read a node's output, if it may be blocked; none if it must be NHWC."""
     node = network.nodes[index]
     if node.gated is not None:
         return index + 1, node.gated
@@ -198,7 +198,7 @@ def _readers(network: Network, index: int) -> tuple[int, ...]:
 
 
 def _between(layers: tuple[Layer, ...], before: Layout, after: Layout) -> tuple[Layer, ...]:
-    """Return the layers, the first reading `before` and the last writing `after`; NHWC stands for the layer's own layout."""
+    """Return the layers with the first reading `before` and the last writing `after`; NHWC means the layer's own layout."""
     ends = list(layers)
     ends[0] = ends[0].with_layouts(before, "NHWC")
     ends[-1] = ends[-1].with_layouts("NHWC", after)

@@ -1,4 +1,4 @@
-"""The trials of a kernel: records, and digests of schedules whose records a compacted log has dropped."""
+"""The trials of a kernel: its records, and digests of the schedules whose records a compacted log has dropped."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.tuning.compacted import DIGEST_LENGTH, Dropped
 from tvmmobile.tuning.records import Record
 
-#: The family of schedules sampled by MetaSchedule, which have no template.
+#: Family of schedules that MetaSchedule sampled, which have no template.
 SAMPLED = "metaschedule"
 
 
 def family(schedule: Schedule) -> str:
-    """Return the key for a schedule's digest: its template with version, such as `pointwise@2`."""
+    """Return a schedule's family: its template and version, such as `pointwise@2`, or `SAMPLED`."""
     return SAMPLED if isinstance(schedule, TraceSchedule) else f"{schedule.template}@{schedule.version}"
 
 
 def digest(schedule: Schedule) -> str:
-    """Return four characters that identify a schedule among those of its template tried for a kernel."""
+    """Return four characters that identify a schedule among the schedules of its family that were tried for a kernel."""
     knobs = schedule.trace if isinstance(schedule, TraceSchedule) else ",".join(f"{name}={value}" for name, value in schedule.knobs)
-    hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # a file may hold half of a surrogate pair
-    # 24 bits: where 64 of 10,000 schedules were dropped, one space in 26 has an untried one that looks like one of them.
+    hashed = hashlib.sha256(knobs.encode(errors="surrogatepass")).digest()  # logs may contain lone surrogates
+    # 24 bits: with 64 of 10,000 schedules dropped, one space in 26 has an untried schedule whose digest collides.
     return base64.urlsafe_b64encode(hashed).decode()[:DIGEST_LENGTH]
 
 
 class Trials:
-    """Schedules tried for one kernel, each once.
+    """The schedules that were tried for one kernel, without duplicates.
 
     Attributes:
-        records: records in the order they were made.
-        dropped: digests of schedules that were tried and no longer have a record, by family.
+        records: records in the order in which they were made.
+        dropped: digests of schedules that were tried but no longer have a record, by family.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class Trials:
         self._numbers: dict[Schedule, int] = {}
 
     def __len__(self) -> int:
-        """Return how many schedules were tried."""
+        """Return the number of schedules that were tried."""
         return len(self.records) + sum(map(len, self.dropped.values()))
 
     def add(self, records: Iterable[Record], dropped: Dropped = ()) -> None:
-        """Add the content of a log's line; of two records of a schedule the first counts, unless the second was measured `again`."""
+        """Add the content of a log's line; of two records of a schedule the first is kept, unless the second was measured `again`."""
         before = len(self)
-        known = {(family(record.schedule), digest(record.schedule)) for record in self.records} if dropped else ()
+        recorded = {(family(record.schedule), digest(record.schedule)) for record in self.records} if dropped else ()
         for name, digests in dropped:
-            self.dropped.setdefault(name, set()).update(one for one in digests if (name, one) not in known)
+            self.dropped.setdefault(name, set()).update(code for code in digests if (name, code) not in recorded)
         for record in records:
             if record.schedule not in self._numbers:
                 if self.dropped:
@@ -57,7 +57,7 @@ class Trials:
                 self._numbers[record.schedule] = before + record.trial if record.trial else len(self) + 1
                 self.records.append(record)
             elif record.again:
-                self.records = [record if one.schedule == record.schedule else one for one in self.records]
+                self.records = [record if earlier.schedule == record.schedule else earlier for earlier in self.records]
 
     def has(self, schedule: Schedule) -> bool:
         """Return whether a schedule was tried."""
@@ -66,15 +66,15 @@ class Trials:
         return bool(self.dropped) and digest(schedule) in self.dropped.get(family(schedule), ())
 
     def dropped_of(self, template: str, version: int) -> int:
-        """Return how many schedules of a template were tried and no longer have a record."""
+        """Return the number of a template's schedules that were tried but no longer have a record."""
         return len(self.dropped.get(f"{template}@{version}", ()))
 
     def listed_dropped(self) -> Dropped:
-        """Return `dropped` in the form of a log's lines."""
+        """Return `dropped` in the form that log lines have."""
         return _as_lines(self.dropped)
 
     def dropped_without(self, kept: Container[object]) -> Dropped:
-        """Return `dropped` after keeping only records of these schedules."""
+        """Return what `dropped` would be if only the records of the schedules `kept` were kept."""
         dropped = {name: set(digests) for name, digests in self.dropped.items()}
         for record in self.records:
             if record.schedule not in kept:
@@ -82,16 +82,16 @@ class Trials:
         return _as_lines(dropped)
 
     def number(self, record: Record) -> int:
-        """Return the number of a record among the kernel's trials, from 1."""
+        """Return a record's number among the kernel's trials, from 1."""
         return min(self._numbers[record.schedule], len(self))
 
     def course(self) -> list[tuple[int, float]]:
-        """Return (trials so far, best latency in microseconds by then), where that improved and at the end."""
-        found: list[tuple[int, float]] = []
+        """Return the search's progress as (number of trials, best latency in microseconds so far) at each improvement and at the end."""
+        points: list[tuple[int, float]] = []
         for record in self.records:
-            if record.latency_us is not None and (not found or record.latency_us < found[-1][1]):
-                found.append((self.number(record), record.latency_us))
-        return [*found, (len(self), found[-1][1])] if found and found[-1][0] < len(self) else found
+            if record.latency_us is not None and (not points or record.latency_us < points[-1][1]):
+                points.append((self.number(record), record.latency_us))
+        return [*points, (len(self), points[-1][1])] if points and points[-1][0] < len(self) else points
 
 
 def _as_lines(dropped: Mapping[str, Set[str]]) -> Dropped:

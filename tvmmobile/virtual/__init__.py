@@ -1,4 +1,4 @@
-"""Boards that are modelled: QEMU runs the program and counts its blocks, a core model turns them into cycles.
+"""Models boards: QEMU runs a program and counts its blocks, and a core model converts them to cycles.
 
-Whatever disassembles or schedules blocks here raises `UserError` where llvm-mc or llvm-mca is not installed.
+Everything here that disassembles or schedules blocks raises `UserError` if llvm-mc or llvm-mca is not installed.
 """

@@ -1,9 +1,9 @@
-"""The figures of a virtual board, read from `boards/*.toml` or a user's own file.
+"""Reads the figures of virtual boards from `boards/*.toml` or a user's own file.
 
-A file has what differs between boards: clock, caches as built, memory. What all boards with its `mcpu` share comes from
-`cores/MCPU.toml`, if there is such a file; a figure in the board's own file wins. A board with several kinds of cores has a table
-`[clusters.NAME]` for each,
-which adds to the rest of the file: each is a board of its own, `FILE-NAME`, and the file's name alone means the first.
+A board's file contains what differs between boards: clock, cache sizes, memory. Figures that all boards with the same `mcpu` share are in
+`cores/MCPU.toml`, if this file exists; the board's own file takes precedence. A board with several kinds of cores has a table
+`[clusters.NAME]` for each of them, which is merged into the rest of the file: each kind is a board of its own, `FILE-NAME`, and the file's
+name alone means the first.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CORES = Path(__file__).parent / "cores"
 #: `pi4-virtual` is the virtual board even when a real one is registered as `pi4`.
 VIRTUAL_SUFFIX = "-virtual"
 _REPAIR = "docs/virtual-boards.md says what a board's file holds; tvmmobile/virtual/boards has examples."
-#: Most figures in a board's file; a file with more is of another kind.
+#: Most problems of a file that an error lists.
 _MOST_COMPLAINTS = 30
 #: Most threads of a C library.
 _MOST_CLOCKS = 32
-#: One access, of at most 16 bytes, touches at most two lines.
+#: Lines have at least the 16 bytes of the longest access, so that it touches at most two of them.
 _LEAST_LINE_BYTES = 16
 
-#: Figures beyond these are mistakes in the file: a clock in MHz, a size in KiB, hundreds of ports.
+#: Bounds of plausible figures; others are mistakes, such as a clock in MHz, a size in KiB, or hundreds of ports.
 _Count = Annotated[int, Field(gt=0, le=1024)]
 _Bytes = Annotated[int, Field(gt=0, le=1 << 30)]
 _Ports = Annotated[int, Field(gt=0, le=16)]
@@ -71,7 +71,7 @@ class Caches(_Strict):
 
     @model_validator(mode="after")
     def _sets_are_a_power_of_two(self) -> Caches:
-        # The address's bits select the line's set.
+        # Bits of the address select the set of a line.
         if self.line_bytes < _LEAST_LINE_BYTES or self.line_bytes & (self.line_bytes - 1):
             raise ValueError(f"line_bytes = {self.line_bytes} is not a power of two of at least {_LEAST_LINE_BYTES}")
         levels = [("l1d", self.l1d_bytes, self.l1d_ways), ("l2", self.l2_bytes, self.l2_ways)]
@@ -196,24 +196,24 @@ class Board(_Strict):
         return self
 
     def at_clock_of(self, core: int) -> Board:
-        """Return the board as if all cores had this one's clock; cores beyond the last are like it."""
+        """Return the board with this core's clock for all cores; numbers beyond the last core mean the last."""
         if not self.clocks_hz:
             return self
         return self.model_copy(update={"clock_hz": self.clocks_hz[min(core, self.cores - 1)], "clocks_hz": ()})
 
     def clocked_at(self, clock_hz: float) -> Board:
-        """Return the board with another clock; its cores' clocks keep their ratios."""
-        clocks_hz = tuple(one * (clock_hz / self.clock_hz) for one in self.clocks_hz[1:])
+        """Return the board with another clock; the ratios of its cores' clocks stay the same."""
+        clocks_hz = tuple(other_hz * (clock_hz / self.clock_hz) for other_hz in self.clocks_hz[1:])
         return self.model_copy(update={"clock_hz": clock_hz, "clocks_hz": (clock_hz, *clocks_hz) if self.clocks_hz else ()})
 
     @property
     def line_copy_ns(self) -> float:
-        """Time in which one core copies a line of large arrays, in ns."""
+        """Time in which one core copies a cache line of large arrays, in ns."""
         return self.caches.line_bytes / self.memory.copy_bytes_per_s * 1e9
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the values (comments and layout of the file do not matter)."""
+        """SHA-256 of the figures, independent of comments and layout of the file."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
@@ -223,17 +223,17 @@ def board_names() -> list[str]:
 
 
 def is_board(name: str) -> bool:
-    """Return whether a built-in board has this name, or this name without its kind of core."""
+    """Return whether a built-in board has this name, perhaps without its kind of core."""
     return name in _places() or (BOARDS / f"{name}.toml").is_file()
 
 
 def load_board(name: str) -> Board:
-    """Read one board: a built-in one's name, or the path of a file (`./myboard.toml`).
+    """Read a board, given the name of a built-in one or the path of a file (`./myboard.toml`).
 
-    The name of a file with several kinds of cores stands for the first of them.
+    The name of a file with several kinds of cores means the first of them.
 
     Raises:
-        UserError: there is no such board, or its file lacks a figure or has an implausible one.
+        UserError: there is no such board, or a figure in its file is missing or implausible.
     """
     if name.endswith(".toml"):
         if not Path(name).is_file():
@@ -246,14 +246,14 @@ def load_board(name: str) -> Board:
 
 
 def read_board(path: Path, cluster: str = "") -> Board:
-    """Read a board's file, which has the board's name.
+    """Read a board's file, whose name has to be that of the board.
 
     Args:
         path: the file.
         cluster: the kind of cores to read, if the board has several; the first one if empty.
 
     Raises:
-        UserError: it is not TOML, or a figure is missing or implausible; the message names the file and each such field.
+        UserError: the file is not TOML, or figures are missing or implausible; the message names the file and these figures.
     """
     values = _toml(path)
     clusters = values.pop("clusters", {})
@@ -281,19 +281,19 @@ def read_board(path: Path, cluster: str = "") -> Board:
 
 @functools.cache
 def core_file(mcpu: str) -> dict[str, Any]:
-    """Return a core's file content; empty if the core has no file."""
+    """Return the content of a core's file; empty if there is none."""
     known = {path.stem: path for path in CORES.glob("*.toml")}
     return _toml(known[mcpu]) if mcpu in known else {}
 
 
 def core_values(mcpu: str) -> dict[str, Any]:
-    """Return the figures that all boards with this core share; empty if the core has no file."""
+    """Return the figures that all boards with this core share; empty if there is no file."""
     return {key: value for key, value in core_file(mcpu).items() if key != "timing"}
 
 
 @functools.cache
 def _places() -> dict[str, tuple[Path, str]]:
-    """Return the file of each board, and which of the file's kinds of cores it is; "" where there is one kind."""
+    """Return the file of each board by name, and the kind of cores in the file that it means; "" if there is only one kind."""
     places: dict[str, tuple[Path, str]] = {}
     for path in BOARDS.glob("*.toml"):
         clusters = _toml(path).get("clusters", {})
@@ -311,7 +311,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Update `base` with `over`, tables entry by entry."""
+    """Update `base` with `over`, merging tables recursively."""
     both = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
     return base | over | both
 

@@ -1,6 +1,6 @@
-"""Reads an ELF file: its machine, its requirements to start, and the functions behind addresses.
+"""Reads ELF files: the machine, the dynamic loader, and the functions at addresses.
 
-Also finds the file of an address in a finished program, from its /proc/self/maps.
+Also finds the file that was mapped at an address in a finished program, from its /proc/self/maps.
 Tool Interface Standard, ELF 1.2, with the 64-bit layout of the System V ABI.
 """
 
@@ -35,14 +35,14 @@ class NotElf(ValueError):
 
 @dataclass(frozen=True)
 class Elf:
-    """An ELF file's header.
+    """An ELF file's header and function symbols.
 
     Attributes:
-        machine: the architecture's name, `AArch64` among them, or its number.
-        runs: it is a program or a shared library, not an object file or a core dump.
-        interpreter: the dynamic loader it names; empty for a static program.
-        segments: parts of the file that are mapped, as (offset in the file, bytes, address).
-        symbols: functions, as (address, bytes, name), by address.
+        machine: name of the architecture, such as `AArch64`, or its number.
+        runs: true for a program or shared library, false for an object file or core dump.
+        interpreter: path of the dynamic loader; empty for a static program.
+        segments: mapped parts of the file, as (offset in the file, bytes, address).
+        symbols: functions as (address, bytes, name), sorted by address.
     """
 
     machine: str
@@ -52,7 +52,7 @@ class Elf:
     symbols: tuple[tuple[int, int, str], ...]
 
     def place(self, offset: int) -> str:
-        """Return `name+0x10` for the function at an offset of the file; empty if it has no known name."""
+        """Return the function at an offset of the file, such as `name+0x10`; empty if unknown."""
         address = next((address + offset - begin for begin, size, address in self.segments if begin <= offset < begin + size), None)
         if address is None:
             return ""
@@ -68,8 +68,8 @@ def read_elf(path: Path) -> Elf:
     """Read a file's ELF header, segments and function symbols.
 
     Raises:
-        NotElf: it is something else, or damaged.
-        OSError: it cannot be read.
+        NotElf: the file is not an ELF file, or damaged.
+        OSError: the file cannot be read.
     """
     if path.exists() and not path.is_file():
         raise NotElf(f"{path} is not a regular file")  # a device may be endless
@@ -103,7 +103,7 @@ def _parse(data: bytes) -> Elf:
 
 
 def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, str], ...]:
-    """Give functions without a size, common in handwritten assembly, one that reaches to the next function."""
+    """Extend functions without a size, as in handwritten assembly, to the next function."""
     begins = sorted({address for address, _, _ in symbols})
     after = dict(pairwise(begins))
     return tuple((address, size or after.get(address, address) - address, name) for address, size, name in symbols)
@@ -111,18 +111,18 @@ def _with_sizes(symbols: list[tuple[int, int, str]]) -> tuple[tuple[int, int, st
 
 def _symbols(data: bytes, section: tuple[int, ...], sections: list[tuple[int, ...]]) -> list[tuple[int, int, str]]:
     names = sections[section[6]][4]
-    found = []
+    symbols = []
     for entry in SYMBOL.iter_unpack(data[section[4] : section[4] + section[5]]):
         name_at, info, _, home, address, size = entry
         if info & 15 in _FUNCTIONS and home:
             begin = names + name_at
-            found.append((address, size, data[begin : data.index(b"\0", begin)].decode()))
-    return found
+            symbols.append((address, size, data[begin : data.index(b"\0", begin)].decode()))
+    return symbols
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A piece of a file in a program's memory: addresses `begin` to `end`, from `offset` of the file on."""
+    """A mapped part of a file in a program's memory: addresses from `begin` to before `end`, from `offset` in the file."""
 
     begin: int
     end: int
@@ -131,18 +131,18 @@ class Mapping:
 
 
 def parse_maps(text: str, base: int = 0) -> tuple[Mapping, ...]:
-    """Return the files in the text of a /proc/PID/maps.
+    """Parse the mapped files in /proc/PID/maps.
 
     Args:
-        text: the file's content; see proc(5).
-        base: number to subtract from its addresses, QEMU's distance between its own and the program's.
+        text: the content of the file; see proc(5).
+        base: number to subtract from addresses: the place of the program's address 0 in QEMU's memory.
     """
     rows = ((int(begin, 16) - base, int(end, 16) - base, int(offset, 16), path) for begin, end, offset, path in _MAPPED.findall(text))
     return tuple(Mapping(begin, end, offset, Path(path)) for begin, end, offset, path in rows)
 
 
 def place_of(address: int, mappings: Sequence[Mapping]) -> str:
-    """Return file, offset and function, if known, as `library.so+0x1234 (function+0x10)`, else `address 0x…`."""
+    """Describe an address by file, offset and function, if known: `library.so+0x1234 (function+0x10)`; otherwise `address 0x…`."""
     for mapping in mappings:
         if mapping.begin <= address < mapping.end:
             offset = mapping.offset + address - mapping.begin

@@ -14,7 +14,7 @@ from tvmmobile.virtual.cores.corrected import corrected_time, costs_for
 from tvmmobile.virtual.profile import MissCounts, Profile
 from tvmmobile.virtual.timeline import Course, course_of
 
-#: Resolution of phases: steps per octave of the ratio of memory's time to the core's, and its least and greatest value.
+#: Resolution of phases: steps per octave of the ratio of memory time to core time, and bounds of this ratio.
 _STEPS, _LEAST_BUSY, _MOST_BUSY = 2, 1 / 16, 16
 
 
@@ -23,16 +23,16 @@ class ModelledRun:
     """A region's modelled time and its parts.
 
     Attributes:
-        threads: number of cores that it had.
+        threads: number of threads, each on a core of its own.
         core: corrected core cycles, instructions and the hottest blocks, of all threads together.
         misses: misses of all threads together.
-        term_ms: the terms of the modelled time by name: `core` and the kinds of misses, of one thread or, with several, along the chain of
-            segments that nothing could start earlier; then `handover` and `bandwidth` (timeline.py). `core` alone, and with several
-            threads `handover`, for a board whose core is not calibrated.
-        calibrated: true if misses are in the modelled time.
+        term_ms: terms of the modelled time by name: `core` and the kinds of misses of one thread or, with several, along the critical path
+            of segments, then `handover` and `bandwidth` (timeline.py). A board whose core is not calibrated only has `core` and, with
+            several threads, `handover` and `bandwidth`.
+        calibrated: true if the modelled time includes misses.
         dram_bytes: bytes read from memory and written back to it.
         busy_ms: working time of each thread in milliseconds, longest first.
-        phases: phases of the thread that was modelled, as `phases_of`; empty with several threads.
+        phases: phases of the modelled thread, see `phases_of`; empty with several threads.
     """
 
     threads: int
@@ -59,10 +59,13 @@ class RegionTime:
 
 
 def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
-    """Model a region, with the calibration `fit` in place of the core's, if given.
+    """Model a region of a run whose caches were simulated with the board's figures.
 
-    The board's caches must be those that the plugin simulated. With `threads=1` the thread that opened the region is modelled, with more
-    all of them, each on a core of its own: that thread on the first one, which is the fastest, the others by their number on the next ones.
+    Args:
+        threads: 1 models the thread that opened the region; more model all threads, each on a core of its own: the opening thread on the
+            first core, which is the fastest, and the others on the next cores, in the order of their numbers.
+        hottest: number of the hottest blocks to return.
+        fit: calibration to use instead of the core's.
     """
     fit = fit or calibration_of(board)
     parameters = fit.parameters if fit else ()
@@ -91,40 +94,40 @@ def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int 
 
 
 def modelled_regions(profile: Profile, board: Board, threads: int = 1) -> list[RegionTime]:
-    """Model each region of a run by itself, in the order they were opened; the arguments are those of `modelled_run`."""
+    """Model each region of a run by itself, in the order in which they were opened; see `modelled_run` for the arguments."""
     fit = calibration_of(board)
     parameters, bandwidth = (fit.parameters, fit.bandwidth.value) if fit else ((), 1.0)
     seen = profile.of_thread(profile.thread) if threads == 1 else profile
     worked = _worked(seen, board, parameters)
-    found = []
+    regions = []
     for region in dict.fromkeys(segment.region for segment in seen.segments):
         misses = sum((segment.misses for segment in seen.segments if segment.region == region), MissCounts())
         course = course_of(seen, board, worked, region)
         terms = course.term_ms(bandwidth) if threads > 1 else course.chain_ms
-        found.append(RegionTime(sum(terms.values()), misses))
-    return found
+        regions.append(RegionTime(sum(terms.values()), misses))
+    return regions
 
 
 def modelled_course(profile: Profile, board: Board, parameters: Sequence[Parameter]) -> Course:
-    """Return the course of a run in several threads, with misses priced by these parameters."""
+    """Return the timeline of a run with several threads, with misses priced by `parameters`."""
     return course_of(profile, board, _worked(profile, board, parameters))
 
 
 def phases_of(profile: Profile, board: Board) -> tuple[Phase, ...]:
-    """Return a run's phases, summed where memory was about equally busy; none for a core that waits for each miss."""
+    """Return a run's phases, those with similar ratios of memory to core time added up; none for cores that do not overlap the two."""
     return _phases(profile, board, _core_cycles(profile, board)) if overlaps(board) else ()
 
 
 def _phases(profile: Profile, board: Board, core_cycles: Sequence[float]) -> tuple[Phase, ...]:
     reads, stores = (terms_of(board)[name] for name in ("lines_read", "stores"))
-    found: dict[tuple[int, bool], tuple[float, MissCounts]] = {}
+    sums: dict[tuple[int, bool], tuple[float, MissCounts]] = {}
     for cycles, segment in zip(core_cycles, profile.segments, strict=True):
         read_ms, stored_ms = reads.amount_ms(board, segment.misses), stores.amount_ms(board, segment.misses)
         busy = (read_ms + stored_ms) * board.clock_hz * 1e-3 / max(cycles, 1)
         kind = round(_STEPS * math.log2(min(max(busy, _LEAST_BUSY), _MOST_BUSY))), read_ms > stored_ms
-        others, misses = found.get(kind, (0.0, MissCounts()))
-        found[kind] = others + cycles, misses + segment.misses
-    return tuple(Phase(round(cycles), misses) for _, (cycles, misses) in sorted(found.items()))
+        total, misses = sums.get(kind, (0.0, MissCounts()))
+        sums[kind] = total + cycles, misses + segment.misses
+    return tuple(Phase(round(cycles), misses) for _, (cycles, misses) in sorted(sums.items()))
 
 
 def _core_cycles(profile: Profile, board: Board) -> list[float]:

@@ -1,8 +1,8 @@
-"""The block profile of one run: the plugin's output, and the basic blocks behind it.
+"""Parses the plugin's block profile of a run, and derives basic blocks from it.
 
-QEMU's translation blocks are not the program's: one starts wherever control happened to arrive, so the first trip around a loop is often
-part of a longer block, and pages end blocks too. `basic_blocks` cuts them at every place where any of them starts or ends, adds the
-counts of equal pieces, and joins neighbours that always ran together. What is left of a loop is its body, counted once per trip.
+QEMU's translation blocks are not the program's basic blocks: one starts wherever control arrives, so that a loop's first iteration is often
+part of a longer block, and page boundaries end blocks, too. `basic_blocks` splits them at every address where one of them starts or ends,
+adds the counts of equal pieces, and merges neighbours that always run together. A loop thus becomes its body, counted once per iteration.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ INSTRUCTION_BYTES = 4
 
 @dataclass(frozen=True)
 class Block:
-    """Straight-line code and how often it ran.
+    """Straight-line code and its execution count.
 
     Attributes:
-        address: address of its first instruction in the program's memory.
-        count: number of times it was executed.
-        code: its machine code, four bytes an instruction.
+        address: address of the first instruction in the program's memory.
+        count: number of executions.
+        code: machine code, with four bytes for each instruction.
     """
 
     address: int
@@ -35,7 +35,7 @@ class Block:
 
     @property
     def end(self) -> int:
-        """The address after its last instruction."""
+        """The address after the last instruction."""
         return self.address + len(self.code)
 
 
@@ -44,11 +44,11 @@ class Segment:
     """The work of one thread between two synchronisation points.
 
     Attributes:
-        region: region that it belongs to, counted from 1 (0 for a program without).
+        region: number of its region, from 1; 0 for a program without regions.
         thread: the thread's number.
-        after: the segment, counted from 1, that must have begun before this one can, besides this thread's own before it; 0 for none.
-        misses: misses of its caches.
-        counts: number of times each block ran, by the block's index in `Profile.blocks`.
+        after: number of another thread's segment, from 1, that must have begun before this one can begin; 0 for none.
+        misses: cache misses of the segment.
+        counts: execution count of each block, by its index in `Profile.blocks`.
     """
 
     region: int
@@ -60,13 +60,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class MissCounts:
-    """First-level misses by the line's origin, each counted once, and the traffic beyond.
+    """First-level misses by the level that held the line, each counted once, and memory traffic.
 
     Attributes:
-        l2: lines that the second level did not have.
-        loads_from_l2: loads whose line the second level had, or another core's first.
-        loads_from_l3: loads whose line the third level had, or another core.
-        loads_from_memory: loads whose line no cache had.
+        l2: misses of the second level.
+        loads_from_l2: loads whose line was in the second level, or in another core's first level.
+        loads_from_l3: loads whose line was in the third level, or in another core's caches.
+        loads_from_memory: loads whose line was in no cache.
         stores: stores, wherever their line was.
         fills: lines read from memory.
         write_backs: lines written to memory.
@@ -82,7 +82,7 @@ class MissCounts:
 
     @property
     def l1d(self) -> int:
-        """Misses of the first-level data cache, loads and stores."""
+        """Misses of the first-level data cache, by loads and stores."""
         return self.loads_from_l2 + self.loads_from_l3 + self.loads_from_memory + self.stores
 
     def dram_bytes(self, line_bytes: int) -> int:
@@ -98,11 +98,11 @@ class Profile:
     """The plugin's output for one process.
 
     Attributes:
-        problem: reason why its regions cannot be modelled, in a few words; empty if they can.
-        regions: number of regions that markers opened.
-        thread: the one that opened them, or the program's first.
-        guest_base: place of the program's address 0 in QEMU's memory.
-        segments: the segments, in an order in which each comes after those that it depends on.
+        problem: reason why the regions cannot be modelled, in a few words; empty if they can.
+        regions: number of marked regions.
+        thread: number of the thread that opened them, or of the program's first thread.
+        guest_base: address in QEMU's memory of the program's address 0.
+        segments: segments in topological order of their dependencies.
         blocks: (address, code) of each block.
     """
 
@@ -114,7 +114,7 @@ class Profile:
     blocks: tuple[tuple[int, bytes], ...]
 
     def of_thread(self, thread: int) -> Profile:
-        """Return the profile of one thread's segments alone, without its waiting."""
+        """Return the profile with only one thread's segments, which then wait for no others."""
         return replace(self, segments=tuple(replace(s, after=0) for s in self.segments if s.thread == thread))
 
     def executed(self) -> list[Block]:
@@ -126,37 +126,37 @@ class Profile:
         return [Block(address, count, code) for (address, code), count in zip(self.blocks, totals, strict=True)]
 
     def misses(self) -> MissCounts:
-        """Return the misses of all segments."""
+        """Return the sum of all segments' misses."""
         return sum((segment.misses for segment in self.segments), MissCounts())
 
 
 def parse_profile(text: str | bytes) -> Profile:
-    """Parse the plugin's output; program.c documents it.
+    """Parse the plugin's output, which program.c documents.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not a profile.
     """
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no profile: {one_line(error)}") from error
-    return profile_of(found)
+    return profile_of(value)
 
 
-def profile_of(found: Any) -> Profile:
-    """Make a profile from the plugin's parsed output.
+def profile_of(value: Any) -> Profile:
+    """Make a profile from the plugin's output, parsed as JSON.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not a profile.
     """
     try:
-        index = {name: place for place, name in enumerate(found["blocks"])}
+        index = {name: place for place, name in enumerate(value["blocks"])}
         segments = [
             Segment(region, thread, after, MissCounts(*misses), _counts(entries, index))
-            for region, thread, after, misses, entries in found["segments"]
+            for region, thread, after, misses, entries in value["segments"]
         ]
-        blocks = [(address, bytes.fromhex(code)) for address, code in found["blocks"].values()]
-        profile = Profile(found["problem"], found["regions"], found["thread"], found["guest_base"], tuple(segments), tuple(blocks))
+        blocks = [(address, bytes.fromhex(code)) for address, code in value["blocks"].values()]
+        profile = Profile(value["problem"], value["regions"], value["thread"], value["guest_base"], tuple(segments), tuple(blocks))
         _check_numbers(profile)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"no profile: {error!r}") from error
@@ -164,7 +164,7 @@ def profile_of(found: Any) -> Profile:
 
 
 def _check_numbers(profile: Profile) -> None:
-    """Raise `TypeError` for a number of another type, which would otherwise fail only in later arithmetic."""
+    """Raise `TypeError` for a value of a wrong type, which would otherwise fail only in later arithmetic."""
     numbers = [profile.regions, profile.thread, profile.guest_base, *(address for address, _ in profile.blocks)]
     for segment in profile.segments:
         numbers += [segment.region, segment.thread, segment.after, *vars(segment.misses).values(), *segment.counts.values()]
@@ -180,12 +180,12 @@ def _counts(entries: list[int], index: Mapping[str, int]) -> dict[int, int]:
 
 
 def basic_blocks(blocks: Iterable[Block]) -> list[Block]:
-    """Cut translation blocks at each other's ends, sum them, and join blocks that always follow each other; sorted by address."""
+    """Split translation blocks at each other's ends, add up equal pieces, and merge those that always run together; sorted by address."""
     return basic_blocks_of(list(blocks))[0]
 
 
 def basic_blocks_of(blocks: Sequence[Block]) -> tuple[list[Block], list[list[tuple[int, float]]]]:
-    """Return `basic_blocks`, and each translation block's basic blocks with their shares (0 to 1)."""
+    """Return `basic_blocks`, and for each translation block (index of a basic block, share of it that the translation block covers)."""
     cuts = sorted({place for block in blocks for place in (block.address, block.end)})
     counts: defaultdict[tuple[int, bytes], int] = defaultdict(int)
     pieces = [list(_pieces(block, cuts)) for block in blocks]

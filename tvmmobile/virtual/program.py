@@ -1,10 +1,10 @@
-"""Runs any AArch64 program to its end on a virtual board under QEMU, counting its marked region and simulating caches.
+"""Runs any AArch64 program on a virtual board under QEMU, counting executed blocks of its marked region and simulating caches.
 
-The region lies between the system calls prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0), which Linux refuses and which
-therefore do no harm on a board; a program without them is modelled as a whole. One thread is modelled, the one that opens the region.
+The region lies between the system calls prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0), which Linux refuses, so that they
+do no harm on a board; a program without them is modelled as a whole. By default only the thread that opens the region is modelled.
 
-A program that takes long to start may call prctl(0x7a110004, 0, 0, 0, 0) before it warms up: with `skip_start`, caches are simulated from
-there on, and it runs some eight times as fast before.
+A program that takes long to start may call prctl(0x7a110004, 0, 0, 0, 0) before it warms up: with `skip_start`, caches are simulated only
+from there on, and the program runs about eight times as fast before.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tvmmobile.virtual.modelled import ModelledRun, modelled_run
 from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.profile import INSTRUCTION_BYTES, Block, Profile, parse_profile
 
-#: Folder in which g++-aarch64-linux-gnu keeps the libraries that its programs need.
+#: Folder with the libraries of the Debian package g++-aarch64-linux-gnu.
 CROSS_SYSROOT = Path("/usr/aarch64-linux-gnu")
-#: Makes QEMU's random values for the program (stack protectors, AT_RANDOM) the same in every run.
+#: Seed of QEMU's random values for the program (stack protectors, AT_RANDOM), so that all runs are the same.
 SEED = "1"
 _CUT = re.compile(r"[\s:,]")
 _MARKERS = (
@@ -48,12 +48,13 @@ class ProgramRun:
     """A program's region, or whole run, on a virtual board.
 
     Attributes:
-        modelled: the times and counts.
-        core: cycles and instructions as llvm-mca alone has them, uncorrected.
-        zeroed_lines: number of lines that DC ZVA cleared (glibc's memset does); QEMU hides its addresses, so the caches did not see them.
-        regions: number of modelled regions, their figures added; 0 for a whole run.
-        other_instructions: instructions that other threads executed meanwhile; not modelled.
-        mappings: places of files in the program's memory.
+        modelled: modelled time and counts.
+        core: uncorrected cycles of llvm-mca, and instructions.
+        zeroed_lines: number of lines cleared by DC ZVA, as in glibc's memset; QEMU hides their addresses, so they are missing from the
+            simulated caches.
+        regions: number of modelled regions, whose figures are added up; 0 for a whole run.
+        other_instructions: number of instructions that other threads executed meanwhile, which are not modelled.
+        mappings: files in the program's memory.
     """
 
     modelled: ModelledRun
@@ -125,10 +126,10 @@ def model_program(profile: Profile, maps: str, board: Board, hottest: int = 0, t
 
 
 def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]:
-    """Return the command line of QEMU with the plugin that leaves profiles in `folder`, without the program; see `run_program`.
+    """Return the command line of QEMU with the plugin that writes profiles to `folder`, without the program; see `run_program`.
 
     Raises:
-        UserError: QEMU, or what the plugin is built with, is not installed, or QEMU is too new.
+        UserError: QEMU or the plugin's compiler is not installed, or QEMU has no usable plugins.
     """
     qemu_with_plugins()
     caches = board.caches
@@ -137,13 +138,13 @@ def qemu_words(board: Board, folder: str, skip_start: bool = False) -> list[str]
     options += f",l3={caches.l3_bytes}/{caches.l3_ways}" if caches.has_l3 else ""
     options += ",watch=marked" * skip_start
     plugin = _plainly_named(build_plugin(phases=overlaps(board)))
-    # Preloaded for its sched_yield; not by the program, which gets the environment as it is.
+    # QEMU preloads the plugin for its sched_yield; the program gets the unchanged environment.
     return ["env", f"LD_PRELOAD={plugin}", *plain_qemu_words(board), "-U", "LD_PRELOAD", "-plugin", f"{plugin},{options}"]
 
 
 @functools.cache
 def _plainly_named(plugin: Path) -> Path:
-    """Return a path for a plugin that the loader and QEMU do not cut: blanks and colons end a name in LD_PRELOAD, commas one in options."""
+    """Return a path of the plugin without characters that end a name: blanks and colons in LD_PRELOAD, and commas in QEMU's options."""
     if not _CUT.search(str(plugin)):
         return plugin
     link = scratch_folder("plugin") / plugin.name
@@ -154,7 +155,7 @@ def _plainly_named(plugin: Path) -> Path:
 
 
 def plain_qemu_words(board: Board) -> list[str]:
-    """Return the command line without the plugin, for runs that are not modelled.
+    """Return the command line of QEMU without the plugin, for runs that are not modelled.
 
     Raises:
         UserError: QEMU is not installed.
@@ -168,10 +169,10 @@ def _zeroing(block: Block) -> int:
 
 
 def find_program(name: str, sysroot: Path | None) -> tuple[Path, Path | None]:
-    """Return the AArch64 program of that name, and the sysroot to run it with.
+    """Return the AArch64 program of that name, and the sysroot with which to run it, if one is needed.
 
     Raises:
-        UserError: there is none, it is for another machine or a script, or its dynamic loader is missing.
+        UserError: there is no such program, it is a script or for another machine, or its dynamic loader is missing.
     """
     if sysroot is not None and not sysroot.is_dir():
         raise UserError(f"--sysroot {sysroot} is not a folder.", "Build one: ./scripts/sysroot")
@@ -199,7 +200,7 @@ def _candidates(name: str, sysroot: Path | None) -> list[Path]:
 
 
 def _problem_of(path: Path) -> tuple[str, str] | None:
-    """Return why a file cannot run on a board, and the remedy."""
+    """Return why a file cannot run on a board, and the remedy; `None` if it can."""
     try:
         elf = read_elf(path)
     except NotElf:
@@ -234,10 +235,10 @@ def _check_end(code: int, name: str) -> None:
 
 
 def read_profile(folder: Path, process: int, name: str) -> tuple[bytes, str]:
-    """Return the profile and memory map of the one process with a region, or else of the program itself.
+    """Return the profile and memory map of the only process with a region, or otherwise of the program itself.
 
     Raises:
-        UserError: there is none, or more than one; or it is damaged, or says why nothing can be modelled.
+        UserError: there is no profile, several processes have regions, or the profile is damaged or reports a problem.
         OSError: the disk is full.
     """
     texts = {int(path.stem): path.read_bytes() for path in folder.glob("*.profile")}

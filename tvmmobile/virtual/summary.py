@@ -1,4 +1,4 @@
-"""Summarises a program's modelled run as JSON, and says how far its time can be trusted."""
+"""Summarises a program's modelled run as JSON, and describes how far its time can be trusted."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Places several threads' segments on a time axis, each after its predecessors, with one shared memory.
+"""Schedules the segments of several threads on a timeline, each after its predecessors, with one shared memory.
 
-A segment begins when its thread's previous one has ended and the segment that it waits for has begun, plus a handover: the line's
-invalidation and its transfer between two cores, each assumed to take as long as an access to the level that the cores share. The last
-segment of the thread that opened the region ends it. Then memory: as long as all threads together ask for more bytes per second than it can
-deliver, all of them wait. What it can deliver is fitted, as a share of what one core reads and writes in a copy of large arrays.
+A segment begins when its thread's previous one has ended and the segment for which it waits has begun, plus a handover: the invalidation
+of a line and its transfer between two cores, each assumed to take as long as an access to the cache level that the cores share. The region
+ends with the last segment of the thread that opened it. Then memory is added: while all threads together request more bytes per second
+than it can deliver, all of them wait. Its bandwidth is fitted, relative to the reads and writes of one core's copy of large arrays.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ TIMELINE_VERSION = 1
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a run.
+    """The timeline of a run.
 
     Attributes:
-        chain_ms: time of each term along the chain of segments that nothing could start earlier, by name; then `handover` for the time
-            of passing work between cores.
+        chain_ms: time of each term along the critical path of segments, by name; then `handover`, the time of passing work between cores.
         busy_ms: working time of each thread, longest first.
-        traffic: (ms, bytes per ms): how long all threads together asked for how much, where they asked for any.
-        copied: bytes a millisecond that one core reads and writes in a copy.
+        traffic: spans of time as (ms, bytes per ms), with the memory traffic that all threads together request.
+        copied: bytes per ms that one core reads and writes in a copy.
     """
 
     chain_ms: dict[str, float]
@@ -38,19 +37,21 @@ class Course:
     copied: float
 
     def term_ms(self, bandwidth: float) -> dict[str, float]:
-        """Return the terms of the run's time; the last is `bandwidth`, the time that all threads wait for memory.
+        """Return the terms of the run's time in milliseconds; the last is `bandwidth`, for which all threads wait for memory.
 
         Args:
-            bandwidth: memory's rate for all cores together, as a share of `copied`.
+            bandwidth: memory bandwidth for all cores together, relative to `copied`.
         """
         most = bandwidth * self.copied
         return self.chain_ms | {"bandwidth": sum(ms * max(0.0, rate / most - 1) for ms, rate in self.traffic)}
 
 
 def course_of(profile: Profile, board: Board, worked: Sequence[Mapping[str, float]], region: int | None = None) -> Course:
-    """Put the segments of a region on a time axis, by default those of all regions, one after the other.
+    """Return the timeline of a region, or by default of all regions one after the other.
 
-    `worked` has the terms of each segment's time in milliseconds, without waiting.
+    Args:
+        worked: terms of each segment's time in milliseconds, without waiting.
+        region: number of the region.
     """
     terms: defaultdict[str, float] = defaultdict(float)
     busy: defaultdict[int, float] = defaultdict(float)
@@ -75,7 +76,7 @@ def _region_course(
     segments, handover = profile.segments, _handover_ms(board)
     begins: dict[int, float] = {}
     ends: dict[int, float] = {}
-    cause: dict[int, tuple[int | None, bool]] = {}  # the segment whose end, or beginning (True), a segment waited for
+    cause: dict[int, tuple[int | None, bool]] = {}  # the segment for whose end, or (True) for whose beginning, a segment waited
     latest: dict[int, int] = {}
     for i in members:
         before = latest.get(segments[i].thread)
@@ -87,7 +88,7 @@ def _region_course(
         latest[segments[i].thread] = i
     terms = dict.fromkeys(worked[members[0]], 0.0) | {"handover": 0.0}
     at: int | None = latest[profile.thread]
-    whole = True  # the segment counts up to its end, not only up to its beginning
+    whole = True  # whether the next segment on the path waited for this one's end, not only for its beginning
     while at is not None:
         if whole:
             for name, ms in worked[at].items():
@@ -104,7 +105,7 @@ def _handover_ms(board: Board) -> float:
 
 
 def _traffic(spans: Sequence[tuple[float, float, Segment]], board: Board, end: float) -> list[tuple[float, float]]:
-    """Return spans of time with all threads' bytes per millisecond, spreading each segment's traffic evenly."""
+    """Return spans of time as (ms, bytes per ms) of all threads, with each segment's traffic spread evenly."""
     steps: defaultdict[float, float] = defaultdict(float)
     for begin, stop, segment in spans:
         stop = min(stop, end)

@@ -15,8 +15,8 @@ FILES = ("choice.json", "choice.csv", "choice.md", "choice.html")
 
 
 def write_choice(choice: NetworkChoice, out: Path) -> None:
-    """Write `FILES` into `out`, each whole."""
-    found = json.dumps(json_of(choice), indent=2, ensure_ascii=False) + "\n"
-    # All text before any file: a failure leaves older ones as they were.
-    for name, text in zip(FILES, (found, csv_of(choice), markdown_of(choice), page_of(choice)), strict=True):
+    """Write `FILES` into the folder `out`, each atomically."""
+    json_text = json.dumps(json_of(choice), indent=2, ensure_ascii=False) + "\n"
+    # All texts are made before a file is written, so that a failure leaves older files as they were.
+    for name, text in zip(FILES, (json_text, csv_of(choice), markdown_of(choice), page_of(choice)), strict=True):
         write_text(out / name, text)

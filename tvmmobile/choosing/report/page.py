@@ -1,4 +1,4 @@
-"""The answer as a page with accuracy against latency, and as Markdown."""
+"""The answer as an HTML page with a plot of accuracy against latency, and as Markdown."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from tvmmobile.results.report.page import PAGE_SCRIPT, rendered
 from tvmmobile.results.report.wording import latency_ms, plural
 
 _TEMPLATES = Path(__file__).parent / "templates"
-#: More points than this on the front have no names beside them.
+#: Most points on the front for which all of them are labelled; with more, only the best one is.
 _MAX_LABELS = 16
 
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """A candidate as the page shows it.
+    """A candidate's row on the page.
 
     Attributes:
-        index: its number in the page.
-        place: see `placed`.
+        index: number of the row.
+        place: outcome of the candidate, see `placed`.
         name: name of the network.
-        short: the same beside a point.
-        library: precision and threads, its series in the plot.
-        worst_us: latency where it is slowest.
-        latencies: latencies on each device, in words.
-        source: the number of its accuracy's source.
+        short: label of its point in the plot.
+        library: precision and threads, the name of its series in the plot.
+        worst_us: latency on the slowest device, in microseconds.
+        latencies: formatted latencies on each device.
+        top1: top-1 accuracy in percent.
+        source: number of the accuracy's source, from 1.
     """
 
     index: int
@@ -54,7 +55,7 @@ class ChoiceRow:
 
 
 def markdown_of(choice: NetworkChoice) -> str:
-    """Return the text of `choice.md`: the front, and where its numbers are from."""
+    """Return the text of `choice.md`: the front, and the sources of its numbers."""
     rows = [row for row in _rows(choice) if row.on_front]
     kinds = [f"{profile.name}, ms ({profile.origin.kind})" for profile in choice.profiles]
     lines = []
@@ -67,7 +68,7 @@ def markdown_of(choice: NetworkChoice) -> str:
 
 
 def page_of(choice: NetworkChoice) -> str:
-    """Return the text of `choice.html`, self-contained as a report's page."""
+    """Return the text of `choice.html`, self-contained like a report's page."""
     rows = _rows(choice)
     kinds = " and ".join(dict.fromkeys(profile.origin.kind for profile in choice.profiles))
     return rendered(
@@ -86,13 +87,13 @@ def page_of(choice: NetworkChoice) -> str:
 
 
 def _rows(choice: NetworkChoice) -> list[ChoiceRow]:
-    """Return all candidates that have a latency."""
+    """Return the rows of all candidates with known latency, by ascending latency."""
     sources = sources_of(choice)
-    known = [(place, one) for place, one in placed(choice) if one.is_known]
-    several = len({one.candidate.threads for _, one in known}) > 1
+    known = [(place, priced) for place, priced in placed(choice) if priced.is_known]
+    several = len({priced.candidate.threads for _, priced in known}) > 1
     rows = []
-    for index, (place, one) in enumerate(sorted(known, key=lambda pair: pair[1].worst_us)):
-        candidate = one.candidate
+    for index, (place, priced) in enumerate(sorted(known, key=lambda pair: pair[1].worst_us)):
+        candidate = priced.candidate
         library = candidate.precision.name + (f", {plural(candidate.threads, 'thread')}" if several else "")
         rows.append(
             ChoiceRow(
@@ -103,8 +104,8 @@ def _rows(choice: NetworkChoice) -> list[ChoiceRow]:
                 library,
                 candidate.precision.name,
                 candidate.threads,
-                one.worst_us,
-                _latencies(choice, one),
+                priced.worst_us,
+                _latencies(choice, priced),
                 candidate.accuracy.top1,
                 sources.index(candidate.accuracy.source) + 1,
             )
@@ -112,20 +113,20 @@ def _rows(choice: NetworkChoice) -> list[ChoiceRow]:
     return rows
 
 
-def _latencies(choice: NetworkChoice, one: PricedCandidate) -> tuple[str, ...]:
-    priced = [one.latencies[profile.name] for profile in choice.profiles]
-    return tuple(ESTIMATED * (latency.estimated_us > 0) + latency_ms(latency.latency_us) for latency in priced)
+def _latencies(choice: NetworkChoice, priced: PricedCandidate) -> tuple[str, ...]:
+    latencies = [priced.latencies[profile.name] for profile in choice.profiles]
+    return tuple(ESTIMATED * (latency.estimated_us > 0) + latency_ms(latency.latency_us) for latency in latencies)
 
 
 def _short(variant: str) -> str:
-    """Return a network's name for a point: `v1 0.5-160`."""
+    """Return a network's name as a label in the plot, such as `v1 0.5-160`."""
     family, _, rest = variant.removeprefix("mobilenet_").partition("_")
     alpha, _, side = rest.rpartition("_")
     return f"{family} {alpha.replace('_', ' ')}-{side}" if alpha else variant
 
 
 def _front_plot(choice: NetworkChoice, rows: Sequence[ChoiceRow], kind: str) -> Plot | None:
-    """Plot accuracy against latency of all candidates, with the bound as a line; `None` where nothing has a latency."""
+    """Plot accuracy against latency of all candidates, with the budget as a line; `None` without candidates."""
     if not rows:
         return None
     budget = choice.budget
@@ -138,11 +139,11 @@ def _front_plot(choice: NetworkChoice, rows: Sequence[ChoiceRow], kind: str) -> 
     if len(front) > 1:
         lines.insert(0, PlotLine("front", "no other is as fast and as accurate", tuple(points[place] for place in front)))
     named = front if len(front) <= _MAX_LABELS else [place for place in front if rows[place].place == "best"]
-    # The other points have no names, but are in the way.
+    # Points without labels are obstacles for the others' labels.
     order = sorted(range(len(rows)), key=lambda place: place not in named)
     texts = [rows[place].short if place in named else "" for place in order]
-    found = place_labels([points[place] for place in order], texts, FONT, RADIUS, FRAME)
-    labels = {place: label for place, label in zip(order, found, strict=True) if place in named}
+    positions = place_labels([points[place] for place in order], texts, FONT, RADIUS, FRAME)
+    labels = {place: label for place, label in zip(order, positions, strict=True) if place in named}
     styles = {name: place % STYLES for place, name in enumerate(dict.fromkeys(row.library for row in rows))}
     marks = tuple(
         Mark(
@@ -174,7 +175,7 @@ def _front_plot(choice: NetworkChoice, rows: Sequence[ChoiceRow], kind: str) -> 
 
 
 def _bound(choice: NetworkChoice, x: Axis, y: Axis) -> list[PlotLine]:
-    """Return the bound of a question as a line."""
+    """Return a line for the budget's limit on latency or accuracy, if there is one."""
     budget = choice.budget
     if math.isfinite(budget.most_us):
         place = x.at(budget.most_us / 1e3)

@@ -9,9 +9,9 @@ from tvmmobile.choosing.answer import NetworkChoice
 from tvmmobile.choosing.budget import Budget
 from tvmmobile.results.report.wording import clock, plural
 
-#: In front of a latency that is partly estimated.
+#: Prefix of latencies that are partly estimated.
 ESTIMATED = "~"
-#: Candidates without records that are named.
+#: Most untuned candidates that are named.
 _NAMED = 3
 
 
@@ -31,57 +31,57 @@ def verdict(choice: NetworkChoice) -> str:
 
 
 def _sizes(budget: Budget) -> Iterator[str]:
-    """Yield the bounds on sizes in words."""
+    """Yield the limits on sizes in words."""
     for most, what in ((budget.most_memory, "memory"), (budget.most_weights, "weights")):
         if math.isfinite(most):
             yield f"{most / 1e6:g} MB of {what}"
 
 
 def sources_of(choice: NetworkChoice) -> list[str]:
-    """Return where the accuracies on the front are from, in the order of their numbers."""
+    """Return the sources of the accuracies of all candidates with known latency, in the order of their numbers."""
     return list(dict.fromkeys(priced.candidate.accuracy.source for priced in (*choice.front, *choice.beaten)))
 
 
 def origins(choice: NetworkChoice) -> list[str]:
-    """Return a sentence on where each number is from."""
-    found = [
+    """Return sentences about the sources of the latencies and accuracies."""
+    sentences = [
         f"{profile.name}: {profile.origin.kind} latencies, {profile.cpu} at {clock(profile.clock_hz)}; sums of tuning records."
         for profile in choice.profiles
     ]
     sources = sources_of(choice)
     known = (*choice.front, *choice.beaten)
     for number, source in enumerate(sources, start=1):
-        measured = any(one.candidate.accuracy.measured for one in known if one.candidate.accuracy.source == source)
-        found.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
+        measured = any(priced.candidate.accuracy.measured for priced in known if priced.candidate.accuracy.source == source)
+        sentences.append(f"[{number}] {'measured on ' if measured else ''}{source}{'' if measured else ', published, in float32'}")
     shares = [candidate.estimated for candidate in (*choice.front, *choice.beaten) if candidate.estimated]
     if shares:
-        found.append(
+        sentences.append(
             f"{ESTIMATED} Up to {max(shares):.0%} of a latency is estimated: kernels without a record, from the nearest shapes with one. "
             "tvmmobile tune measures them."
         )
     if any(_sizes(choice.budget)):
-        found.append("Sizes are the plan's: activations alive at once, without kernels' scratch memory; weights, without code.")
+        sentences.append("Sizes are the plan's: activations alive at once, without kernels' scratch memory; weights, without code.")
     if len(sources) > 1:
-        found.append("Accuracies from several sources are of different trainings or images.")
-    return found
+        sentences.append("Accuracies from several sources are of different trainings or images.")
+    return sentences
 
 
 def left_out(choice: NetworkChoice) -> list[str]:
-    """Return a sentence on each group of libraries that is not on the front."""
+    """Return sentences about the libraries that are not on the front, one for each reason."""
     left = [
         (len(choice.beaten), "slower and no more accurate than one of these"),
         (len(choice.oversized), "larger than " + " or ".join(_sizes(choice.budget))),
         (choice.skipped, "not priced: they cannot change the answer"),
     ]
-    found = [f"{plural(count, 'library')} {why}." for count, why in left if count]
+    sentences = [f"{plural(count, 'library')} {why}." for count, why in left if count]
     for priced in choice.untuned[:_NAMED]:
         spec, lacking = priced.candidate.model.spec, max(latency.unmeasured for latency in priced.latencies.values())
         kernels = plural(lacking, "kernel")
         what = "without a record, or one like it; tvmmobile tune measures them."
-        found.append(f"{spec.variant} in {priced.candidate.precision.name}: {kernels} {what}")
+        sentences.append(f"{spec.variant} in {priced.candidate.precision.name}: {kernels} {what}")
     if len(choice.untuned) > _NAMED:
-        found.append(f"{len(choice.untuned) - _NAMED} more have such kernels.")
+        sentences.append(f"{len(choice.untuned) - _NAMED} more have such kernels.")
     if choice.unknown:
         more = f" and {len(choice.unknown) - 1} more" if len(choice.unknown) > 1 else ""
-        found.append(f"No accuracy is known of {choice.unknown[0]}{more}: measure it with tvmmobile evaluate, and give --accuracy.")
-    return found
+        sentences.append(f"No accuracy is known of {choice.unknown[0]}{more}: measure it with tvmmobile evaluate, and give --accuracy.")
+    return sentences

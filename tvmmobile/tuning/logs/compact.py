@@ -1,4 +1,4 @@
-"""Makes logs small: keeps for each kernel the records that a later search or plan can still use, and which other schedules were tried."""
+"""Compacts logs: keeps, for each kernel, the records that a later search or plan can use, and digests of the other schedules tried."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from tvmmobile.tuning.logs.verify import cut_file, joined_lines
 from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable
 from tvmmobile.tuning.trials import Trials, family
 
-#: The fastest records of a kernel are kept if they take at most this many times as long as the fastest: a changed timing model makes
-#: none of the others the fastest.
+#: Number of a kernel's fastest records that are kept, and their largest latency as a multiple of the fastest: under a changed timing model,
+#: none of the others would become the fastest.
 KEPT, SLOWEST = 8, 1.1
 
 
 @dataclass(frozen=True)
 class CompactedLog:
-    """Counts a compacted log's records, schedules without a record, and bytes, before and after.
+    """The outcome of compacting a log.
 
-    `found` is the log as it was. Nothing was written if the content is the same; otherwise the old log is in `backup`, `None` after a dry
-    run.
+    Attributes:
+        found: the log before.
+        records, dropped, size: number of records, number of schedules without a record, and bytes; each before and after.
+        kernels: number of kernels.
+        backup: path of the old log; `None` if nothing was written because the content is the same, or in a dry run.
     """
 
     found: Log
@@ -40,7 +43,7 @@ class CompactedLog:
 
 @dataclass(frozen=True)
 class _Compacted:
-    """New content of a log, with its records and schedules without one."""
+    """The new content of a log, with its numbers of records, of schedules without a record, and of kernels."""
 
     content: bytes
     records: int
@@ -59,12 +62,12 @@ def compact_logs(paths: str | Path | Sequence[str | Path] = (), *, keep: int = K
         UserError: there are no logs, or one cannot be read or written; the others are compacted up to there.
     """
     check_keep(keep)
-    places = [Path(one) for one in one_or_several(paths)] or [own_logs()]
+    places = [Path(path) for path in one_or_several(paths)] or [own_logs()]
     return [compact(path, present_identity(path.parent.name), keep, dry_run) for path in files_of(places)]
 
 
 def check_keep(keep: int) -> None:
-    """Raise `UserError` unless at least one record of each kernel is kept."""
+    """Raise `UserError` if `keep` is less than 1."""
     if keep < 1:
         raise UserError(f"{keep} records cannot be kept of a kernel.", "Give --keep 1 or more.")
 
@@ -78,9 +81,9 @@ def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = Fal
         return _outcome(found, new, len(content), None)
     with locked(path, f"{path} cannot be compacted", "The log is as it was; give yourself access, or free some disk space."):
         content = content_of(path)
-        found = inspect(path, present, content)  # as it is now that nobody else can change it
+        found = inspect(path, present, content)  # read again under the lock
         new = _compacted(found, keep)
-        # The copies come first: after a crash in between, a line is in both places, not in none.
+        # Cut lines are saved first: after a crash in between, a line is in both files rather than in neither.
         if found.faults:
             append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
         return _outcome(found, new, len(content), replace_log(path, new.content))
@@ -93,7 +96,7 @@ def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> Com
 
 
 def _compacted(log: Log, keep: int) -> _Compacted:
-    """Return the compacted log: its kernels in the order in which they first occur, each with a line for every identity."""
+    """Return the compacted log, with one line per kernel and identity, in order of first occurrence."""
     kernels: dict[tuple[Identity, Task], Trials] = {}
     times: dict[tuple[Identity, Task], str] = {}
     for held in (line.held for line in log.lines if line.held is not None and not line.fault):
@@ -112,24 +115,24 @@ def _compacted(log: Log, keep: int) -> _Compacted:
 
 
 def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Record], Dropped, list[Record]]:
-    """Return the kept records with their numbers; the digests of the others; and the records that were measured again."""
+    """Return the kept records with their trial numbers, the digests of the others, and the records that were measured again."""
     again = [record for record in trials.records if record.again]
     others = [record for record in trials.records if not record.again]
     can_be_built = {record.schedule for record in others if usable(record, known)}
     wanted = set[object]()
-    for built in (True, False):  # another version's fast schedules say nothing about this one's
+    for built in (True, False):  # fast schedules of another version say nothing about this version's
         wanted |= _wanted([record for record in others if (record.schedule in can_be_built) == built], keep)
     kept = [record for record in others if record.schedule in wanted]
     dropped = trials.dropped_without(wanted | {record.schedule for record in again})
     repeated = list(map(trials.number, again))
-    numbers = [number - sum(one < number for one in repeated) for number in map(trials.number, kept)]
-    numbers = _different(numbers, len(kept) + sum(len(digests) for _, digests in dropped))
+    numbers = [number - sum(repetition < number for repetition in repeated) for number in map(trials.number, kept)]
+    numbers = _distinct(numbers, len(kept) + sum(len(digests) for _, digests in dropped))
     kept = [replace(record, trial=number) for record, number in zip(kept, numbers, strict=True)]
     return kept, dropped, again
 
 
-def _different(numbers: list[int], most: int) -> list[int]:
-    """Return the nearest increasing numbers from 1 to `most`: overlapping logs counted trials twice."""
+def _distinct(numbers: list[int], most: int) -> list[int]:
+    """Adjust trial numbers to be strictly increasing and at most `most`: overlapping logs count trials twice."""
     for place, number in enumerate(numbers):
         numbers[place] = max(number, numbers[place - 1] + 1 if place else 1)
     for place in reversed(range(len(numbers))):
@@ -139,9 +142,9 @@ def _different(numbers: list[int], most: int) -> list[int]:
 
 
 def _wanted(records: Sequence[Record], keep: int) -> set[object]:
-    """Return the schedules whose records stay."""
+    """Return the schedules whose records are kept."""
     good = [(record.latency_us, str(record.schedule), record) for record in records if record.latency_us is not None]
-    ranked = [record for _, _, record in sorted(good, key=lambda one: one[:2])]
+    ranked = [record for _, _, record in sorted(good, key=lambda entry: entry[:2])]
     wanted = {record.schedule for record in ranked[:keep] if (record.latency_us or 0.0) <= SLOWEST * (ranked[0].latency_us or 0.0)}
     first: dict[str, Record] = {}
     for record in ranked:
@@ -151,8 +154,8 @@ def _wanted(records: Sequence[Record], keep: int) -> set[object]:
 
 def _improvements(records: Iterable[Record]) -> list[Record]:
     """Return the records that were the fastest when they were made."""
-    found: list[Record] = []
+    fastest: list[Record] = []
     for record in records:
-        if record.latency_us is not None and (not found or record.latency_us < (found[-1].latency_us or 0.0)):
-            found.append(record)
-    return found
+        if record.latency_us is not None and (not fastest or record.latency_us < (fastest[-1].latency_us or 0.0)):
+            fastest.append(record)
+    return fastest

@@ -1,4 +1,4 @@
-"""Finds the directories of a run's tuning logs, and the current identities of the devices that their folders name."""
+"""Finds the directories of a run's tuning logs, and the current identities of the devices that their folders are named after."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tvmmobile.system.environment import SHIPPED_LOGS, user_data_dir
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.records import Identity
 
-#: The current identity of the device that a folder is named after; `None` if it is unknown here.
+#: Maps the name of a device's folder to the device's current identity; `None` if the device is unknown here.
 Present = Callable[[str], Identity | None]
 
 
 @dataclass(frozen=True)
 class LogDirs:
-    """Directories from which tuning records are read, and to which new ones go."""
+    """The directories from which tuning records are read, and the one to which new records are written."""
 
     sources: tuple[Path, ...]
     target: Path
@@ -29,14 +29,17 @@ class LogDirs:
 
 
 def own_logs() -> Path:
-    """Return the user's own logs, which are written unless another directory is named."""
+    """Return the directory of the user's own logs, the default for new records."""
     return user_data_dir() / "tuning_logs"
 
 
 def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
-    """Return the directories of a run: it reads the shipped logs, and reads and writes the user's own, or `logs` alone.
+    """Return the directories of a run: the shipped logs (read) and the user's own (read and written), or only `logs`.
 
-    With `fresh`, it begins an empty one, `tuning_logs` below that. Raises `UserError` where both are given.
+    With `fresh`, only the directory `fresh/tuning_logs`, which starts empty.
+
+    Raises:
+        UserError: if both `logs` and `fresh` are given.
     """
     if fresh is not None and logs is not None:
         raise UserError("--fresh and --logs exclude each other.", "Give one of them.")
@@ -46,12 +49,12 @@ def log_dirs(logs: Path | None, fresh: Path | None = None) -> LogDirs:
 
 
 def identity_of(name: str) -> Identity:
-    """Return the current identity of measurements on a device; `name` is the user's. Raises `UserError` if there is no such device."""
+    """Return the current identity of measurements on the device that the user calls `name`; raise `UserError` if there is none."""
     return Identity.of(find_device(name).profile)
 
 
 def present_identity(device: str) -> Identity | None:
-    """Return the current identity of measurements on the device of exactly this name; `None` if it is unknown here."""
+    """Return the current identity of measurements on the device with exactly this name; `None` if it is unknown here."""
     try:
         identity = identity_of(device)
     except UserError:
@@ -60,9 +63,12 @@ def present_identity(device: str) -> Identity | None:
 
 
 def chosen_device(name: str, directories: list[Path]) -> tuple[str, Present]:
-    """Return the folder that `--device NAME` means, and where to look up present identities; raise `UserError` where there is neither.
+    """Return the folder that `--device NAME` means, and the function that gives current identities.
 
-    A folder of that name takes precedence over a device: boards are removed, and their logs stay.
+    A folder of that name takes precedence over a device, because logs outlive removed boards.
+
+    Raises:
+        UserError: if there is neither a folder nor a device of that name.
     """
     if name not in ("", ".", "..") and "/" not in name and any((directory / name).is_dir() for directory in directories):
         return name, present_identity

@@ -20,11 +20,11 @@ from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_
 from tvmmobile.tuning.records import UNFINISHED, Identity, KnownTasks, Line, MalformedRecord, read_line, usable
 from tvmmobile.tuning.trials import digest, family
 
-#: A log's name.
+#: Names of logs.
 _NAME = re.compile(r"[a-z][a-z0-9_]*_t[1-9][0-9]*\.jsonl")
-#: How long to wait for a possible writer of a log whose last line is incomplete.
+#: Seconds to wait for a possible writer of a log whose last line is incomplete.
 _SETTLE_S = 10.0
-#: A schedule that was tried for a kernel, or its family and digest; and whether it was measured again.
+#: A trial: identity, kernel, schedule (or its family and digest), and whether it was measured again.
 Key = tuple[Identity, Task, Schedule | tuple[str, str], bool]
 
 
@@ -35,9 +35,9 @@ class LogLine:
     Attributes:
         number: number of the line, from 1.
         text: text in the file, without its line end.
-        held: content of the line; `None` if it holds no record.
-        fault: reason why it does not belong in this file; "" if it does.
-        remark: reason why some of its records do not count now although they belong there; "" if all count.
+        held: content of the line; `None` if it is not a record.
+        fault: reason why the line does not belong in this file; "" if it does.
+        remark: reason why some of its records are not used although they belong there; "" if all are used.
     """
 
     number: int
@@ -49,7 +49,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Log:
-    """A log's content; `foreign` says why it is not one of ours and was not checked, else ""."""
+    """A log's lines; `foreign` is the reason why it is not a log of tvmmobile and was not checked, or ""."""
 
     path: Path
     lines: tuple[LogLine, ...]
@@ -57,17 +57,17 @@ class Log:
 
     @property
     def device(self) -> str:
-        """The device that its folder is called after."""
+        """Name of the device that the log's folder is named after."""
         return self.path.parent.name
 
     @property
     def faults(self) -> list[LogLine]:
-        """The lines that do not belong in it."""
+        """Lines that do not belong in the log."""
         return [line for line in self.lines if line.fault]
 
 
 def logs_in(directory: Path, device: str | None = None) -> list[Path]:
-    """Return the logs of a directory, of one device or of all, sorted; raise `UserError` where there are none."""
+    """Return the logs of a directory, of one device or of all, sorted; raise `UserError` if there are none."""
     folders = [directory / device] if device is not None else sorted(path for path in directory.glob("*") if path.is_dir())
     paths = [path for folder in folders for path in log_paths(directory, folder.name)]
     if not paths:
@@ -77,31 +77,35 @@ def logs_in(directory: Path, device: str | None = None) -> list[Path]:
 
 
 def files_of(sources: Sequence[Path]) -> list[Path]:
-    """Return all logs of some log files, folders of devices and directories with such, in their order, each once.
+    """Return all logs in `sources` (log files, device folders, or directories of device folders), in order and without duplicates.
 
-    Raises `UserError` if one of them does not exist, or if a directory has no logs.
+    Raises:
+        UserError: if a source does not exist, or if a directory has no logs.
     """
     files: dict[Path, Path] = {}
     for source in sources:
         if not source.exists():
             raise UserError(f"{source} does not exist.", "Give log files, or directories that hold them.")
-        # A directory is a device's folder, or has such folders.
+        # A directory is a device's folder or contains device folders.
         for path in (log_paths(source, "") or logs_in(source)) if source.is_dir() else [source]:
             files.setdefault(path.resolve(), path)
     return list(files.values())
 
 
 def is_log_name(name: str) -> bool:
-    """Return whether a file in a device's folder is one of ours."""
+    """Return whether a file name in a device's folder is that of a log."""
     return _NAME.fullmatch(name) is not None
 
 
 def inspect(path: Path, present: Identity | None, content: bytes | None = None) -> Log:
-    """Check every line of a log; raise `UserError` if it cannot be read.
+    """Check every line of a log.
 
     Args:
-        present: current identity of the log's device; `None` if unknown, in which case timing models cannot be compared.
-        content: content of the log, from a caller that holds its lock; read from the file unless given.
+        present: current identity of the log's device; `None` if unknown, in which case timing models are not compared.
+        content: content of the log, from a caller that holds its lock; by default it is read from the file.
+
+    Raises:
+        UserError: if the log cannot be read.
     """
     if not is_log_name(path.name):
         return Log(path, (), f"its name is not that of a log, DTYPE_tTHREADS{path.suffix}")
@@ -119,9 +123,8 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
 
 
 def read_lines(content: bytes) -> Iterator[LogLine]:
-    """Yield the lines of any file with records. Lines without a record, or with schedules that their templates do not take, have a fault.
-
-    A kernel's line of a compacted log with some such schedules has a remark.
+    """Yield the lines of any file with records. Lines have a fault if they are not records, or if none of their schedules is valid for its
+    template; a compacted line with some invalid schedules has a remark.
     """
     lines, known = lines_in(content), KnownTasks()
     for number, text in enumerate(lines, 1):
@@ -138,29 +141,33 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
 
 
 def settled_content(path: Path) -> bytes:
-    """Return the content of a log; if it ends within a line, once nobody is writing to it. Raises `UserError` if it cannot be read."""
+    """Return the content of a log; if its last line is incomplete, wait for a possible writer and read it again.
+
+    Raises:
+        UserError: if the log cannot be read.
+    """
     content = content_of(path)
     lock = append_lock(path)
     if content and not content.endswith(b"\n") and lock.exists():
-        with suppress(OSError), filelock.FileLock(lock, timeout=_SETTLE_S):  # we may not lock it: read it as it is
+        with suppress(OSError), filelock.FileLock(lock, timeout=_SETTLE_S):  # if it cannot be locked, keep the content as it is
             content = content_of(path)
     return content
 
 
 def keys_of(line: Line) -> set[Key]:
-    """Return the trials in a line, by identity, kernel and schedule; a kept schedule counts both by itself and by its digest."""
-    tried = {(family(record.schedule), digest(record.schedule)) for record in line.records}
-    settled = {(one, again) for record in line.records for one in (record.schedule,) for again in (False, record.again)}
-    return dropped_keys(line) | {(line.identity, line.task, one, again) for one, again in (*settled, *((one, False) for one in tried))}
+    """Return the keys of all trials in a line; each record's schedule has a key by itself and one by its digest."""
+    by_digest = {((family(record.schedule), digest(record.schedule)), False) for record in line.records}
+    by_schedule = {(record.schedule, again) for record in line.records for again in (False, record.again)}
+    return dropped_keys(line) | {(line.identity, line.task, schedule, again) for schedule, again in (*by_schedule, *by_digest)}
 
 
 def dropped_keys(line: Line) -> set[Key]:
-    """Return the keys of schedules for which a line has no record."""
-    return {(line.identity, line.task, (name, one), False) for name, digests in line.dropped for one in digests}
+    """Return the keys of the schedules of which a line has only digests."""
+    return {(line.identity, line.task, (name, dropped), False) for name, digests in line.dropped for dropped in digests}
 
 
 def _repeats(line: Line, seen: Set[Key]) -> bool:
-    """Return whether earlier lines contain everything in a line; records measured again correct them."""
+    """Return whether earlier lines contain all trials of a line; records measured again never count as repeated."""
     keys = {(line.identity, line.task, record.schedule, False) for record in line.records if not record.again}
     return bool(keys or line.dropped) and keys | dropped_keys(line) <= seen
 
@@ -173,7 +180,7 @@ def _misplaced(path: Path, line: Line) -> str:
 
 
 def refusal(line: Line, present: Identity | None) -> str:
-    """Return the reason why a line's records cannot all be true on the device, if it is known here; "" if they can."""
+    """Return why a line's records cannot all be true on its device; "" if they can, or if the device is unknown here."""
     return "" if present is None else next(filter(None, (present.refuses(line.identity, record) for record in line.records)), "")
 
 
@@ -184,7 +191,7 @@ def _outdated(line: Line, present: Identity | None) -> str:
     if present is not None and identity.origin != present.origin:
         return f"{model_name(identity)}; now it is {model_name(present)}"
     retired = (record.schedule for record in line.records if isinstance(record.schedule, KnobSchedule) and is_retired(record.schedule))
-    return next((f"{short(one.template)}@{one.version} is a template that this version does not have" for one in retired), "")
+    return next((f"{short(old.template)}@{old.version} is a template that this version does not have" for old in retired), "")
 
 
 def model_name(identity: Identity) -> str:
@@ -195,8 +202,11 @@ def model_name(identity: Identity) -> str:
 
 @dataclass(frozen=True)
 class Share:
-    """Counts the comparable records of a log, of one device, timing model and TVM version: how many there are, failed ones included,
-    of how many kernels, and the lowest latency in microseconds, `None` where every record failed.
+    """A log's comparable records: those of one device, timing model and TVM version.
+
+    Attributes:
+        kernels, records, failed: numbers of kernels, of records including failed ones, and of failed records.
+        best_us: lowest latency in microseconds; `None` if all records failed.
     """
 
     identity: Identity
@@ -209,7 +219,7 @@ class Share:
 
 
 def shares(log: Log) -> list[Share]:
-    """Return a log's records by identity, in the order in which they first come; lines that do not belong there are left out."""
+    """Return a log's shares by identity, in order of first occurrence; lines with a fault are skipped."""
     by_identity: dict[Identity, list[Line]] = {}
     for line in log.lines:
         if line.held is not None and not line.fault:

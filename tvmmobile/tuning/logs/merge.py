@@ -1,4 +1,4 @@
-"""Merges the tuning logs of several machines, keeping each schedule once."""
+"""Merges tuning logs of several machines; each schedule is kept once."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tvmmobile.tuning.logs.inspection import (
 from tvmmobile.tuning.records import Identity, Line
 from tvmmobile.tuning.trials import digest, family
 
-#: Device names that can be folders.
+#: Device names that are safe as names of folders.
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True)
 class MergedLog:
-    """Counts a target log's records: how many are `new` to it, and how many were `known` before or given twice."""
+    """A log that records were merged into, with the numbers of records that were new, and that it had already or that came twice."""
 
     path: Path
     new: int
@@ -45,7 +45,7 @@ class MergedLog:
 
 @dataclass(frozen=True)
 class Merged:
-    """Result of a merge, log by log, and the omitted lines."""
+    """The result of a merge: the logs that records were merged into, and the lines that were omitted."""
 
     joined: tuple[MergedLog, ...]
     refused: tuple[RefusedLine, ...]
@@ -53,7 +53,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _ParsedLine:
-    """A line of a source with records, and where it is."""
+    """A line of a source, with its file and number."""
 
     path: Path
     number: int
@@ -65,10 +65,10 @@ class _ParsedLine:
         return self.held.identity
 
     def is_known(self, known: Set[Key]) -> bool:
-        """Return whether lines with these keys contain everything in this one; a schedule may be known by its digest alone."""
+        """Return whether the keys `known` cover all trials of this line; a schedule may be known by its digest alone."""
         for record in self.held.records:
-            ways = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
-            if not any((self.identity, self.held.task, way, record.again) in known for way in ways):
+            forms = [record.schedule] if record.again else [record.schedule, (family(record.schedule), digest(record.schedule))]
+            if not any((self.identity, self.held.task, form, record.again) in known for form in forms):
                 return False
         return dropped_keys(self.held) <= known
 
@@ -91,33 +91,34 @@ def merge_logs(sources: str | Path | Sequence[str | Path], into: str | Path) -> 
 
 
 def merge(sources: Sequence[Path], into: Path, present: Present) -> Merged:
-    """Do what `merge_logs` does.
+    """Merge logs as `merge_logs` does.
 
     Args:
-        present: gives the timing model that counts. If it does not know the device, that of the records in `into` counts.
+        present: gives a device's current identity, whose timing model's records are merged; for an unknown device, those with the timing
+            model of the records in `into`.
     """
     files = files_of(sources)
     present = cache(present)
-    found, refused = _read(files, present)
-    models = {device: _models(device, found, into, present) for device in {one.identity.device for one in found}}
+    parsed, refused = _read(files, present)
+    models = {device: _models(device, parsed, into, present) for device in {line.identity.device for line in parsed}}
     wanted: dict[str, dict[str, list[_ParsedLine]]] = {}
-    for one in found:
-        why = _unwanted(one.identity, models)
+    for line in parsed:
+        why = _unwanted(line.identity, models)
         if why:
-            refused.append(RefusedLine(one.path, one.number, why))
+            refused.append(RefusedLine(line.path, line.number, why))
         else:
-            wanted.setdefault(one.identity.device, {}).setdefault(file_name(one.held.task), []).append(one)
+            wanted.setdefault(line.identity.device, {}).setdefault(file_name(line.held.task), []).append(line)
     with ExitStack() as stack:
         for device in sorted(wanted):
             stack.enter_context(writing(into, device))
         joined = [
             _join(into / device / name, members) for device, files in sorted(wanted.items()) for name, members in sorted(files.items())
         ]
-    return Merged(tuple(joined), tuple(sorted(refused, key=lambda one: (files.index(one.path), one.number))))
+    return Merged(tuple(joined), tuple(sorted(refused, key=lambda line: (files.index(line.path), line.number))))
 
 
 def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], list[RefusedLine]]:
-    found: list[_ParsedLine] = []
+    parsed: list[_ParsedLine] = []
     refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
@@ -125,22 +126,22 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], l
             if line.held is not None and not why:
                 why = _unsafe(line.held) or refusal(line.held, present(line.held.identity.device))
                 if not why:
-                    found.append(_ParsedLine(path, line.number, line.text, line.held))
+                    parsed.append(_ParsedLine(path, line.number, line.text, line.held))
             if why:
                 refused.append(RefusedLine(path, line.number, why))
-    return found, refused
+    return parsed, refused
 
 
 def _unsafe(line: Line) -> str:
-    """Return why no file can hold a line, such as an invalid device or dtype; "" if one can."""
+    """Return why a line's log would have an invalid path, e.g. because of its device or dtype; "" if the path is valid."""
     if not _DEVICE.fullmatch(line.identity.device):
         return f"{short(line.identity.device)!r} cannot be a device's name"
     name = file_name(line.task)
     return "" if is_log_name(name) else f"{short(name)!r} cannot be a log's name"
 
 
-def _models(device: str, found: Sequence[_ParsedLine], into: Path, present: Present) -> frozenset[Identity]:
-    """Return the identities whose records count for a device."""
+def _models(device: str, parsed: Sequence[_ParsedLine], into: Path, present: Present) -> frozenset[Identity]:
+    """Return the identities of a device whose records are merged; raise `UserError` if sources differ and nothing decides between them."""
     now = present(device)
     if now is not None:
         return frozenset({now})
@@ -149,9 +150,9 @@ def _models(device: str, found: Sequence[_ParsedLine], into: Path, present: Pres
     if models:
         return models
     first: dict[Identity, Path] = {}
-    for one in found:
-        if one.identity.device == device and one.identity.tvm == TVM_VERSION:
-            first.setdefault(one.identity, one.path)
+    for line in parsed:
+        if line.identity.device == device and line.identity.tvm == TVM_VERSION:
+            first.setdefault(line.identity, line.path)
     if len(first) > 1:
         listed = " and ".join(f"{model_name(identity)} ({path})" for identity, path in first.items())
         raise UserError(
@@ -169,7 +170,7 @@ def _unwanted(identity: Identity, models: dict[str, frozenset[Identity]]) -> str
 
 
 def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
-    """Add to a log of which this process is the writer."""
+    """Append the new ones of `members` to a log for which this process holds `writing`."""
     with locked(path, f"nothing can be merged into {path}", "It is as it was; name another directory with --into DIR."):
         content = content_of(path) if path.exists() else b""
         known = _keys(content)
@@ -183,8 +184,8 @@ def _join(path: Path, members: Sequence[_ParsedLine]) -> MergedLog:
                 known |= keys_of(member.held)
         if fresh:
             ended = content + b"\n" if content and not content.endswith(b"\n") else content
-            write_bytes(path, ended + b"".join(one.text.strip() + b"\n" for one in fresh))
-    new = sum(len(one.held.records) for one in fresh)
+            write_bytes(path, ended + b"".join(line.text.strip() + b"\n" for line in fresh))
+    new = sum(len(line.held.records) for line in fresh)
     return MergedLog(path, new, sum(len(member.held.records) for member in members) - new)
 
 

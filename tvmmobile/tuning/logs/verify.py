@@ -1,4 +1,4 @@
-"""Checks all logs of a directory; faulty lines are cut out and kept in a file beside the log."""
+"""Checks all logs of a directory; a repair moves faulty lines to a file beside the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tvmmobile.tuning.records import Identity
 
 
 def looked_through(logs: Path | None, device: str | None, repairing: bool) -> Iterator[tuple[Log, Identity | None]]:
-    """Yield each log as it is read, with its device's current identity, if known here; see `verify_logs`."""
+    """Yield each log, as it is read, with its device's current identity (`None` if unknown here); see `verify_logs`."""
     place = logs or own_logs()
     folder, present = chosen_device(device, [place]) if device is not None else (None, present_identity)
     for path in logs_in(place, folder):
@@ -23,37 +23,40 @@ def looked_through(logs: Path | None, device: str | None, repairing: bool) -> It
 
 
 def verify_logs(logs: str | Path | None = None, device: str | Device | None = None, *, repair: bool = False) -> list[Log]:
-    """Check the user's own logs, or those in `logs`; `repair` cuts faulty lines, which are kept in a file beside the log.
+    """Check the user's own logs, or those in `logs`; with `repair`, move faulty lines to a file beside the log.
 
-    Raises `UserError` where there is no such directory or device, or no log.
+    Raises:
+        UserError: if there is no such directory or device, or no log.
     """
     name = device if device is None or isinstance(device, str) else device.profile.name
     return [log for log, _ in looked_through(None if logs is None else Path(logs), name, repair)]
 
 
 def cut_file(path: Path) -> Path:
-    """Return the file for lines that were cut out of a log."""
+    """Return the path of the file for lines that were cut from a log."""
     return path.with_name(path.name + ".cut")
 
 
 def repair(path: Path, present: Identity | None) -> Log:
-    """Rewrite a log without its faulty lines, which are appended to `<file>.cut`; return the log as it was.
+    """Rewrite a log without its faulty lines, which are appended to `<file>.cut`; return the log as it was before.
 
-    Outdated records stay. Records may be appended by others meanwhile; they wait. Raises `UserError`, the log being as it was, where it
-    cannot be read or written.
+    Outdated records are kept. Processes that append records meanwhile have to wait.
+
+    Raises:
+        UserError: if the log cannot be read or written; it is then unchanged.
     """
     found = inspect(path, present)
     if not found.faults:
         return found
     with locked(path, f"{path} cannot be repaired", "The log is as it was; give yourself access, or free some disk space."):
-        found = inspect(path, present, content_of(path))  # as it is now that nobody else can change it
+        found = inspect(path, present, content_of(path))  # read again under the lock
         if found.faults:
-            # The copy comes first: after a crash in between, a line is in both places, not in none.
+            # Cut lines are saved first: after a crash in between, a line is in both files rather than in neither.
             append_whole(cut_file(path), joined_lines([line.text for line in found.faults]))
             write_bytes(path, joined_lines([line.text for line in found.lines if not line.fault]))
     return found
 
 
 def joined_lines(lines: list[bytes]) -> bytes:
-    """Return a file's content from lines without their ends."""
+    """Return lines without line ends as the content of a file."""
     return b"".join(line + b"\n" for line in lines)

@@ -1,6 +1,6 @@
-"""A cost model that learns across kernels: XGBoost over features of the task and the knobs, one model per template.
+"""A cost model that learns across kernels: XGBoost on features of the task and the knobs, one model per template.
 
-It predicts the logarithm of latency over the least latency that the core's FMA units allow, so that it can learn from kernels of all sizes.
+It predicts the logarithm of the latency per multiply-add, so that it can learn from kernels of all sizes.
 """
 
 from __future__ import annotations
@@ -19,29 +19,33 @@ from tvmmobile.schedules import KnobSchedule, Template, template_named
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
 
-#: Least number of records for a useful model.
+#: Fewest successful records for a useful model.
 MIN_RECORDS = 12
-#: Latency assumed for a failed candidate, as a multiple of the slowest good one.
+#: Latency per multiply-add assumed for a failed candidate, as a multiple of the slowest successful one.
 _FAILURE_FACTOR = 2.0
 
 
 class CostModel:
-    """Predicts which schedules of one template and version are fast on a core; records of others are ignored."""
+    """Predicts which schedules of one version of a template are fast on a core; records of others are ignored.
+
+    Raises:
+        ValueError: if there is no such template.
+    """
 
     def __init__(self, template: str, version: int, machine: Machine = BASELINE) -> None:
-        found = template_named(template, version)
-        if found is None:
+        named = template_named(template, version)
+        if named is None:
             raise ValueError(f"no template {template}@{version}")
-        self._template, self._machine = found, machine
+        self._template, self._machine = named, machine
         self._rows: list[tuple[list[float], dict[str, int]]] = []
         self._targets: list[float] = []
         self._booster: Any = None
         self._fitted = 0
-        #: Knobs of the records that the booster was fitted with.
+        #: Names of the knobs in the records that the booster was fitted to.
         self._knobs: list[str] = []
 
     def add(self, records: Iterable[Record]) -> None:
-        """Learn from more records (on the next prediction)."""
+        """Add records, which the next prediction learns from."""
         for record in records:
             schedule = record.schedule
             if not isinstance(schedule, KnobSchedule) or schedule.template != self._template.name:
@@ -58,7 +62,7 @@ class CostModel:
         return sum(1 for target in self._targets if not math.isnan(target)) >= MIN_RECORDS
 
     def predict(self, task: Task, schedules: Sequence[KnobSchedule]) -> npt.NDArray[np.float64]:
-        """Return scores, lower is faster; comparable within one task only."""
+        """Return a score per schedule, lower is faster; scores of different tasks are not comparable."""
         self._fit()
         matrix = self._matrix([self._features(task, schedule) for schedule in schedules])
         return np.asarray(self._booster.predict(matrix), np.float64)
@@ -81,7 +85,7 @@ class CostModel:
         return self._template.features(task, schedule.values), dict(schedule.knobs)
 
     def _matrix(self, rows: Sequence[tuple[list[float], dict[str, int]]], label: npt.NDArray[np.float64] | None = None) -> Any:
-        """Return a column for each feature and knob; kernels may lack knobs of others, as half precision lacks the loops' order."""
+        """Return a matrix with a row per kernel and a column per feature and knob; knobs that a kernel lacks are NaN, e.g. `inner`."""
         import xgboost
 
         values = [[*features, *(math.log2(1 + knobs.get(name, math.nan)) for name in self._knobs)] for features, knobs in rows]
@@ -89,14 +93,14 @@ class CostModel:
 
 
 class CostModels:
-    """A cost model for each template, shared by all tasks; each begins with the records of a database when it is first asked for."""
+    """The cost models of all templates, shared by all tasks; each is created with a database's records when it is first needed."""
 
     def __init__(self, database: Database, machine: Machine = BASELINE) -> None:
         self.database, self._machine = database, machine
         self._models: dict[str, CostModel] = {}
 
     def of(self, template: Template) -> CostModel:
-        """Return a template's model."""
+        """Return the model of a template."""
         if template.name not in self._models:
             model = self._models[template.name] = CostModel(template.name, template.version, self._machine)
             for task in self.database.tasks():

@@ -1,7 +1,7 @@
-"""Scores the best schedules of earlier timing models again under the current one: schedules stay, their latencies do not.
+"""Rescores the best schedules of earlier timing models under the current one: schedules are kept, latencies are not.
 
-A model's latencies cannot be compared with another's, so `Database` reads none but the present one's. This is the only place that reads the
-others, and only for their order.
+Latencies of different models are not comparable, so `Database` reads only those of the current model. This is the only module that reads
+the others, and it uses only their order.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tvmmobile.tuning.trials import Trials, family
 
 @dataclass(frozen=True)
 class ScheduleRanking:
-    """A kernel's best schedules by an earlier model.
+    """A kernel's best schedules according to earlier models.
 
     Attributes:
         task: the kernel.
         file: path of the log.
-        old: records of the schedules, fastest first, each schedule once; then the fastest of each template that is not among them.
-        dropped: digests of all other schedules that were tried; they stay tried, without a record.
+        old: records of the schedules, fastest first and without duplicates; then the fastest of each template that is not among them.
+        dropped: digests of all other schedules that were tried; they remain known as tried.
     """
 
     task: Task
@@ -39,55 +39,58 @@ class ScheduleRanking:
 
 @dataclass(frozen=True)
 class Rescored:
-    """A ranking under the current model: `new` follows the order of `ranking.old`, failed records included."""
+    """A ranking with the current model's records `new`, in the order of `ranking.old` and including failed ones."""
 
     ranking: ScheduleRanking
     new: tuple[Record, ...]
 
     @property
     def old_best_us(self) -> float | None:
-        """The earlier model's lowest latency in microseconds."""
+        """Lowest latency of the earlier model in microseconds."""
         return self.ranking.old[0].latency_us
 
     @property
     def new_best_us(self) -> float | None:
-        """The present model's lowest latency in microseconds; `None` where every schedule failed."""
+        """Lowest latency of the current model in microseconds; `None` if every schedule failed."""
         return min((record.latency_us for record in self.new if record.latency_us is not None), default=None)
 
     @property
     def best_is_another(self) -> bool:
-        """True if a different schedule is the fastest now."""
+        """True if a different schedule is the fastest under the current model."""
         return self._order()[0] != 0
 
     @property
     def ranks_changed(self) -> int:
-        """The number of schedules whose place in the order has changed; equal ones keep theirs."""
+        """Number of schedules whose rank has changed; equal latencies keep their order."""
         return sum(place != rank for rank, place in enumerate(self._order()))
 
     def _order(self) -> list[int]:
-        """Return old places in the order of the new latencies, failures last."""
+        """Return the old ranks in the order of the new latencies, failures last."""
         latencies = [float("inf") if record.latency_us is None else record.latency_us for record in self.new]
         return sorted(range(len(latencies)), key=lambda place: (latencies[place], place))
 
 
 def rankings(directory: Path, identity: Identity, keep: int) -> list[ScheduleRanking]:
-    """Rank for each kernel in a device's logs the best `keep` schedules by the latest earlier model, filled up from those before it.
+    """Return, for each kernel in a device's logs, its best `keep` schedules by the latest earlier model, then by the models before it.
 
-    The fastest of every other template comes with them: kernels nearby start from it, as they do in a compacted log. Records of `identity`
-    itself are not ranked. Raises `UserError` where a log cannot be read.
+    The fastest schedule of every other template is added, because searches for similar kernels start from it, as in a compacted log.
+    Records of `identity` itself are not ranked.
+
+    Raises:
+        UserError: if a log cannot be read.
     """
-    found = []
+    ranked = []
     for path in sorted((directory / identity.device).glob("*.jsonl")):
         by_task: dict[Task, _ModelRecords] = {}
         for line in lines_of_any_model(path, identity):
             if line.identity.origin.model != identity.origin.model:
                 by_task.setdefault(line.task, _ModelRecords()).add(line)
-        found += [tried.ranking(task, path, keep) for task, tried in by_task.items() if any(tried.models.values())]
-    return found
+        ranked += [tried.ranking(task, path, keep) for task, tried in by_task.items() if any(tried.models.values())]
+    return ranked
 
 
 class _ModelRecords:
-    """Records of a kernel under earlier models: `models` has the records that did not fail, by model."""
+    """A kernel's records under earlier models; `models` has the successful ones by model."""
 
     def __init__(self) -> None:
         self.models: dict[str | None, list[Record]] = {}
@@ -114,9 +117,10 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
 
 
 def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: Mapping[Task, str]) -> list[TrialBudget]:
-    """Return the schedules still to be measured: the database's records, from an interrupted run, count.
+    """Return the budgets for the schedules that remain to be measured; records that an interrupted run left in the database count as done.
 
-    `sources`: opaque tasks' TIR as JSON text.
+    Args:
+        sources: TIR functions of opaque tasks, as JSON text.
     """
     assignments = []
     for ranking in ranked:
@@ -128,9 +132,12 @@ def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: M
 def rescore(
     ranked: Sequence[ScheduleRanking], assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
-    """Measure what is missing, each logged beside the old ones before the next comes; raise `DeviceUnavailable` if the device is lost.
+    """Measure the missing schedules, and log each record at once, beside the old ones.
 
-    No worker waits for another's kernel: many kernels have a schedule or two.
+    Trials of all kernels form one stream, because many kernels have only a schedule or two, and workers would wait for each other.
+
+    Raises:
+        DeviceUnavailable: if the connection to the device is lost.
     """
     missing: dict[Task, dict[Schedule, None]] = {}  # a kernel may be in several logs
     for ranking in ranked:
@@ -152,15 +159,15 @@ def rescore(
 
 
 def replace_logs(ranked: Sequence[ScheduleRanking], database: Database) -> tuple[list[Rescored], list[Path]]:
-    """Rewrite each log with only the current model's records, in the old order; return them, and the paths of the old logs.
+    """Rewrite each log with only the current model's records, in the old order; return the rescored rankings and the old logs' paths.
 
-    Schedules tried under earlier models stay tried: a longer search does not return to those that were slower there.
+    Schedules that were tried under earlier models remain known as tried, so that a longer search does not return to the slower ones.
     """
     rescored = [Rescored(ranking, tuple(_records(ranking, database))) for ranking in ranked]
     written: dict[Path, dict[tuple[Task, Schedule], Record]] = {}
-    for one in rescored:
-        written.setdefault(one.ranking.file, {}).update({(record.task, record.schedule): record for record in one.new})
-    for task in database.tasks():  # what was tuned under the present model since
+    for kernel in rescored:
+        written.setdefault(kernel.ranking.file, {}).update({(record.task, record.schedule): record for record in kernel.new})
+    for task in database.tasks():  # tasks that were tuned under the current model since
         for file, members in written.items():
             if file.stem == f"{task.dtype}_t{task.threads}":
                 for record in database.records(task):
@@ -173,10 +180,10 @@ def replace_logs(ranked: Sequence[ScheduleRanking], database: Database) -> tuple
 
 
 def _missing(ranking: ScheduleRanking, database: Database) -> list[Schedule]:
-    known = {record.schedule for record in database.records(ranking.task)}
-    return [record.schedule for record in ranking.old if record.schedule not in known]
+    measured_schedules = {record.schedule for record in database.records(ranking.task)}
+    return [record.schedule for record in ranking.old if record.schedule not in measured_schedules]
 
 
 def _records(ranking: ScheduleRanking, database: Database) -> list[Record]:
-    known = {record.schedule: record for record in database.records(ranking.task)}
-    return [known[record.schedule] for record in ranking.old]
+    by_schedule = {record.schedule: record for record in database.records(ranking.task)}
+    return [by_schedule[record.schedule] for record in ranking.old]

@@ -1,4 +1,4 @@
-"""Schedules for layers no template takes, sampled from MetaSchedule's own rules for ARM CPUs."""
+"""Schedules for layers that no template accepts, sampled from MetaSchedule's own rules for ARM CPUs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from tvmmobile.kernels.serial import TraceSchedule
 
 #: Tensor intrinsics of backends other than ARM.
 _FOREIGN_INTRINSICS = ("cuda", "rocm", "metal", "hexagon", "x86", "riscv_cpu")
-#: Random draws per wanted schedule; postprocessing rejects some, and small spaces repeat.
+#: Random draws per requested schedule; some are rejected by postprocessing, and small spaces yield duplicates.
 _DRAWS = 8
-#: How often a schedule may store what the loops as they are store once: it computes little again, not a whole sum for each element.
+#: Most stores of a schedule, as a multiple of the unscheduled function's; this rejects schedules that recompute whole sums per element.
 _MOST_STORES = 8
 _UNCHANGED = TraceSchedule("[[],[]]")
 
 
 @functools.cache
 def _import_intrinsics() -> None:
-    """Import what `TuneContext` needs in a fraction of a second instead of ten: without other backends, and without the callers' source
-    lines, which TVM's parser looks up for every function and uses only for methods of classes.
+    """Import the tensor intrinsics that `TuneContext` needs in a fraction of a second instead of ten.
+
+    Other backends are skipped, and so are the callers' source lines, which TVM's parser looks up for every function but uses only for
+    methods of classes.
     """
     for name in _FOREIGN_INTRINSICS:
         sys.modules.setdefault(f"tvm.s_tir.tensor_intrin.{name}", types.ModuleType(name))
@@ -42,15 +44,15 @@ def _import_intrinsics() -> None:
 
 
 def _callers(context: int = 1) -> list[inspect.FrameInfo]:
-    """Return the frames that `inspect.stack` returns, without their modules, which it looks for, and without `context` lines of source."""
-    found, frame = [], inspect.currentframe()
+    """Return the frames of `inspect.stack` without source lines, so that no modules have to be searched."""
+    callers, frame = [], inspect.currentframe()
     while frame is not None and (frame := frame.f_back) is not None:
-        found.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
-    return found
+        callers.append(inspect.FrameInfo(frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, None, None))
+    return callers
 
 
 class FallbackSpace:
-    """Samples the space that MetaSchedule's ARM rules span for one opaque task, from its TIR function as Relax fused it."""
+    """Samples the space that MetaSchedule's ARM rules define for an opaque task, given its TIR function as fused by Relax."""
 
     def __init__(self, task: Task, source: Any, target: Mapping[str, Any]) -> None:
         import tvm
@@ -59,7 +61,7 @@ class FallbackSpace:
         from tvm.s_tir import meta_schedule as ms
 
         self._serial = task.threads == 1
-        #: Loops without blocks around them, as of a scatter, have nothing to schedule.
+        #: True if the function has a root block; loops without blocks, such as a scatter's, cannot be scheduled.
         self._blocks = "root" in block_names(source)
         self._module = tvm.IRModule({"main": source.with_attr("global_symbol", "main")})
         with make_target({**target, "num-cores": max(task.threads, int(target.get("num-cores", 1)))}) as tvm_target:
@@ -72,24 +74,21 @@ class FallbackSpace:
                 num_threads=1,
             )
             self._designs = context.generate_design_space()
-            # A CPU can run loops of varying length, as in uneven pooling.
+            # A CPU can run loops of variable length, as in uneven pooling.
             self._postprocessors = [
                 postproc for postproc in context.space_generator.postprocs if not isinstance(postproc, ms.postproc.DisallowDynamicLoop)
             ]
 
     def members(self, count: int) -> tuple[TraceSchedule, ...]:
-        """Return at most `count` different schedules, the same ones at every call; fewer if the space has no more.
-
-        The loops as they are if nothing can be done to them.
-        """
-        found: dict[TraceSchedule, None] = {}
+        """Return at most `count` distinct schedules, the same ones at every call; only the unchanged function if it cannot be scheduled."""
+        distinct: dict[TraceSchedule, None] = {}
         for seed in range(1, _DRAWS * count + 1):
             schedule = self._draw(seed)
             if schedule is not None:
-                found[schedule] = None
-            if len(found) == count:
+                distinct[schedule] = None
+            if len(distinct) == count:
                 break
-        return tuple(found) or (_UNCHANGED,)
+        return tuple(distinct) or (_UNCHANGED,)
 
     def _draw(self, seed: int) -> TraceSchedule | None:
         from tvm.s_tir import Schedule as TirSchedule
@@ -106,7 +105,7 @@ class FallbackSpace:
         return schedule if self._replays(schedule) else None
 
     def _replays(self, schedule: TraceSchedule) -> bool:
-        """Return whether the trace fits its own function: it does not if an operator wrote loops without blocks."""
+        """Return whether the trace can be applied to its own function; it cannot if an operator has loops without blocks."""
         from tvm.error import InternalError
 
         try:
@@ -117,7 +116,7 @@ class FallbackSpace:
 
 
 def stores_of(statement: Any, times: int = 1) -> int:
-    """Count the stores that a statement executes; the body of a loop of computed length counts once."""
+    """Return the number of stores that a statement executes; loops of unknown length count as one iteration."""
     from tvm import tirx
 
     if isinstance(statement, tirx.BufferStore):

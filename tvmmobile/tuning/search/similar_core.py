@@ -1,4 +1,4 @@
-"""Starting points for a device without records: the best schedules of the most similar core with shipped ones, measured again."""
+"""Starting points for a device without records: the best schedules of the most similar core with shipped records, measured again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.nearest import nearest_schedules
 from tvmmobile.tuning.search.twin import best_of_twin
 
-#: How many of the other core's best schedules are tried per kernel and template.
+#: Number of the similar core's best schedules that are tried per kernel and template.
 FROM_SIMILAR_CORE = 3
 
 
 def similar_core_identity(profile: DeviceProfile, shipped: Path) -> Identity | None:
-    """Return the identity of the shipped records from the core most like a device's, other than its own; `None` if there are none."""
+    """Return the identity of the shipped records of the core most similar to a device's, except the device's own; `None` without any."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX, board_names
 
     names = [f"{name}{VIRTUAL_SUFFIX}" for name in board_names()]
@@ -34,23 +34,23 @@ def similar_core_identity(profile: DeviceProfile, shipped: Path) -> Identity | N
 
 
 def similar_core_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """Return the records of `similar_core_identity`; `None` if there are none, or if `sources` have the device's own shipped ones."""
+    """Return the records of `similar_core_identity`; `None` if there are none, or if `sources` include the device's own shipped records."""
     if SHIPPED_LOGS in sources and (SHIPPED_LOGS / profile.name).is_dir():
         return None
     identity = similar_core_identity(profile, SHIPPED_LOGS)
     return None if identity is None else Database(identity, (SHIPPED_LOGS,), None)
 
 
-def unlikeness(one: Machine, other: Machine) -> float:
-    """Return how far one core's schedules may be from suiting the other: instruction order, then multipliers, then caches."""
-    sizes = ((machine.fma_lanes_per_cycle, machine.l1d_bytes, machine.cached_bytes) for machine in (one, other))
+def unlikeness(left: Machine, right: Machine) -> float:
+    """Return the dissimilarity of two cores: whether they issue in order, then the ratios of their FMA throughput and cache sizes."""
+    sizes = ((machine.fma_lanes_per_cycle, machine.l1d_bytes, machine.cached_bytes) for machine in (left, right))
     factors = sum(abs(math.log2(mine / theirs)) for mine, theirs in zip(*sizes, strict=True))
-    return 8.0 * (one.in_order != other.in_order) + factors
+    return 8.0 * (left.in_order != right.in_order) + factors
 
 
 def first_guesses(task: Task, template: Template, database: Database, similar: Database | None) -> list[KnobSchedule]:
-    """Return the first schedules to try, most promising first: in turn the other core's best for this task or the nearest, those that the
-    device's own core suggests, and the best ones here for the nearest tasks.
+    """Return the first schedules to try, most promising first: the similar core's best ones for this or the nearest tasks, the template's
+    usual knobs, and this device's best ones for the nearest tasks, interleaved.
     """
     space = template.space(task)
     assert space is not None

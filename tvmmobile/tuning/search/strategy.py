@@ -13,7 +13,7 @@ from tvmmobile.tuning.trials import Trials
 
 
 class Strategy(ABC):
-    """Chooses what to try next for one task: first `seeds`, best guess first, then by `rng`, the source of all randomness."""
+    """Chooses the schedules to try next for one task: first `seeds`, in order, then others. `rng` is the only source of randomness."""
 
     def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random) -> None:
         self.task, self.space, self.rng = task, space, rng
@@ -22,7 +22,7 @@ class Strategy(ABC):
         self.tried: dict[KnobSchedule, float] = {}
 
     def propose(self, count: int) -> list[KnobSchedule]:
-        """Return at most `count` schedules not tried before; fewer only if the space is exhausted."""
+        """Return at most `count` untried schedules; fewer only if the space is exhausted."""
         chosen: list[KnobSchedule] = []
         while self._queue and len(chosen) < count:
             schedule = self._queue.pop(0)
@@ -34,13 +34,13 @@ class Strategy(ABC):
         return chosen
 
     def observe(self, records: list[Record]) -> None:
-        """Learn from outcomes of proposals, or from an earlier run; records of other templates are ignored."""
+        """Learn from records of proposals or of an earlier run; records of other templates are ignored."""
         for record in records:
             if isinstance(record.schedule, KnobSchedule) and record.schedule in self.space:
                 self.tried[record.schedule] = float("inf") if record.latency_us is None else record.latency_us
 
     def leave_out(self, trials: Trials) -> None:
-        """Treat dropped schedules of a compacted log as tried."""
+        """Treat schedules whose records a compacted log has dropped as tried."""
         if trials.dropped:
             members = (schedule for schedule in (*self._members, *self._queue) if schedule not in self.tried)
             self.tried.update({schedule: float("inf") for schedule in members if trials.has(schedule)})
@@ -54,7 +54,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
-        """Return `count` untried schedules outside `excluded`, or as many as there are."""
+        """Return `count` untried schedules that are not in `excluded`, or all if there are fewer."""
 
 
 class RandomSampling(Strategy):
@@ -65,7 +65,7 @@ class RandomSampling(Strategy):
 
 
 class HillClimbing(Strategy):
-    """Proposes neighbours of the best schedule so far, one knob changed; random if none is left, and for the first batch."""
+    """Proposes neighbours of the best schedules so far, with one knob changed; random ones if none is left, and in the first batch."""
 
     def _choose(self, count: int, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
         chosen: list[KnobSchedule] = []
@@ -82,9 +82,11 @@ class HillClimbing(Strategy):
 
 
 class GuidedEvolution(Strategy):
-    """Proposes variations of the best schedules and random ones, ranked by a cost model that its owner trains; some stay unranked."""
+    """Proposes mutations and crossovers of the best schedules and random ones, ranked by a cost model that the caller trains, plus a few
+    unranked random ones.
+    """
 
-    #: Candidates ranked per proposal, best parents used, and the share of proposals chosen blindly.
+    #: Candidates ranked per proposal, number of best schedules used as parents, and share of proposals that are unranked.
     POOL, PARENTS, BLIND = 256, 8, 0.125
 
     def __init__(self, task: Task, space: Space, seeds: list[KnobSchedule], rng: random.Random, model: CostModel) -> None:
@@ -113,7 +115,7 @@ class GuidedEvolution(Strategy):
                 pool[child] = None
         return list(pool)
 
-    def _cross(self, one: KnobSchedule, other: KnobSchedule) -> KnobSchedule:
-        knobs = {name: self.rng.choice((value, other.values[name])) for name, value in one.knobs}
+    def _cross(self, mother: KnobSchedule, father: KnobSchedule) -> KnobSchedule:
+        knobs = {name: self.rng.choice((value, father.values[name])) for name, value in mother.knobs}
         child = self.space.schedule(knobs)
-        return child if self.space.fits(knobs) else one
+        return child if self.space.fits(knobs) else mother

@@ -1,4 +1,4 @@
-"""One candidate: built on the host, run on the device, compared with PyTorch. Runs in a worker process."""
+"""Runs one trial in a worker process: builds the candidate on the host, runs it on the device, and compares it with PyTorch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tvmmobile.system.workers import processor_limit
 
 @dataclass(frozen=True)
 class TrialJob:
-    """Input of one trial in a worker.
+    """The input of one trial in a worker.
 
     Attributes:
-        source: an opaque task's TIR function as JSON text, else `None`.
-        timeout_s: longest time for running on the device.
-        build_s: processor time for building.
+        source: TIR function of an opaque task as JSON text, else `None`.
+        timeout_s: time limit for running on the device, in seconds.
+        build_s: limit of the build's processor time, in seconds.
     """
 
     task: Task
@@ -45,14 +45,14 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        latency_us: microseconds; `None` where it failed.
-        error: reason why it failed, in a line.
-        outage: the device could not be reached, so nothing is known about the schedule.
-        final: the device will not come back in this run.
-        terms_us: terms of a modelled latency, by name.
+        latency_us: latency in microseconds; `None` if the candidate failed.
+        error: reason for the failure, in one line.
+        outage: true if the device could not be reached, so that nothing is known about the schedule.
+        final: true if the device will not come back in this run.
+        terms_us: terms of a modelled latency in microseconds, by name.
     """
 
     latency_us: float | None
@@ -66,7 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate, perhaps built on another machine: the library's content, or the build's error for the log."""
+    """A built candidate, perhaps from another machine; `result` is the library's content, or the outcome of a failed build."""
 
     job: TrialJob
     result: bytes | Outcome = field(repr=False)
@@ -75,7 +75,7 @@ class Built:
 def run_trial(job: TrialJob) -> Outcome:
     """Build, run and check one candidate; a failure of the candidate is an outcome, not an exception.
 
-    Where the device is this machine, nothing is built while something is measured.
+    If the device is this machine, nothing is built while something is measured.
     """
     quiet = job.agents.endpoint.quiet
     with locked(Path(quiet), shared=True) if quiet else nullcontext():
@@ -85,7 +85,7 @@ def run_trial(job: TrialJob) -> Outcome:
 
 
 def build_trial(job: TrialJob) -> bytes | Outcome:
-    """Do the first half of `run_trial`: return the library, or how it failed to build."""
+    """Do the first half of `run_trial`: return the library's content, or the outcome of a failed build."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
         library = Path(folder) / "kernel.so"
         try:
@@ -100,7 +100,7 @@ def build_trial(job: TrialJob) -> bytes | Outcome:
 
 
 def measure_trial(built: Built) -> Outcome:
-    """Do the second half of `run_trial`."""
+    """Do the second half of `run_trial`: run and check a built candidate."""
     if isinstance(built.result, Outcome):
         return built.result
     with tempfile.TemporaryDirectory(prefix="tvmmobile-trial-") as folder:
@@ -111,7 +111,7 @@ def measure_trial(built: Built) -> Outcome:
 
 def _measure(job: TrialJob, library: Path) -> Outcome:
     data, parameters, expected = _workload(job.task, job.source)
-    # An opaque kernel's output need not have the precision, and the expected output of others may have a wider one.
+    # An opaque kernel's output may have any dtype; for others, the expected output may be wider than the kernel's.
     dtype = expected.dtype if isinstance(job.task.region[0], Opaque) else job.task.storage[1].numpy
     blank = np.full(expected.shape, 0 if dtype.kind in "biu" else np.nan, dtype)
     arrays = [*data, *packed_constants(job.task, job.schedule, parameters), blank]
@@ -135,7 +135,7 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
         function = _load_function(source)
         data = _opaque_inputs(task, function)
         expected = run_unscheduled(function, data)
-        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # it may contain logarithms, or roots of a variance
+        if expected.dtype.kind == "f" and not np.isfinite(expected).all():  # e.g. logarithms of negative numbers
             data = [(np.abs(array) + 0.1).astype(array.dtype) if array.dtype.kind == "f" else array for array in data]
             expected = run_unscheduled(function, data)
         return data, (), expected
@@ -144,7 +144,7 @@ def _workload(task: Task, source: str | None) -> tuple[list[Array], tuple[LayerP
 
 
 def _opaque_inputs(task: Task, function: Any) -> list[Array]:
-    """Return random numbers, and zeros for integer inputs, which may be indices into a tensor."""
+    """Return random float inputs, and zeros for integer inputs, which may be indices into a tensor."""
     generator = np.random.default_rng(len(task.name))
     inputs = []
     for parameter in list(function.params)[:-1]:

@@ -1,4 +1,4 @@
-"""Tunes tasks one after another: proposes, measures, records, until each has its trials."""
+"""Tunes tasks one after another: proposes, measures and records candidates until each task has its trials."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from tvmmobile.tuning.search.twin import best_of_twin
 
 #: Candidates per batch: enough for all workers, few enough that the cost model learns often.
 BATCH = 8
-#: Most attempts to measure spoiled candidates.
+#: Most attempts to measure candidates whose measurement the board's state spoiled.
 MOST_ATTEMPTS = 3
-#: Pause before a candidate is tried again after an outage.
+#: Seconds before candidates are tried again after an outage.
 OUTAGE_PAUSE_S = 2.0
-#: Time limit for building and running one candidate; the run has its own, shorter one on the device.
+#: Time limit in seconds for building and running one candidate; the run on the device has a shorter limit of its own.
 TRIAL_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Time limits in seconds. On a virtual board the first two are longer while this machine is busy (`Endpoint.stretch`).
+    """Time limits in seconds. On a virtual board, the first two are stretched while this machine is busy (`Endpoint.stretch`).
 
     Attributes:
         run_s: limit for loading and running a candidate on the device.
         trial_s: limit for a whole trial, and for the processor time of its compilation.
-        outage_s: limit for an outage, counted from the first candidate lost since the last measured one.
+        outage_s: limit for an outage, from the first candidate that was lost since the last measurement.
     """
 
     run_s: float = 20.0
@@ -55,14 +55,14 @@ DEADLINES = Deadlines()
 
 @dataclass(frozen=True)
 class TrialBudget:
-    """The number of trials that a task still lacks, for one of the templates that take it.
+    """The trials that remain for a task and one of the templates that accept it.
 
     Attributes:
-        template: template whose schedules are tried; `None` where no template takes the task.
-        source: an opaque task's unscheduled TIR function as JSON text, else `None`.
-        candidates: schedules from MetaSchedule's rules for a task that no template takes; empty for others.
-        done: records that exist already.
-        missing: trials to run.
+        source: unscheduled TIR function of an opaque task as JSON text, else `None`.
+        candidates: schedules from MetaSchedule's rules, for a task that no template accepts; empty for others.
+        done: number of trials that exist already.
+        missing: number of trials to run.
+        template: template whose schedules are tried; `None` if no template accepts the task.
     """
 
     task: Task
@@ -74,7 +74,7 @@ class TrialBudget:
 
     @property
     def title(self) -> str:
-        """The task's name, followed by the template's unless it is the first that takes the task."""
+        """Name of the task, followed by the template's unless it is the first that accepts the task."""
         first = template_for(self.task)
         return self.task.name if self.template is None or self.template is first else f"{self.task.name} ({self.template.name})"
 
@@ -84,9 +84,10 @@ class Search:
     """Options of a search for schedules.
 
     Attributes:
-        strategy: `evolution`, `random` or `climb`.
-        twin: records of a similar virtual board, whose best are tried first.
-        similar: records of the most similar core, some of whose best schedules are among the first tried.
+        strategy: name of the strategy, one of `STRATEGIES`.
+        seed: seed of all random choices.
+        twin: records of the virtual board with the same core, whose best schedules are tried first; `None` without one.
+        similar: records of the most similar core, some of whose best schedules are among the first tried; `None` without one.
     """
 
     strategy: str = "evolution"
@@ -97,20 +98,25 @@ class Search:
 
 
 class SearchListener:
-    """Receives a search's progress and does nothing: override what you need. All calls come from the tuning thread."""
+    """Receives a search's progress; all methods do nothing and may be overridden. All calls come from the tuning thread."""
 
     def kernel_started(self, assignment: TrialBudget) -> None:
         """Report that a task's first batch is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """Report that a trial is recorded; `best` is the task's fastest so far."""
+        """Report that a trial is recorded; `best` is the task's fastest record so far, if any."""
 
     def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
-        """Report that a task has its trials, or its space is exhausted."""
+        """Report that a task has all its trials, or that its space is exhausted."""
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[TrialBudget]:
-    """Return the trials still needed for `trials` records per task and template; existing ones count, and a small space needs fewer."""
+    """Return the trials that remain until each task and template has `trials` trials, or fewer for small spaces.
+
+    Args:
+        tasks: tasks, with the TIR function of opaque ones as JSON text.
+        target: TVM target for which MetaSchedule samples schedules.
+    """
     assignments = []
     for task, source in tasks.items():
         known = database.trials(task)
@@ -137,10 +143,13 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
 
 
 def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
-    """Run the missing trials; every finished measurement is in the database before the next is awaited.
+    """Run the missing trials; each outcome is recorded in the database before the next one is awaited.
 
-    Candidates of a watched board are measured when it is cool, and again if its state spoiled them; whole batches count, once that is
-    known. Raises `DeviceUnavailable` if the device went away and did not come back.
+    Candidates of a watched board are measured while it is cool, and measured again if its state spoiled them; they are recorded in batches,
+    once it is known that nothing spoiled them.
+
+    Raises:
+        DeviceUnavailable: if the device went away and did not come back, or if its state spoils all measurements.
     """
     models, runner = CostModels(database, bench.profile.machine), _Runner(bench, search.deadlines)
     tunings = (_Tuning(assignment, models, search, listener) for assignment in assignments if assignment.missing)
@@ -152,13 +161,23 @@ def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, l
 
 
 def measured(wanted: Iterable[tuple[TrialBudget, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
-    """Yield outcomes of tasks' schedules as they come; outages are retried. Raises `DeviceUnavailable` if one lasts."""
+    """Yield the outcomes of tasks' schedules as they come; candidates lost to an outage are retried.
+
+    Raises:
+        DeviceUnavailable: if an outage lasts.
+    """
     runner = _Runner(bench, DEADLINES)
     return runner.outcomes(runner.job(assignment, schedule) for assignment, schedule in wanted)
 
 
 class _HeldOutcomes:
-    """Outcomes held back until it is known whether something spoiled them: `reason` says what, `spoiled` how often in a row."""
+    """Outcomes that are held back until it is known whether the board's state spoiled them.
+
+    Attributes:
+        outcomes: outcomes held back.
+        reason: cause of invalid measurements; "" if there is none so far.
+        spoiled: number of consecutive batches that were spoiled.
+    """
 
     def __init__(self, watch: Watch | None) -> None:
         self._watch = watch
@@ -167,18 +186,18 @@ class _HeldOutcomes:
         self.reason, self.spoiled = "", 0
 
     def begin(self) -> None:
-        """Wait until the boards are cool; held outcomes will be measured again."""
+        """Wait until the boards are cool, and discard held outcomes, which will be measured again."""
         if self._watch is not None:
             self._before = self._watch.wait_until_cool()
         self.outcomes, self.reason = [], ""
 
     def add(self, job: TrialJob, outcome: Outcome) -> list[tuple[TrialJob, Outcome]]:
-        """Add an outcome; return those that count now: none until a batch is complete."""
+        """Add an outcome; return the outcomes that are valid now, which are none until a batch is complete."""
         self.outcomes.append((job, outcome))
         return self.released() if self._watch is None or len(self.outcomes) >= BATCH else []
 
     def released(self) -> list[tuple[TrialJob, Outcome]]:
-        """Return all held outcomes, unless something spoiled them."""
+        """Return all held outcomes, or none if something spoiled them."""
         if self._watch is not None and self.outcomes:
             if not self.reason:
                 after = self._watch.read()
@@ -191,28 +210,28 @@ class _HeldOutcomes:
 
 
 class _Runner:
-    """Runs candidates, and repeats those lost to an outage or spoiled by the board's state until the device is given up."""
+    """Runs candidates, and retries those that were lost to an outage or spoiled by the board's state until it gives the device up."""
 
     def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
         self._bench, self._deadlines = bench, deadlines
 
     def job(self, assignment: TrialBudget, schedule: Schedule) -> TrialJob:
-        """Return a task's schedule as a candidate; a task read from a log has no core yet."""
+        """Return a candidate for a task's schedule, with the device's core, which tasks read from a log lack."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
         return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s, self._deadlines.trial_s)
 
     def jobs(self, assignment: TrialBudget, schedules: Sequence[Schedule]) -> list[TrialJob]:
-        """Return schedules of one task as candidates."""
+        """Return candidates for schedules of one task."""
         return [self.job(assignment, schedule) for schedule in schedules]
 
     def outcomes(self, jobs: Iterable[TrialJob]) -> Iterator[tuple[TrialJob, Outcome]]:
-        """Yield outcomes as they come; under a watch, yield whole batches once nothing is known to have spoiled them.
+        """Yield outcomes as they come; for a watched board, in batches, once it is known that nothing spoiled them.
 
-        `jobs` is read only as workers become free, and not at all while candidates wait for another try.
+        `jobs` is consumed only as workers become free, and not while candidates wait to be retried.
 
         Raises:
-            DeviceUnavailable: the device went away and did not come back, or its state spoils everything.
+            DeviceUnavailable: if the device went away and did not come back, or if its state spoils all measurements.
         """
         source, away_since, held = iter(jobs), math.inf, _HeldOutcomes(self._bench.watch)
         again: list[TrialJob] = []
@@ -264,18 +283,18 @@ def _handed_out(again: Sequence[TrialJob], source: Iterator[TrialJob], stopped: 
 
 
 def _in_batches(tuning: _Tuning, runner: _Runner) -> None:
-    """Run one task's trials batch by batch: proposals depend on all earlier results and are the same in every run."""
+    """Run one task's trials batch by batch, so that proposals depend on all earlier results and are the same in every run."""
     tuning.start()
     while batch := runner.jobs(tuning.assignment, tuning.next_batch()):
         records = {job: tuning.record(job, outcome) for job, outcome in runner.outcomes(batch)}
-        tuning.learn([records[job] for job in batch])  # in their own order: a cost model depends on it
+        tuning.learn([records[job] for job in batch])  # in the order of the batch, on which the cost model depends
     tuning.finish()
 
 
 def _overlapping(tunings: Iterable[_Tuning], runner: _Runner) -> None:
-    """Run all tasks' trials without a pause between batches or tasks: no board waits for another's last candidate.
+    """Run all tasks' trials without waiting between batches or tasks, so that no board waits for another one's last candidate.
 
-    Proposals depend on the results so far, and therefore differ from run to run, as a board's clock does anyway.
+    Proposals depend on the results so far, so they differ from run to run, as measurements do anyway.
     """
     under_way: dict[TrialJob, _Tuning] = {}
 
@@ -302,7 +321,7 @@ def record_of(job: TrialJob, outcome: Outcome) -> Record:
 
 
 def make_strategy(name: str, template: Template, task: Task, seeds: list[KnobSchedule], rng: random.Random, models: CostModels) -> Strategy:
-    """Return the strategy with a name in `STRATEGIES`."""
+    """Return the strategy called `name`, one of `STRATEGIES`."""
     space = template.space(task)
     assert space is not None
     if name == "evolution":
@@ -311,7 +330,12 @@ def make_strategy(name: str, template: Template, task: Task, seeds: list[KnobSch
 
 
 class _Tuning:
-    """The tuning of one task; `left` trials are still to be proposed, none once `exhausted`."""
+    """The tuning of one task.
+
+    Attributes:
+        left: number of trials that remain to be proposed.
+        exhausted: true once there are no more proposals.
+    """
 
     def __init__(self, assignment: TrialBudget, models: CostModels, search: Search, listener: SearchListener) -> None:
         self.assignment, self.models, self.listener = assignment, models, listener
@@ -323,7 +347,7 @@ class _Tuning:
         if template is not None:
             likely = best_of_twin(search.twin, task, template) if search.twin is not None else []
             seeds = [*likely, *first_guesses(task, template, self.database, search.similar)]
-            # The number of records is part of the seed, so that resuming does not repeat random choices.
+            # The number of trials done is part of the seed, so that a resumed run does not repeat random choices.
             rng = random.Random(f"{task.name} {search.seed} {assignment.done}")
             self.strategy = make_strategy(search.strategy, template, task, seeds, rng, models)
             self.strategy.observe(self.database.records(task))
@@ -334,13 +358,13 @@ class _Tuning:
         self.listener.kernel_started(self.assignment)
 
     def next_batch(self) -> Sequence[Schedule]:
-        """Return the schedules to try next; empty once the trials or the space are used up."""
+        """Return the schedules to try next; none once the trials or the space are exhausted."""
         batch = self._propose(min(BATCH, self.left)) if self.left > 0 else []
         self.left -= len(batch)
         return batch
 
     def record(self, job: TrialJob, outcome: Outcome) -> Record:
-        """Store the outcome of a trial: it is in the database when this returns."""
+        """Append the outcome of a trial to the database, and return its record."""
         record = record_of(job, outcome)
         self.database.append([record])
         self.listener.trial_finished(record, self.database.best(job.task))

@@ -1,4 +1,4 @@
-"""The virtual board most like a real one: its best schedules are tried first there, and its ranking is compared with the clock's."""
+"""The twin of a real board, its most similar virtual one, whose best schedules are tried first and whose ranking is compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.residuals import spearman
 
-#: How many of the virtual board's best schedules are measured first per kernel and template.
+#: Number of the twin's best schedules that are measured first per kernel and template.
 FIRST_FROM_TWIN = 8
 
 
 def twin_identity(profile: DeviceProfile) -> Identity | None:
-    """Return the identity of the twin's records, those of `twin_board`; `None` of a virtual board, or where there is no twin."""
+    """Return the identity of the records of a device's twin (`twin_board`); `None` for a virtual board, or if there is no twin."""
     from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
     board = None if profile.origin.modelled else twin_board(profile)
@@ -28,15 +28,16 @@ def twin_identity(profile: DeviceProfile) -> Identity | None:
 
 
 def twin_board(profile: DeviceProfile) -> Board | None:
-    """Return the calibrated virtual board that is most like a device: with the same core, if possible the same product, not one whose
-    figures are assumed, and with the nearest clock. `None` if none has the core.
+    """Return the calibrated virtual board most similar to a device; `None` if none has the same core.
+
+    Of several with the core, the same product is preferred, then boards without assumed figures, then the nearest clock.
     """
     from tvmmobile.virtual.board import load_board
     from tvmmobile.virtual.calibration.fit import calibrated_boards
 
     def differs(board: Board) -> tuple[bool, bool, float, str]:
-        other = not profile.board.startswith(board.board.split(",")[0])
-        return other, bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name
+        other_product = not profile.board.startswith(board.board.split(",")[0])
+        return other_product, bool(board.assumed), abs(board.clock_hz - profile.clock_hz), board.name
 
     return min(
         (board for name in calibrated_boards() if (board := load_board(name)).mcpu == profile.virtual_mcpu), key=differs, default=None
@@ -44,13 +45,13 @@ def twin_board(profile: DeviceProfile) -> Board | None:
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """Return the twin's records, shipped ones and those in `sources`; `None` if there is no twin."""
+    """Return the twin's records from the shipped logs and from `sources`; `None` if there is no twin."""
     identity = twin_identity(profile)
     return None if identity is None else Database(identity, (SHIPPED_LOGS, *sources), None)
 
 
 def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSchedule]:
-    """Return the twin's best schedules of a template, the best first."""
+    """Return the twin's best schedules of a template for a task, best first."""
     good = [
         (record.latency_us, str(record.schedule), record.schedule)
         for record in twin.records(task)
@@ -60,7 +61,7 @@ def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSch
 
 
 def rank_correlation(measured: Database, twin: Database, task: Task) -> float | None:
-    """Return Spearman's rank correlation between modelled and measured latencies of the schedules that have both; `None` for too few."""
+    """Return Spearman's rank correlation of the modelled and measured latencies of a task's schedules; `None` if too few have both."""
     modelled = {record.schedule: record.latency_us for record in twin.records(task) if record.latency_us is not None}
     pairs = [
         (modelled[record.schedule], record.latency_us)

@@ -1,12 +1,12 @@
-"""The committed calibrations: the cost of a core's waiting, fitted to measurements on boards with that core, and its accuracy.
+"""Reads and writes calibrations: a core's memory stalls, fitted to measurements on boards with that core, and the fit's accuracy.
 
     time = core cycles / clock + the terms of `terms.py`, each with the core's parameter
 
-The core term's factor is 1, always. What caches take is in cycles of the core, what memory takes is in line copies: the time in which one
-core copies a line of large arrays, which is documented for each board. So one set of parameters holds for all boards with a core. With
-several threads, memory has one more parameter: how much it delivers to all cores together (timeline.py).
+The core term's factor is always 1. Cache latencies are in core cycles, memory times in line copies: the time in which one core copies a
+line of large arrays, which is documented for each board. So one set of parameters applies to all boards with a core. For several threads,
+there is one more parameter: memory's bandwidth for all cores together (timeline.py).
 
-`scripts/calibrate` fits (fitting.py) and writes `calibrated/CORE.json`; nothing here runs a program.
+`scripts/calibrate` fits parameters (fitting.py) and writes `calibrated/CORE.json`; nothing here runs a program.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from tvmmobile.virtual.timeline import TIMELINE_VERSION
 CALIBRATED = Path(__file__).parent / "calibrated"
 PUBLISHED = CALIBRATED / "published.json"
 _KIND = FileKind("a calibration", "Run: ./scripts/calibrate --networks DIR")
-#: Text does not count as a number; `errors`, which follow from the rest, are ignored.
+#: Strings are not accepted as numbers; `errors`, which are computed from the rest, are ignored.
 _STRICT = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-#: Latencies that errors are relative to.
+#: Measured latencies, to which errors are relative.
 _Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
@@ -52,12 +52,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Observation:
-    """One network on one board, on one thread: the measurement and our counts.
+    """One network on one board with one thread: the measured latency, and the simulated counts.
 
     Attributes:
         network: its name in the published table.
-        core_cycles: corrected ones.
-        phases: parts that cycles and misses add up from; empty where the order of a run does not matter.
+        core_cycles: corrected core cycles.
+        phases: parts of the run, whose cycles and misses add up to these; empty if phases do not matter for the core.
     """
 
     __pydantic_config__ = _STRICT
@@ -77,12 +77,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class HeldOutCheck:
-    """One network in several threads, or on a board whose measurements were not used in the fit.
+    """A check of the fit on a network with several threads, or on a board whose measurements were not used in the fit.
 
     Attributes:
         network: its name in the published table.
         modelled_ms: modelled latency with the fit's parameters.
-        left_out_ms: modelled latency with the bandwidth fitted to the other networks; None where nothing was fitted to it.
+        left_out_ms: modelled latency with the bandwidth fitted to the other networks; `None` if no parameter was fitted to this one.
     """
 
     __pydantic_config__ = _STRICT
@@ -97,10 +97,11 @@ class HeldOutCheck:
 
 @dataclass(frozen=True)
 class FittedBoard:
-    """A board whose measurements a core was fitted to.
+    """A board to whose measurements a core's parameters were fitted.
 
     Attributes:
-        core_model: the hash of the core model, which llvm-mca's version is part of.
+        digest: hash of the board's figures.
+        core_model: hash of the core model, including llvm-mca's version.
         wheel: the program that was run.
     """
 
@@ -116,13 +117,15 @@ class Fit:
 
     Attributes:
         core: its name, as `Board.mcpu`.
-        versions: versions of the terms, the timeline, the corrected core and the core model that it was fitted with.
-        parameters: one for each of the terms.
-        bandwidth: bandwidth of memory for all cores together, as a share of what one core reads and writes in a copy.
-        observations: the measurements that were fitted to; the tuples of times have one for each.
-        left_out_ms: modelled latency of each observation, with parameters fitted to the other networks, on all boards.
-        board_left_out_ms: modelled latency of each observation, with parameters fitted to the other boards; empty where there is one board.
-        checks: modelled runs in several threads, and on boards that were not fitted to.
+        boards: boards whose measurements were used.
+        versions: versions of the terms, the timeline, the corrected core and the core model used in the fit.
+        parameters: one parameter for each term.
+        bandwidth: memory bandwidth for all cores together, relative to the reads and writes of one core's copy.
+        observations: the measurements used in the fit; each tuple of times has one element for each of them.
+        modelled_ms: modelled latency of each observation.
+        left_out_ms: modelled latency of each observation, with parameters fitted to the other networks on all boards.
+        board_left_out_ms: modelled latency of each observation, with parameters fitted to the other boards; empty with a single board.
+        checks: modelled runs with several threads, and on boards that were not used in the fit.
     """
 
     __pydantic_config__ = _STRICT
@@ -140,34 +143,34 @@ class Fit:
 
     @property
     def board_names(self) -> tuple[str, ...]:
-        """The names of the boards that were fitted to."""
-        return tuple(one.name for one in self.boards)
+        """The names of the boards whose measurements were used."""
+        return tuple(fitted.name for fitted in self.boards)
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Relative errors of the fit, modelled over measured less 1."""
+        """Relative errors of the fit: modelled / measured - 1."""
         return self._relative(self.modelled_ms)
 
     @property
     def left_out_errors(self) -> tuple[float, ...]:
-        """Errors with each network left out of its own fit, as expected for another program of this kind."""
+        """Errors of each network with parameters fitted to the others, as expected for other programs of this kind."""
         return self._relative(self.left_out_ms)
 
     @property
     def board_left_out_errors(self) -> tuple[float, ...]:
-        """Errors with each board left out of its own fit, as expected for another board with this core; empty for a single board."""
+        """Errors of each board with parameters fitted to the others, as expected for another board with this core; empty for one board."""
         return self._relative(self.board_left_out_ms) if self.board_left_out_ms else ()
 
     def _relative(self, times_ms: Sequence[float]) -> tuple[float, ...]:
         return tuple(ms / seen.measured_ms - 1 for ms, seen in zip(times_ms, self.observations, strict=True))
 
     def of_board(self, errors: Sequence[float], board: str, integers: bool | None = None) -> tuple[float, ...]:
-        """Return one board's errors among those of the observations.
+        """Select the errors of one board.
 
         Args:
-            errors: one for each observation.
-            board: its name.
-            integers: true for the networks in 8-bit integers alone, false for the others alone; all by default.
+            errors: one error for each observation.
+            board: name of the board.
+            integers: true for networks in 8-bit integers only, false for the others only; `None` for all.
         """
         return tuple(
             error
@@ -176,7 +179,7 @@ class Fit:
         )
 
     def check_errors(self) -> dict[str, tuple[float, ...]]:
-        """Return the errors of the checks by board and threads (`pi4, 4 threads`), and of those left out of a fit."""
+        """Return the errors of the checks, by board and threads (`pi4, 4 threads`), and those with the network left out of the fit."""
         groups: dict[str, tuple[float, ...]] = {}
         for row in self.checks:
             name = f"{row.board}, {row.threads} thread{'s' if row.threads > 1 else ''}"
@@ -207,23 +210,23 @@ def in_integers(network: str) -> bool:
 
 
 def mean_error(errors: Sequence[float]) -> float:
-    """Return the mean of their absolute values."""
+    """Return the mean absolute error."""
     return sum(map(abs, errors)) / len(errors)
 
 
 def worst_error(errors: Sequence[float]) -> float:
-    """Return the largest absolute value."""
+    """Return the largest absolute error."""
     return max(map(abs, errors))
 
 
 @functools.cache
 def calibration_of(board: Board) -> Fit | None:
-    """Return the calibration in the board's own file, else the committed one of its core; None if there is none.
+    """Return the calibration in the board's own file, or otherwise the committed one of its core; `None` if there is none.
 
-    A committed one that was fitted with another version of the model, or to other figures of a measured board, is not valid.
+    A committed calibration is ignored if the model's version or the figures of a measured board have changed since the fit.
 
     Raises:
-        UserError: the one in the board's file does not fit the board.
+        UserError: the calibration in the board's file is not valid for the board.
     """
     if board.calibration is not None:
         return _own_fit(board, board.calibration, calibration_of(board.model_copy(update={"calibration": None, "name": ""})))
@@ -231,8 +234,8 @@ def calibration_of(board: Board) -> Fit | None:
     if not path.is_file():
         return None
     fit = read_fit(path)
-    measured = [(one, board if board.name == one.name else load_board(one.name)) for one in fit.boards]
-    return fit if fit.versions == versions(board.mcpu) and all(one.digest == now.digest for one, now in measured) else None
+    measured = [(fitted, board if board.name == fitted.name else load_board(fitted.name)) for fitted in fit.boards]
+    return fit if fit.versions == versions(board.mcpu) and all(fitted.digest == now.digest for fitted, now in measured) else None
 
 
 def fitted_with(board: Board) -> str:
@@ -241,7 +244,11 @@ def fitted_with(board: Board) -> str:
 
 
 def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
-    """Return the core's calibration with the parameters of the board's own file, without checks measured elsewhere."""
+    """Return the core's calibration with the parameters of the board's own file.
+
+    Raises:
+        UserError: the board's calibration is outdated, has other parameters than the core's, or exceeds a bound.
+    """
     values, problem = dict(own.parameters), ""
     if own.fitted_with != fitted_with(board):
         problem = "the board's figures or the timing model changed since it was fitted"
@@ -263,7 +270,7 @@ def _own_fit(board: Board, own: OwnCalibration, core: Fit | None) -> Fit:
 
 
 def memory_bytes_per_s(board: Board, threads: int) -> float:
-    """Return the bytes per second that memory delivers to that many threads together, read and written."""
+    """Return the memory bandwidth of that many threads together, reads and writes, in bytes per second."""
     fit = calibration_of(board)
     return 2 * board.memory.copy_bytes_per_s * (fit.bandwidth.value if fit and threads > 1 else 1.0)
 
@@ -286,26 +293,26 @@ def run_hash(board: Board, threads: int = 1) -> str:
 
 
 def versions(mcpu: str) -> tuple[int, ...]:
-    """Return the versions on which a core's calibration depends besides the board: a fit with others is invalid."""
+    """Return the versions of the model's parts on which a core's calibration depends; fits with other versions are invalid."""
     return terms_version(mcpu), TIMELINE_VERSION, corrected_version(mcpu), MODEL_VERSION
 
 
 def published() -> dict[str, Any]:
-    """Return the published latencies in milliseconds, by board, threads and network, with their source and what is fitted to."""
+    """Return the table of published latencies in milliseconds, by board, threads and network, with their sources."""
     table: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return table
 
 
 def run_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return a published row's latencies of the networks that were run: those that it names in `run`, or all."""
+    """Return a published row's latencies of the networks to run: those in its `run`, or all."""
     return {name: ms for name, ms in row["min_ms"].items() if name in row.get("run", row["min_ms"])}
 
 
 def read_fit(path: Path) -> Fit:
-    """Read what `write_fit` wrote.
+    """Read a calibration that `write_fit` wrote.
 
     Raises:
-        UserError: it is something else.
+        UserError: the file is not a calibration.
     """
     text, _ = read_json(path, _KIND)
     fit = validated(path, _KIND, text, Fit)
@@ -318,7 +325,7 @@ def read_fit(path: Path) -> Fit:
 
 
 def write_fit(fit: Fit, path: Path) -> None:
-    """Write a calibration as JSON: what `read_fit` needs, and its errors."""
+    """Write a calibration as JSON, with its errors for readers."""
     errors = {
         name: {"mean": round(mean_error(values), 4), "worst": round(worst_error(values), 4)} for name, values in fit.all_errors().items()
     }

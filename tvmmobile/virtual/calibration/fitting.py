@@ -1,9 +1,9 @@
-"""Fits a core's parameters to latencies that were measured on the boards that have it, each network's relative error weighing alike.
+"""Fits a core's parameters to latencies measured on boards with this core, by least squares of relative errors.
 
-First the terms of one thread within the bounds that the boards' documented figures give, by linear least squares where the terms simply add
-up and by overlapping.py where memory works beside the core; then, with these, what memory delivers to several threads. Both are also fitted
-with each network left out on all boards, which tells what to expect of another one, and the terms with each board left out, which tells
-what to expect of another board.
+The terms of one thread are fitted first, within bounds from the boards' documented figures: by linear least squares if the terms add up,
+and by overlapping.py if memory accesses overlap with computation. Then the memory bandwidth of several threads is fitted. Both fits are
+repeated without each network, which estimates the error for other networks, and that of the terms without each board, which estimates the
+error for other boards.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tvmmobile.virtual.calibration.residuals import observed_ms
 from tvmmobile.virtual.calibration.terms import TERMS, Parameter, overlaps, terms_of
 from tvmmobile.virtual.cores.corrected import corrected_hash
 
-#: Memory delivers to several cores what one of them moves in a copy, or less if they compete.
+#: Bounds of the memory bandwidth of several cores, relative to that of one core's copy; competing cores get less.
 _LEAST_BANDWIDTH, _MOST_BANDWIDTH = 0.5, 1.0
-#: About what other out-of-order cores have, for cores of which no network was run in several threads.
+#: The typical value of out-of-order cores, for cores without measurements of several threads.
 _USUAL_BANDWIDTH = 0.65
 
 
 @dataclass(frozen=True)
 class SeveralThreads:
-    """One network in several threads.
+    """A measurement of a network with several threads.
 
     Attributes:
-        board: board that it was measured on.
+        board: name of the board on which it was measured.
         network: its name in the published table.
         threads: number of threads.
         measured_ms: the published latency.
-        modelled_ms: the modelled one, by memory's rate for all cores together (a share, as in `Fit.bandwidth`).
+        modelled_ms: returns the modelled latency for a bandwidth (`Fit.bandwidth`).
     """
 
     board: str
@@ -52,12 +52,12 @@ def fit_core(
     """Fit all parameters of a core.
 
     Args:
-        boards: those that were measured, all with this core, and the wheel that was run on each; by name.
-        observations: observations of one thread.
-        several_with: gives the networks in several threads with the parameters that those lead to; none if there are no such figures.
+        boards: measured boards, all with this core, and the wheel that was run on each, by name.
+        observations: measurements with one thread.
+        several_with: returns the measurements with several threads, modelled with the given parameters; none if there are no such figures.
 
     Raises:
-        UserError: there are no more networks than parameters.
+        UserError: there are not more networks than parameters.
     """
     networks = sorted({seen.network for seen in observations})
     if len(networks) <= len(TERMS):
@@ -85,7 +85,7 @@ def fit_core(
 def _left_out(
     boards: Mapping[str, Board], observations: Sequence[Observation], parameters: Sequence[Parameter], kind: Callable[[Observation], str]
 ) -> tuple[float, ...]:
-    """Return each observation's time with parameters fitted to those of other kinds."""
+    """Return each observation's modelled time, with parameters fitted to the observations of other kinds."""
     without = {
         name: [
             replace(p, value=value)
@@ -118,7 +118,7 @@ def _fitted_terms(boards: Mapping[str, Board], observations: Sequence[Observatio
 
 
 def _most(boards: Mapping[str, Board]) -> list[float]:
-    """Return the upper bound of each parameter: the tightest that one of the boards gives."""
+    """Return the upper bound of each parameter: the lowest of all boards."""
     return [rounded(min(terms_of(board)[name].most(board) for board in boards.values())) for name in TERMS]
 
 
@@ -126,19 +126,19 @@ def _solve(boards: Mapping[str, Board], observations: Sequence[Observation], bou
     import numpy as np
     from scipy.optimize import lsq_linear
 
-    one = next(iter(boards.values()))
-    terms = terms_of(one)
-    if overlaps(one):
+    any_board = next(iter(boards.values()))  # all have the same core
+    terms = terms_of(any_board)
+    if overlaps(any_board):
         return solve_beside(boards, observations, _most(boards), bounded)
     amounts = np.array([[term.amount_ms(boards[seen.board], seen.misses) for term in terms.values()] for seen in observations])
     measured = np.array([seen.measured_ms for seen in observations])
     core_ms = np.array([seen.core_cycles / boards[seen.board].clock_hz * 1e3 for seen in observations])
     rows, wanted = amounts / measured[:, None], (measured - core_ms) / measured
-    used = amounts.any(axis=0)  # boards without a kind of miss have no parameter for it
+    used = amounts.any(axis=0)  # the parameter of a kind of miss that never occurs stays 0
     limits = (np.zeros(used.sum()), np.array(_most(boards))[used]) if bounded else (-np.inf, np.inf)
-    found = lsq_linear(rows[:, used], wanted, bounds=limits)
+    solution = lsq_linear(rows[:, used], wanted, bounds=limits)
     values = np.zeros(len(TERMS))
-    values[used] = found.x
+    values[used] = solution.x
     return [rounded(value) for value in values]
 
 
@@ -168,7 +168,7 @@ def _least_squares_bandwidth(several: Sequence[SeveralThreads]) -> float:
 
 
 def fit_terms(board: Board, observations: Sequence[Observation]) -> tuple[tuple[Parameter, ...], list[tuple[Parameter, ...]]]:
-    """Fit the terms' parameters for one board alone, and for each observation those fitted to all others, within the same bounds."""
+    """Fit the terms' parameters for one board alone; also return, for each observation, the parameters fitted to all others."""
     boards, left_out = {board.name: board}, []
     parameters = _fitted_terms(boards, observations)
     for index in range(len(observations)):

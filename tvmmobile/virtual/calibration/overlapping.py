@@ -1,7 +1,7 @@
-"""Least squares for cores that compute while memory works: in each phase, the longer part counts.
+"""Fits parameters of cores that overlap computation with memory accesses: the longer of the two determines each phase's time.
 
-Which phases are bound by memory depends on the parameters. Given those phases, the problem is linear; so a general solver finds the
-phases, and a linear one the parameters.
+Which phases are bound by memory depends on the parameters. For given phases the problem is linear; so a general solver finds the phases,
+and a linear one the parameters.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _MOST_STEPS = 20
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """Round so that the result does not depend on a machine's linear algebra library."""
+    """Round so that the result does not depend on the host's linear algebra library."""
     return float(f"{value:.{digits}g}") if abs(value) > _NOTHING else 0.0
 
 
 def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation], most: Sequence[float], bounded: bool) -> list[float]:
-    """Return the parameters with the least squared relative errors, in the terms' order.
+    """Return the parameters with the least sum of squared relative errors, in the terms' order.
 
     Args:
-        boards: the boards by name, all with one core.
-        observations: observations of one thread.
+        boards: boards with the same core, by name.
+        observations: measurements with one thread.
         most: upper bound of each parameter.
-        bounded: true if they keep within their bounds.
+        bounded: whether parameters have to be within their bounds.
     """
     import numpy as np
     from scipy.optimize import least_squares, lsq_linear
@@ -49,8 +49,8 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
     if not free.any():
         return [rounded(value) for value in values]
 
-    def errors(some: NDArray[np.float64]) -> NDArray[np.float64]:
-        values[free] = some
+    def errors(free_values: NDArray[np.float64]) -> NDArray[np.float64]:
+        values[free] = free_values
         return np.array([_linear(run, values) @ np.array([1.0, *values]) - 1 for run in runs])
 
     start = np.clip(values[free], *(np.nextafter(limits[0], 1), np.nextafter(limits[1], 0)) if bounded else limits)
@@ -59,16 +59,16 @@ def solve_beside(boards: Mapping[str, Board], observations: Sequence[Observation
         values[free] = best
         rows = np.array([_linear(run, values) for run in runs])
         fixed = rows[:, 0] + rows[:, 1:][:, ~free] @ values[~free]
-        found = lsq_linear(rows[:, 1:][:, free], 1 - fixed, bounds=limits).x
-        if np.square(errors(found)).sum() >= np.square(errors(best)).sum():
+        solution = lsq_linear(rows[:, 1:][:, free], 1 - fixed, bounds=limits).x
+        if np.square(errors(solution)).sum() >= np.square(errors(best)).sum():
             break
-        best = found
+        best = solution
     values[free] = best
     return [rounded(value) for value in values]
 
 
 def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
-    """Return the core's time and the terms' amounts of each phase, relative to the measured time of the run."""
+    """Return the core's time and the terms' amounts of each phase, relative to the run's measured time: `[phases, 1 + terms]`."""
     import numpy as np
 
     terms = terms_of(board).values()
@@ -77,7 +77,7 @@ def _amounts(board: Board, seen: Observation) -> NDArray[np.float64]:
 
 
 def _linear(run: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the parts of the core's time and of each term's amount that show in the run's time."""
+    """Return the sums of the core's time and of each term's amount over the phases that they bound: `[1 + terms]`."""
     import numpy as np
 
     core, memory = run[:, :2], run[:, 2:]

@@ -14,20 +14,20 @@ from tvmmobile.virtual.calibration.terms import Parameter, overlaps, summed_ms, 
 
 #: Least number of pairs for a meaningful rank correlation.
 FEWEST_RANKED = 4
-#: The term of the core's own cycles, whose factor is 1.
+#: Name of the term of the core's cycles, whose factor is 1.
 CORE = "core"
-#: A term errs if it explains at least this share of squared errors, and these are at least this large (relative, root mean square).
+#: A term is reported as wrong if it explains at least this share of the squared errors, and their root mean square is at least this large.
 _EXPLAINS, _LEAST_ERROR = 0.3, 0.02
 _Share = Annotated[float, Field(ge=0, le=1e6)]
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return Spearman's rank correlation; `None` for too few pairs, or if all on one side are equal."""
+    """Return Spearman's rank correlation; `None` for too few pairs, or if all first or all second values are equal."""
     if len(pairs) < FEWEST_RANKED or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
         return None
     from scipy.stats import spearmanr  # takes a second
 
-    return float(spearmanr([one for one, _ in pairs], [other for _, other in pairs]).statistic)
+    return float(spearmanr([first for first, _ in pairs], [second for _, second in pairs]).statistic)
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ class TermError:
 
 
 def relative_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> list[float]:
-    """Return the error of each observation: modelled over measured less 1."""
+    """Return the relative error of each observation: modelled / measured - 1."""
     return [sum(observed_ms(board, parameters, seen).values()) / seen.measured_ms - 1 for seen in observations]
 
 
 def observed_ms(board: Board, parameters: Sequence[Parameter], seen: Observation) -> dict[str, float]:
-    """Return the terms of an observation, in milliseconds."""
+    """Return the modelled terms of an observation in milliseconds, by name."""
     return summed_ms(term_ms(board, part.core_cycles, part.misses, parameters) for part in seen.parts)
 
 
 def term_errors(board: Board, parameters: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[TermError, ...]:
-    """Return the terms that occur in the observations, ordered by the errors they explain."""
+    """Return the terms that occur in the observations, in descending order of the errors that they explain."""
     missing = [-error for error in relative_errors(board, parameters, observations)]
     squares = sum(error * error for error in missing)
-    found = []
+    terms = []
     for name, value in ((CORE, 1.0), *((p.name, p.value) for p in parameters)):
         amounts = [_amount_ms(board, parameters, name, seen) / seen.measured_ms for seen in observations]
         weight = sum(amount * amount for amount in amounts)
@@ -71,19 +71,19 @@ def term_errors(board: Board, parameters: Sequence[Parameter], observations: Seq
             continue
         alone = max(0.0, value + sum(error * amount for error, amount in zip(missing, amounts, strict=True)) / weight)
         left = sum((error - (alone - value) * amount) ** 2 for error, amount in zip(missing, amounts, strict=True))
-        found.append(TermError(name, value, alone, max(0.0, 1 - left / squares) if squares else 0.0))
-    return tuple(sorted(found, key=lambda term: -term.explained))
+        terms.append(TermError(name, value, alone, max(0.0, 1 - left / squares) if squares else 0.0))
+    return tuple(sorted(terms, key=lambda term: -term.explained))
 
 
 def erring(terms: Sequence[TermError], errors: Sequence[float]) -> TermError | None:
-    """Return the term that explains most of these errors; `None` if they are small, or if no term explains them."""
+    """Return the term that explains most of the errors; `None` if they are small, or if no term explains enough of them."""
     if not terms or sum(error * error for error in errors) < len(errors) * _LEAST_ERROR**2:
         return None
     return terms[0] if terms[0].explained >= _EXPLAINS else None
 
 
 def _amount_ms(board: Board, parameters: Sequence[Parameter], name: str, seen: Observation) -> float:
-    """Return a run's milliseconds for a term of 1; on overlapping cores, those of the traffic that shows with these parameters."""
+    """Return a run's milliseconds for a parameter of 1; on overlapping cores, only for the traffic that is not hidden."""
     if name == CORE:
         return seen.core_cycles / board.clock_hz * 1e3
     value = next(p.value for p in parameters if p.name == name)

@@ -1,15 +1,15 @@
-"""Terms of a run's time besides its core cycles: each is an amount of the run times a parameter of its core.
+"""Terms of a run's modelled time besides its core cycles: amounts of the run times parameters of its core.
 
-Amounts are in milliseconds: counts of the simulated caches times a documented time of the board, so that a parameter is the share of that
-time that the core really waits. Lines that are prefetched in time cost nothing; those that nothing hides cost all of it.
+Amounts are in milliseconds: counts of the simulated caches times a documented time of the board. A parameter is thus the share of that
+time for which the core really waits: 0 if all lines are prefetched in time, 1 if no latency is hidden.
 
-Most cores wait as often in a busy stretch of a program as in an idle one: their terms add up. A Cortex-A76 and later ones keep dozens of
-lines in flight, so memory accesses overlap with computing: in each phase of a run (plugin/phases.c) the longer of the two counts. Where
-much data needs little work, as in the first layers of MobileNet v2, all of the traffic shows; where a matrix product streams its
-weights, none of it. A Cortex-A76's lines are read at the rate of the memory's bus, which is documented and not fitted; a line that a store
-fetches and later sends back costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing take turns
-as they do in a network: 36 ns a line on a Raspberry Pi 5 where a plain copy takes 12 (ThomasKaiser/sbc-bench, results/Au3jaA.txt), and 18
-instead of 6 on an RK3588 (results/41BH.txt).
+On most cores, the share of hidden latency does not depend on how busy the core is: their terms add up. A Cortex-A76 and later cores keep
+dozens of lines in flight, so that memory accesses overlap with computation, and in each phase of a run (plugin/phases.c) the longer of the
+two counts. In the first layers of MobileNet v2, which do little work on much data, no traffic is hidden; in a matrix product that streams
+its weights, all of it is. A Cortex-A76 reads lines at the rate of the memory's bus, which is documented and not fitted. A line that a store
+fetches and that is written back later costs more than its share of a copy, as in tinymembench's "2-pass copy", where reading and writing
+alternate as in a network: 36 ns a line on a Raspberry Pi 5, compared with 12 in a plain copy (ThomasKaiser/sbc-bench, results/Au3jaA.txt),
+and 18 instead of 6 on an RK3588 (results/41BH.txt).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ON_BOUND = 1e-3
 
 @dataclass(frozen=True)
 class Term:
-    """One kind of waiting.
+    """One kind of stall.
 
     Attributes:
-        amount_ms: milliseconds of a run on a board if the parameter were 1.
+        amount_ms: returns the milliseconds of a run on a board for a parameter of 1.
         what: the quantity of which the parameter is a share.
         most: its upper bound on a board.
         most_source: source of `most`.
@@ -82,7 +82,7 @@ TERMS: Mapping[str, Term] = {
         _LATENCY,
     ),
 }
-#: Terms of cores that compute while memory works.
+#: Terms of cores that overlap computation with memory accesses.
 _OVERLAPPING_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
     "lines_read": Term(
@@ -105,7 +105,7 @@ _OVERLAPPING_TERMS: Mapping[str, Term] = {
 
 
 def _copied(what: str, amount_ms: Callable[[Board, MissCounts], float], source: str) -> Term:
-    """Return an unfitted term: a copy's rate is that of one core."""
+    """Return a term that is not fitted, but priced at the rate of one core's copy."""
     return Term(
         amount_ms,
         f"the time in which one core copies a line in memory (copy_bytes_per_s), for each line that {what}",
@@ -116,8 +116,8 @@ def _copied(what: str, amount_ms: Callable[[Board, MissCounts], float], source: 
     )
 
 
-#: Terms of later cores, on buses that no core can fill: one core reads lines no faster than it copies them. With both rates fitted,
-#: networks that are left out come out worse.
+#: Terms of later cores, a single one of which cannot saturate the bus: it reads lines no faster than it copies them. Fitting both rates
+#: makes the errors of left-out networks larger.
 _LATER_TERMS: Mapping[str, Term] = {
     "cache_hits": TERMS["cache_hits"],
     "lines_read": _copied(
@@ -136,7 +136,7 @@ _KINDS: Mapping[str, tuple[int, Mapping[str, Term]]] = {
 
 
 def overlaps(board: Board) -> bool:
-    """Return whether the board's core computes while memory works."""
+    """Return whether the board's core overlaps computation with memory accesses."""
     return timing_of(board.mcpu).memory != "added"
 
 
@@ -146,13 +146,13 @@ def terms_of(board: Board) -> Mapping[str, Term]:
 
 
 def terms_version(mcpu: str) -> int:
-    """Return the version of a core's terms."""
+    """Return the version of the terms that a core (LLVM's name) has."""
     return _KINDS[timing_of(mcpu).memory][0]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One core's share of a term's amount, or another fitted figure.
+    """A core's fitted parameter: its share of a term's amount, or the memory bandwidth.
 
     Attributes:
         name: name of the term.
@@ -163,7 +163,7 @@ class Parameter:
         low_source: source of `low`.
         high_source: source of `high`.
         unbounded: its value in a fit without bounds.
-        note: reason why it lies on a bound, if it does.
+        note: remark about a value that lies on a bound; otherwise empty.
     """
 
     name: str
@@ -183,22 +183,22 @@ class Parameter:
 
 
 def term_ms(board: Board, core_cycles: float, misses: MissCounts, parameters: Sequence[Parameter]) -> dict[str, float]:
-    """Return each term of the modelled time in milliseconds, by its name: `core`, then those of the parameters.
+    """Return each term of the modelled time in milliseconds, by name: `core`, then those of the parameters.
 
-    For a core that computes while memory works, of one phase: the memory's terms share, in proportion, the time by which it exceeds the
-    core's.
+    For cores that overlap computation with memory accesses, the arguments are those of one phase. The time by which memory exceeds the
+    core is then divided among the memory terms in proportion.
     """
     terms = terms_of(board)
-    found = {"core": core_cycles / board.clock_hz * 1e3} | {p.name: p.value * terms[p.name].amount_ms(board, misses) for p in parameters}
+    times = {"core": core_cycles / board.clock_hz * 1e3} | {p.name: p.value * terms[p.name].amount_ms(board, misses) for p in parameters}
     if parameters and overlaps(board):
-        memory = found["lines_read"] + found["stores"]
-        shown = max(0.0, 1 - (found["core"] + found["cache_hits"]) / memory) if memory else 0.0
-        found |= {name: shown * found[name] for name in ("lines_read", "stores")}
-    return found
+        memory = times["lines_read"] + times["stores"]
+        exposed = max(0.0, 1 - (times["core"] + times["cache_hits"]) / memory) if memory else 0.0
+        times |= {name: exposed * times[name] for name in ("lines_read", "stores")}
+    return times
 
 
 def summed_ms(phases: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the terms of a run in milliseconds, from those of its phases."""
+    """Add up the terms of a run's phases, in milliseconds by name."""
     total: defaultdict[str, float] = defaultdict(float)
     for terms in phases:
         for name, ms in terms.items():

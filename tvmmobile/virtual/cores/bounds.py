@@ -1,9 +1,9 @@
-"""The least cost of a block, from its instruction mix and the core's ports alone.
+"""Computes a lower bound on a block's cost from its instruction mix and the core's ports alone.
 
-A schedule is only as good as its tables. No block may be cheaper than its loads through the load ports, its stores through the store ports,
-its vector work through the vector ports, its branches, and the instructions that the core dispatches in a cycle. The counts come from the
-board's file, as does the width of a vector port: a Q-form floating-point operation takes two ports of 64 bits or one of 128. Whatever else
-takes more than one port or cycle is left out, because cores differ there.
+A schedule is only as good as its tables. No block can be cheaper than its loads on the load ports, its stores on the store ports, its
+vector operations on the vector ports, its branches, or the dispatch of its instructions. The numbers of ports come from the board's file,
+as does the width of a vector port: a Q-form floating-point operation occupies two ports of 64 bits or one of 128. Other operations that
+occupy more than one port or cycle are left out, as cores differ there.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _BOTH_HALVES = frozenset(
 
 
 def least_cycles(instructions: Iterable[str], core: CorePorts) -> float:
-    """Return a lower bound of the cycles for these instructions, on average over many executions."""
+    """Return a lower bound on the mean cycles of these instructions over many executions."""
     return max(port_cycles(instructions, core).values())
 
 
 def port_cycles(instructions: Iterable[str], core: CorePorts) -> dict[str, float]:
-    """Return how many cycles one execution keeps each part of the core busy, by the part's name."""
+    """Return the cycles for which one execution occupies each part of the core, by the part's name."""
     total = loads = stores = vector = branches = 0
     quad_ports = 2 if core.vector_bits == 64 else 1
     for text in instructions:
@@ -56,7 +56,7 @@ def port_cycles(instructions: Iterable[str], core: CorePorts) -> dict[str, float
 
 
 def _transfers(name: str, operands: str) -> int:
-    """Count the accesses of at most 16 bytes that a load or store makes."""
+    """Count a load's or store's accesses of at most 16 bytes."""
     registers = _REGISTER_LIST.search(operands)
     if registers:
         count = registers.group(1).count(",") + 1

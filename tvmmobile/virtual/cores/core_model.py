@@ -1,7 +1,7 @@
-"""Converts executed blocks to a core's cycles: llvm-mca's schedule of each block, at least the ports' bound, times its count.
+"""Converts executed blocks to core cycles: each block's count, times the larger of llvm-mca's schedule and the ports' bound.
 
-Every block is taken as the body of a loop in its steady state: exact where a kernel spends its time, slightly optimistic elsewhere.
-Caches are not modelled here: every access hits the first level.
+Every block is modelled as the body of a loop in its steady state, which is exact where kernels spend their time, and slightly optimistic
+elsewhere. Caches are not modelled here: every access hits the first level.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from tvmmobile.virtual.cores.mca import cycles_of, disassemble, mca_version
 from tvmmobile.virtual.profile import Block, basic_blocks, basic_blocks_of
 
 HOTTEST = 8
-#: Cycles per execution of each block, and whether they are the ports' bound alone.
+#: Returns each block's cycles per execution, and whether they are only the ports' bound.
 CostsOf = Callable[[set[Code], Board], dict[Code, Cost]]
-#: Raise this with every change that changes a modelled number: it separates the new numbers from the old in logs, caches and the gate.
+#: Raise this with every change of modelled numbers: it separates the new numbers from the old in logs, caches and the gate.
 #: tests/virtual/test_core_model.py pins numbers, and fails when they change under the same version.
 MODEL_VERSION = 2
 
 
 @dataclass(frozen=True)
 class BlockCost:
-    """One block's share of a run.
+    """The cost of one block in a run.
 
     Attributes:
         address: address in the program's memory.
-        count: number of times it ran.
+        count: number of executions.
         cycles_each: modelled cycles per execution.
-        assembly: its instructions, branch distances left out.
-        bounds_only: llvm-mca did not know it, so the ports' bound is used.
+        assembly: instructions as text, without branch distances.
+        bounds_only: true if llvm-mca does not know all instructions, so that only the ports' bound is used.
     """
 
     address: int
@@ -56,9 +56,9 @@ class CoreTime:
 
     Attributes:
         cycles: modelled core cycles.
-        instructions: executed instructions, exact.
-        seconds: `cycles` at the board's clock.
-        hottest: the costliest blocks, most cycles first.
+        instructions: exact number of executed instructions.
+        seconds: time of `cycles` at the board's clock.
+        hottest: the costliest blocks, in descending order of cycles.
         unknown_instructions: number of executed instructions in blocks that llvm-mca could not schedule.
     """
 
@@ -70,14 +70,16 @@ class CoreTime:
 
 
 def model_hash(board: Board) -> str:
-    """Return a hash (16 hex digits) of the board's values and the versions of this model and llvm-mca."""
+    """Return a hash (16 hex digits) of the board's figures and the versions of this model and llvm-mca."""
     return hashlib.sha256(f"{MODEL_VERSION}\0{board.digest}\0{mca_version()}".encode()).hexdigest()[:16]
 
 
 def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, costs_of: CostsOf | None = None) -> CoreTime:
-    """Model one run from its executed translation blocks, and show the `hottest` of them.
+    """Model a run from its executed translation blocks.
 
-    `costs_of` replaces this model of a block's cycles, for example by `corrected.corrected_costs`.
+    Args:
+        hottest: number of the costliest blocks to return.
+        costs_of: model of a block's cycles that replaces llvm-mca, such as `corrected.corrected_costs`.
     """
     pieces = basic_blocks(blocks)
     codes = [words_of(piece.code) for piece in pieces]
@@ -100,7 +102,7 @@ def core_time(blocks: Iterable[Block], board: Board, hottest: int = HOTTEST, cos
 
 
 def block_cycles(blocks: Sequence[Block], board: Board, costs_of: CostsOf | None = None) -> list[float]:
-    """Return the cycles per execution of each translation block, which add up to `core_time`'s cycles."""
+    """Return the cycles per execution of each translation block; weighted by their counts, they add up to `core_time`'s cycles."""
     pieces, shares = basic_blocks_of(blocks)
     codes = [words_of(piece.code) for piece in pieces]
     costs = (costs_of or _costs)(set(codes), board)
@@ -112,7 +114,7 @@ def _cache(board: Board) -> CostCache:
 
 
 def texts_of(words: set[int], board: Board) -> dict[int, str]:
-    """Return each instruction word as `name<TAB>operands`; "" where it does not decode."""
+    """Disassemble each instruction word as `name<TAB>operands`; "" if it is invalid."""
     cache = _cache(board)
     known = cache.texts(words)
     missing = sorted(words - known.keys())
@@ -131,9 +133,10 @@ def costs_by(
     board: Board,
     schedule: Callable[[Sequence[list[str]]], Sequence[float | None]],
 ) -> dict[Code, Cost]:
-    """Return costs by a schedule, never less than the ports' bounds; those missing in `cache` are computed and added.
+    """Return the costs of blocks: the cycles of a schedule, but never less than the ports' bound. Costs missing in `cache` are added to it.
 
-    `schedule` gives the cycles of each listing; None for one that it does not know.
+    Args:
+        schedule: returns the cycles of each block, given as text; `None` for a block with unknown instructions.
     """
     known = cache.costs(codes)
     missing = sorted(codes - known.keys())

@@ -1,4 +1,4 @@
-"""Reads how a core is timed, from `timing` in its `MCPU.toml`."""
+"""Reads a core's timing model from the table `timing` in its `MCPU.toml`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tvmmobile.virtual.board import CORES, core_file
 
 
 class CoreTiming(BaseModel):
-    """Names a core's own tables and the terms of its calibration.
+    """A core's timing model: its schedule, and the terms of its calibration.
 
     Attributes:
         schedule: `module:name` in this folder: an out-of-order core's `CoreTables`, or the function that returns an instruction's
             `IssueStep` on an in-order one; empty for llvm-mca's schedule.
-        version: version of the schedule; 0 without one. Raise it with every change to its numbers; calibrations, records and results of
+        version: version of the schedule; 0 without one. Raise it with every change of its numbers; calibrations, records and results of
             other cores stay valid. Tests in tests/virtual pin some numbers with it.
-        memory: `added`: waiting for memory adds to the core's time. Else it overlaps with computing, and lines are read at the bus's rate
-            or at that of a copy. `calibration/terms.py` has the terms.
-        llvm_mca: the core whose tables llvm-mca takes, where it does not know this one.
+        memory: kind of terms in `calibration/terms.py`. With `added`, memory stalls are added to the core's time; otherwise memory accesses
+            overlap with computation, and lines are read at the bus's rate or at that of a copy.
+        llvm_mca: core whose tables llvm-mca uses, if it does not know this one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,11 +34,11 @@ class CoreTiming(BaseModel):
 
 @functools.cache
 def timing_of(mcpu: str) -> CoreTiming:
-    """Return how a core is timed; without a file, by llvm-mca alone."""
+    """Return a core's timing model; llvm-mca alone for a core without a file."""
     return CoreTiming.model_validate(core_file(mcpu).get("timing", {}))
 
 
 def scheduled_cores() -> Mapping[str, CoreTiming]:
-    """Return the cores that have a schedule of their own, by LLVM's names."""
+    """Return the timing models of cores with a schedule of their own, by LLVM's names."""
     names = sorted(path.stem for path in CORES.glob("*.toml"))
     return {name: timing for name in names if (timing := timing_of(name)).schedule}

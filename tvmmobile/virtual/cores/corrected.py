@@ -1,7 +1,7 @@
-"""Computes a block's cycles from our own core tables in place of llvm-mca's; every modelled time depends on it.
+"""Computes a block's cycles with our own core tables in place of llvm-mca's; every modelled time depends on it.
 
-A core's file names its schedule and says why llvm-mca's does not do (`core_timing.py`). The ports' bounds hold for all, so that no block
-becomes cheaper than what it must execute. Other cores are left as `core_model` has them.
+A core's file names its schedule, and explains what is wrong with llvm-mca's (`core_timing.py`). The ports' bounds apply to all cores, so
+that no block is cheaper than what it has to execute. For cores without a schedule of their own, `core_model` is used unchanged.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def _schedule(place: str) -> Any:
     return getattr(importlib.import_module(f"{__package__}.{module}"), name)
 
 
-#: Tests pin some numbers with a core's version.
+#: Version of each core's schedule; tests pin some numbers with it.
 VERSIONS: Mapping[str, int] = {name: timing.version for name, timing in scheduled_cores().items()}
 _SCHEDULES = {name: _schedule(timing.schedule) for name, timing in scheduled_cores().items()}
 #: The tables of out-of-order cores, by LLVM's names.
-OUT_OF_ORDER: Mapping[str, CoreTables] = {name: found for name, found in _SCHEDULES.items() if isinstance(found, CoreTables)}
-#: How in-order cores issue an instruction.
+OUT_OF_ORDER: Mapping[str, CoreTables] = {name: tables for name, tables in _SCHEDULES.items() if isinstance(tables, CoreTables)}
+#: Functions that return an instruction's `IssueStep` on in-order cores, by LLVM's names.
 _IN_ORDER: Mapping[str, Callable[[str], in_order.IssueStep]] = {name: _SCHEDULES[name] for name in _SCHEDULES.keys() - OUT_OF_ORDER.keys()}
-#: The cores with better figures than llvm-mca's, by LLVM's names: cycles of a block in a loop.
+#: Functions that return a block's cycles in a loop, for cores with better figures than llvm-mca's, by LLVM's names.
 CORES: Mapping[str, Callable[[Sequence[str]], float]] = {
     **{name: partial(in_order.steady_cycles, step_of=step_of) for name, step_of in _IN_ORDER.items()},
     **{name: partial(steady_cycles, tables=tables) for name, tables in OUT_OF_ORDER.items()},
 }
-#: What such a block waits for, as `mca.pressures_of` names it.
+#: Functions that return what such a block waits for, with the names of `mca.pressures_of`.
 WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
     **{name: partial(in_order.waits_of, step_of=step_of) for name, step_of in _IN_ORDER.items()},
     **{name: partial(waits_of, tables=tables) for name, tables in OUT_OF_ORDER.items()},
@@ -47,12 +47,12 @@ WAITS: Mapping[str, Callable[[Sequence[str]], dict[str, float]]] = {
 
 
 def corrected_hash(board: Board) -> str:
-    """Return a hash (16 hex digits) of the board's values and the versions of both models and llvm-mca."""
+    """Return a hash (16 hex digits) of the board's figures and the versions of both models and llvm-mca."""
     return hashlib.sha256(f"{corrected_version(board.mcpu)}\0{model_hash(board)}".encode()).hexdigest()[:16]
 
 
 def corrected_version(mcpu: str) -> int:
-    """Return the version of this model's figures of a core; 0 if it has none."""
+    """Return the version of a core's schedule; 0 if it has none."""
     return VERSIONS.get(mcpu, 0)
 
 
@@ -62,11 +62,11 @@ def corrected_time(blocks: Sequence[Block], board: Board, hottest: int = 0) -> C
 
 
 def costs_for(board: Board) -> CostsOf | None:
-    """Return the best model of this board's blocks; None for llvm-mca alone."""
+    """Return the best model of block costs for a board; `None` for llvm-mca alone."""
     return corrected_costs if board.mcpu in CORES else None
 
 
 def corrected_costs(codes: set[Code], board: Board) -> dict[Code, Cost]:
-    """Return cycles per execution, and whether they are the bound alone, for each block of one of the `CORES`."""
+    """Return the cost of each block on a board with one of the `CORES`: cycles per execution, and whether they are only the bound."""
     cache = CostCache.at(cache_dir() / f"corrected-{corrected_hash(board)}.sqlite")
     return costs_by(cache, codes, board, lambda listings: [CORES[board.mcpu](listing) for listing in listings])

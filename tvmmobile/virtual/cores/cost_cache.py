@@ -18,12 +18,12 @@ _QUERY_LIMIT = 500
 
 
 class CostCache:
-    """Texts of instruction words and costs of blocks, for one version of the model.
+    """Caches the text of instruction words and the cost of blocks, for one version of the model.
 
-    The file only saves time: if anything is wrong with it (disk full, read-only, damaged), costs are computed again.
+    The file only saves time: if it cannot be used (disk full, read-only, damaged), costs are computed again.
 
     Args:
-        path: the file; its name carries the model's hash, so that entries never go stale.
+        path: path of the file, whose name contains the model's hash, so that entries are never outdated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,31 +42,31 @@ class CostCache:
 
     @staticmethod
     def at(path: Path) -> CostCache:
-        """Return the cache at `path`; one per process, and a forked process opens its own connection."""
+        """Return the process's cache at `path`; a forked process opens its own connection."""
         return _open(path, os.getpid())
 
     def texts(self, words: set[int]) -> dict[int, str]:
-        """Return the known texts of `words`."""
+        """Return the cached texts of `words`."""
         missing = [word for word in words if word not in self._texts]
         for row in self._select("SELECT word, text FROM texts WHERE word IN", missing):
             self._texts[row[0]] = row[1]
         return {word: self._texts[word] for word in words if word in self._texts}
 
     def add_texts(self, texts: dict[int, str]) -> dict[int, str]:
-        """Remember `texts`, and return them."""
+        """Cache `texts`, and return them."""
         self._texts |= texts
         self._insert("INSERT OR IGNORE INTO texts VALUES (?, ?)", list(texts.items()))
         return texts
 
     def costs(self, codes: set[Code]) -> dict[Code, Cost]:
-        """Return the known costs of `codes`."""
+        """Return the cached costs of `codes`."""
         missing = {_packed(code): code for code in codes if code not in self._costs}
         for row in self._select("SELECT code, cycles, unknown FROM costs WHERE code IN", list(missing)):
             self._costs[missing[row[0]]] = (row[1], bool(row[2]))
         return {code: self._costs[code] for code in codes if code in self._costs}
 
     def add_costs(self, costs: dict[Code, Cost]) -> dict[Code, Cost]:
-        """Remember `costs`, and return them."""
+        """Cache `costs`, and return them."""
         self._costs |= costs
         self._insert(
             "INSERT OR IGNORE INTO costs VALUES (?, ?, ?)", [(_packed(code), cost, int(bad)) for code, (cost, bad) in costs.items()]

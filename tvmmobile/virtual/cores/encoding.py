@@ -1,4 +1,4 @@
-"""AArch64 machine code made independent of its address, so that equal blocks share one cost."""
+"""Makes AArch64 machine code independent of its address, so that equal blocks share one cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 NOP = 0xD503201F
 
-#: (mask, value, bits kept): instructions whose offset to somewhere else does not change their cost.
+#: (mask, value, kept bits) of instructions with a PC-relative offset, which does not affect their cost.
 #: Arm Architecture Reference Manual, C4.1: b/bl, b.cond, cbz/cbnz, tbz/tbnz, adr/adrp, ldr (literal).
 _RELATIVE = (
     (0x7C000000, 0x14000000, 0xFC000000),
@@ -19,7 +19,7 @@ _RELATIVE = (
 
 
 def words_of(code: bytes) -> tuple[int, ...]:
-    """Return the instructions of `code` with every distance to another place set to zero.
+    """Return the instruction words of `code` with all PC-relative offsets set to 0.
 
     Raises:
         ValueError: the length is not a multiple of four.

@@ -1,4 +1,4 @@
-"""Explains a hot block's cost: the part of the core that it keeps busy, or the cause of its waiting."""
+"""Explains the cost of a hot block by the busiest part of the core, or by what it waits for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tvmmobile.virtual.cores.out_of_order import dispatch_cycles, pipeline_cycle
 from tvmmobile.virtual.elf import place_of
 from tvmmobile.virtual.program import ProgramRun
 
-#: llvm-mca's 50 iterations include filling and draining the pipeline, some ten cycles: within this distance of a bound, the bound is the
-#: reason.
+#: A block limited by a bound takes at most this factor, plus this many cycles, more: llvm-mca's 50 iterations include about ten cycles to
+#: fill and drain the pipeline.
 _NEAR, _NEAR_CYCLES = 1.02, 10 / 50
 _WAITS = {"resources": "for execution units", "registers": "for results of earlier instructions", "memory": "for earlier stores and loads"}
 
@@ -24,10 +24,10 @@ class HotBlock:
     """One of the costliest blocks of a run.
 
     Attributes:
-        cost: its count, cycles and assembly.
+        cost: the block's count, cycles and assembly.
         share: share of the run's corrected core cycles, 0 to 1.
-        place: file, offset and function.
-        limit: reason why it is not faster.
+        place: file, offset and function of the block.
+        limit: description of what limits its speed, see `limit_of`.
     """
 
     cost: BlockCost
@@ -37,14 +37,14 @@ class HotBlock:
 
 
 def hot_blocks(run: ProgramRun, board: Board) -> list[HotBlock]:
-    """Return the hottest blocks of a run, costliest first, each with its reason."""
+    """Return the hottest blocks of a run in descending order of cost, with what limits them."""
     total = max(run.modelled.core.cycles, 1)
     hottest = run.modelled.core.hottest
     return [HotBlock(cost, cost.cycles / total, place_of(cost.address, run.mappings), limit_of(cost, board)) for cost in hottest]
 
 
 def limit_of(cost: BlockCost, board: Board) -> str:
-    """Return the limit of a block, as a sentence without a full stop."""
+    """Describe what limits a block's speed, without a full stop."""
     ports = port_cycles(cost.assembly, board.core)
     if tables := OUT_OF_ORDER.get(board.mcpu):
         ports["dispatch"] = max(ports["dispatch"], dispatch_cycles(cost.assembly, tables))

@@ -1,7 +1,7 @@
-"""Schedules a repeated block on a core that issues in order, at most two instructions a cycle.
+"""Schedules a repeated block on a dual-issue in-order core.
 
-The rules of one core, such as `cortex_a53.py`, turn each instruction into a `IssueStep`; this engine knows no instructions. There are no
-cache misses and no branch mispredictions.
+A core's rules, such as `cortex_a53.py`, convert each instruction to an `IssueStep`; the scheduler itself does not know instructions. There
+are no cache misses or mispredicted branches.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-#: Registers, each with a stage.
+#: (register, stage) for several registers.
 Stages = tuple[tuple[str, int], ...]
-#: Instructions a cycle, and 64-bit halves of vector registers that they may work on together.
+#: Most instructions per cycle, and most 64-bit halves of vector registers on which they operate together.
 ISSUE_WIDTH = 2
 LANES = 2
 _WARM_TRIPS = 3
@@ -21,22 +21,22 @@ _TRIPS = 11
 
 @dataclass(frozen=True)
 class IssueStep:
-    """One instruction as an in-order core issues it. A stage is a number of cycles after issue.
+    """An instruction's issue on an in-order core. A stage is a number of cycles after issue.
 
     Attributes:
         reads: registers, and the stage at which each is needed.
         writes: registers, and the stage at which each can be used.
-        keeps: true if the written registers keep a part of what they held, so that they are ready when both parts are.
-        cycles: number of cycles that it issues; in all but the first of them, the second slot is free for other work.
-        unit: the unit that it has to itself while it issues: `memory`, `branch`, `multiply`; `` for nothing.
-        lanes: halves of vector registers that it works on, of the two a cycle.
-        first: true if it only issues as the first of a cycle.
-        alone: true if nothing issues in its first cycle but it.
-        adds: the adder's lanes that it takes while it issues.
-        adds_late: the adder's lanes that it takes later.
-        adds_late_stage: cycles after issue at which it takes these.
-        soon: true if it works, and gives its results, a cycle earlier if its operands are there a cycle earlier.
-        busy: a unit that it keeps busy without holding up what does not need it, and the cycles; (``, 0) for none.
+        keeps: true if it writes only part of its registers, which are ready when the other part is ready, too.
+        cycles: number of cycles for which it issues; in all but the first of them, the second slot is free for other instructions.
+        unit: unit that it occupies while it issues: `memory`, `branch`, `multiply`; "" for none.
+        lanes: number of 64-bit halves of vector registers on which it operates, of the two per cycle.
+        first: true if it only issues in the first slot of a cycle.
+        alone: true if no other instruction issues in its first cycle.
+        adds: number of the adder's lanes that it occupies while it issues.
+        adds_late: number of the adder's lanes that it occupies later.
+        adds_late_stage: stage at which it occupies these.
+        soon: true if its results are ready a cycle earlier if its operands are ready a cycle earlier.
+        busy: (unit, cycles) that it occupies without delaying instructions that do not need it; ("", 0) for none.
     """
 
     reads: Stages = ()
@@ -55,18 +55,18 @@ class IssueStep:
 
 
 class _Issue:
-    """The state of issue."""
+    """The state of the issue stage."""
 
     def __init__(self) -> None:
         self.cycle = 0
-        self.used = 0  # slots of this cycle
+        self.used = 0  # slots in this cycle
         self.lanes = 0
-        self.held_until = 0  # the first slot and both lanes belong to a step of several cycles before that
-        self.free: defaultdict[str, int] = defaultdict(int)  # when each unit is
-        self.adder: defaultdict[int, int] = defaultdict(int)  # lanes taken, by cycle
+        self.held_until = 0  # until this cycle, a step of several cycles occupies the first slot and both lanes
+        self.free: defaultdict[str, int] = defaultdict(int)  # cycle in which each unit becomes free
+        self.adder: defaultdict[int, int] = defaultdict(int)  # occupied lanes, by cycle
         self.ready: defaultdict[str, int] = defaultdict(int)
-        self.written: defaultdict[str, int] = defaultdict(lambda: -1)  # when the last write to a vector register issued
-        self.last_cycle = 0  # up to which anything issued
+        self.written: defaultdict[str, int] = defaultdict(lambda: -1)  # cycle in which the last write to each vector register issued
+        self.last_cycle = 0  # end of the last issue
         self.waits = {"registers": 0, "resources": 0}  # cycles in which nothing issued, by what the next step waited for
 
     def add_all(self, steps: Sequence[IssueStep]) -> None:
@@ -75,14 +75,14 @@ class _Issue:
             self.add(step)
 
     def add(self, step: IssueStep) -> None:
-        """Issue one instruction, as early as it can."""
-        # No generators here and in `_fits`: modelling spends its time here.
+        """Issue one instruction as early as possible."""
+        # Without generators here and in `_fits`, where modelling spends its time.
         soonest, ready, written = self.cycle + (self.used >= ISSUE_WIDTH), self.ready, self.written
         at = self.cycle
         for name, stage in step.reads:
             if ready[name] - stage > at:
                 at = ready[name] - stage
-        for name, _ in step.writes:  # of two writes to a vector register, the second waits a cycle (two loads of a lane, for one)
+        for name, _ in step.writes:  # the second of two writes to a vector register waits a cycle, as with two loads of lanes
             if name[0] == "v" and written[name] >= at:
                 at = written[name] + 1
         self.waits["registers"] += max(0, at - soonest)
@@ -115,7 +115,7 @@ class _Issue:
             self.used = ISSUE_WIDTH  # the following instructions are fetched again
 
     def state(self) -> Hashable:
-        """Return the state that later issues depend on, relative to the current cycle."""
+        """Return the state on which later issues depend, relative to the current cycle."""
         now = self.cycle
         for cycle in [cycle for cycle in self.adder if cycle < now]:
             del self.adder[cycle]
@@ -143,16 +143,16 @@ class _Issue:
 
 
 def steady_issue(steps: Sequence[IssueStep]) -> float:
-    """Return the cycles per execution of steps that run over and over, on average."""
+    """Return the mean cycles per execution of steps that run repeatedly."""
     if not steps:
         return 0.0
     issue, seen = _Issue(), dict[Hashable, int]()
-    ends: list[int] = []  # of each trip
+    ends: list[int] = []  # end of each iteration
     while len(ends) < _TRIPS:
         issue.add_all(steps)
         ends.append(issue.last_cycle)
         before = seen.setdefault(issue.state(), len(ends))
-        if before < len(ends):  # from here on every trip repeats an earlier one
+        if before < len(ends):  # from here on, iterations repeat periodically
             period, cycles = len(ends) - before, ends[-1] - ends[before - 1]
             while len(ends) < _TRIPS:
                 ends.append(ends[-period] + cycles)
@@ -160,14 +160,14 @@ def steady_issue(steps: Sequence[IssueStep]) -> float:
 
 
 def steady_cycles(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> float:
-    """Return the cycles per execution of a block from `disassemble` in a loop, on a core with these rules; no cache misses."""
+    """Return the cycles per execution of a block in a loop, given as text from `disassemble`, on a core with these rules."""
     return steady_issue([step_of(text) for text in block if text])
 
 
 def waits_of(block: Sequence[str], step_of: Callable[[str], IssueStep]) -> dict[str, float]:
-    """Return the reasons why a block in a loop waits, in percent of its cycles, as `mca.pressures_of` names them.
+    """Return what a block in a loop waits for, in percent of its cycles, with the names of `mca.pressures_of`.
 
-    `registers` are results of earlier steps, `resources` units, halves of registers and a place in a cycle.
+    `registers` stands for results of earlier steps; `resources` for units, lanes and issue slots.
     """
     issue, steps = _Issue(), [step_of(text) for text in block if text]
     for _ in range(_TRIPS):

@@ -1,8 +1,8 @@
-"""Instructions in the groups of Arm's optimisation guides, whose members cost the same.
+"""Groups instructions as in Arm's optimisation guides, so that the members of a group cost the same.
 
 The vector groups follow the tables "ASIMD integer instructions", "ASIMD floating-point instructions" and "ASIMD miscellaneous
 instructions" of the guides of the Cortex-A72 (UAN 0016A) and the Neoverse N1 (PJDOC-466751330-547726), as LLVM's AArch64SchedA57.td and
-AArch64SchedNeoverseN1.td quote them. Each core's table says what a group costs there.
+AArch64SchedNeoverseN1.td quote them. Each core's own table has the costs of a group.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _GENERAL_MEMBERS: dict[str, set[str]] = {
     "barrier": {"dmb", "dsb", "isb", "clrex"},
     "system": {"mrs", "msr", "hint", "yield", "wfe", "sev", "sevl", "svc", "brk", "udf", "bti", "dc", "ic", "xpaclri"},
 }
-#: The group of each name, of instructions with vector registers and of those without.
+#: The group of each mnemonic, for instructions with vector registers and for those without.
 VECTOR_GROUPS: dict[str, str] = {name: group for group, members in _MEMBERS.items() for name in members}
 GENERAL_GROUPS: dict[str, str] = {name: group for group, members in _GENERAL_MEMBERS.items() for name in members}
 #: The group of unlisted instructions.

@@ -1,4 +1,4 @@
-"""Runs llvm-mc and llvm-mca: machine words to text, straight-line code to cycles per execution."""
+"""Runs llvm-mc to disassemble machine code, and llvm-mca to get the cycles of straight-line code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PRESSURES = {"Resource Pressure": "resources", "Register Dependencies": "regist
 
 @functools.cache
 def mca_version() -> str:
-    """Return the installed llvm-mca's version, part of a timing model's identity; the shipped logs' version if none is installed.
+    """Return the version of the installed llvm-mca, which is part of a timing model's identity.
 
-    So shipped logs can be read everywhere; nothing can be modelled without llvm-mca.
+    If none is installed, it is the version of the shipped logs, so that they can be read; nothing can be modelled without llvm-mca.
     """
     if not installed("llvm-mca"):
         return SHIPPED_VERSION
@@ -37,11 +37,11 @@ def mca_version() -> str:
 
 
 def disassemble(words: Sequence[int]) -> list[str]:
-    """Return each word as `name<TAB>operands`; "" where it does not decode."""
+    """Disassemble each instruction word as `name<TAB>operands`; "" if it is invalid."""
     if not words:
         return []
-    # A label between the words would be kept, too: one line of text per decoded word is all there is, so bad words are found by their
-    # warnings (`<stdin>:LINE:…: warning: invalid instruction encoding`) and left out of the count.
+    # llvm-mc prints a line for each valid word only; invalid words are recognised by their warnings
+    # (`<stdin>:LINE:…: warning: invalid instruction encoding`).
     source = "".join(" ".join(f"0x{byte:02x}" for byte in word.to_bytes(4, "little")) + "\n" for word in words)
     done = _run("llvm-mc", ["--disassemble", "--triple=aarch64-linux-gnu", "--mattr=+all"], source)
     bad = {int(line) - 1 for line in re.findall(r"^<stdin>:(\d+):\d+: warning: invalid", done.stderr, re.MULTILINE)}
@@ -53,26 +53,26 @@ def disassemble(words: Sequence[int]) -> list[str]:
 
 
 def cycles_of(blocks: Sequence[Sequence[str]], mcpu: str) -> list[float | None]:
-    """Return the cycles per execution of each block from `disassemble` in a loop; None if llvm-mca cannot tell."""
+    """Return the cycles per execution of each block in a loop, given as text from `disassemble`; `None` if llvm-mca rejects it."""
     if not blocks:
         return []
     regions = [f"# LLVM-MCA-BEGIN b{i}\n" + "\n".join(block) + f"\n# LLVM-MCA-END b{i}\n" for i, block in enumerate(blocks)]
     done = _run("llvm-mca", [f"--mcpu={timing_of(mcpu).llvm_mca or mcpu}", *_FLAGS], "".join(regions))
     if done.returncode == 0:
-        found, region = {}, ""
+        cycles, region = {}, ""
         for name, total in _TOTAL.findall(done.stdout):
             region = name or region
             if total:
-                found[region] = int(total) / ITERATIONS
-        return [found.get(str(index)) for index in range(len(blocks))]
+                cycles[region] = int(total) / ITERATIONS
+        return [cycles.get(str(index)) for index in range(len(blocks))]
     if len(blocks) == 1:
         return [None]
-    middle = len(blocks) // 2  # one bad instruction spoils a whole call: halving finds it in a few more
+    middle = len(blocks) // 2  # one rejected instruction fails the whole call: bisect
     return cycles_of(blocks[:middle], mcpu) + cycles_of(blocks[middle:], mcpu)
 
 
 def pressures_of(block: Sequence[str], mcpu: str) -> dict[str, float]:
-    """Return the reasons why a block waits, in percent of its cycles: `resources`, `registers`, `memory`; empty if llvm-mca cannot tell."""
+    """Return what a block waits for, in percent of its cycles: `resources`, `registers`, `memory`; empty if llvm-mca rejects it."""
     done = _run("llvm-mca", [f"--mcpu={timing_of(mcpu).llvm_mca or mcpu}", "--bottleneck-analysis", *_FLAGS], "\n".join(block) + "\n")
     return {_PRESSURES[name]: float(share) for name, share in _PRESSURE.findall(done.stdout)}
 

@@ -1,4 +1,4 @@
-"""Finds the operands that an instruction reads and writes from its text, for every core."""
+"""Parses an instruction's text into the operands that it reads and writes, which are the same on all cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPE = re.compile(r"\.(\d*[bhsd])\b")
 _QUAD = re.compile(r"\.(?:16b|8h|4s|2d)\b")
 _LANE = re.compile(r"\}\[\d+\]")
 
-#: Instructions that also read the first operand, which they write: an accumulator, or a part that they keep.
+#: Instructions that also read the first operand, which they write: as an accumulator, or to keep part of it.
 _READ_FIRST = frozenset(
     {"fmla", "fmls", "mla", "mls", "bsl", "bit", "bif", "movk", "bfi", "bfxil", "bfm", "bfc", "sli", "sri", "tbx", "suqadd", "usqadd"}
     | {f"fml{sign}l{half}" for sign in "as" for half in ("", "2")}
@@ -27,7 +27,7 @@ _READ_FIRST = frozenset(
     | {f"{kind}{rounds}shr{unsigned}n2" for kind in ("sq", "uq") for rounds in ("", "r") for unsigned in ("", "u")}
     | {"aese", "aesd", "sha1c", "sha1m", "sha1p", "sha1su0", "sha1su1", "sha256h", "sha256h2", "sha256su0", "sha256su1"}
 )
-#: With an immediate alone these change some bits of their vector: `orr v0.4s, #3`.
+#: Instructions that also read their vector if the other operand is an immediate: `orr v0.4s, #3`.
 _READ_FIRST_WITH_IMMEDIATE = frozenset({"orr", "bic"})
 _INTO_LANE = frozenset({"ins", "mov", "fmov"})
 _COMPARE = frozenset({"cmp", "cmn", "tst", "ccmp", "ccmn", "fcmp", "fcmpe", "fccmp", "fccmpe"})
@@ -37,13 +37,13 @@ _READ_FLAGS = frozenset(
     | {"adc", "adcs", "sbc", "sbcs", "ngc", "ngcs"}
 )
 _NO_RESULT = _COMPARE | {"msr", "dc", "ic", "at", "tlbi"}
-#: Store-exclusive: its first register receives whether it stored.
+#: Store-exclusive instructions, which write the status of the store to their first register.
 _EXCLUSIVE_STORE = re.compile(r"stl?x[rp][bh]?$")
-#: Atomic instructions of ARMv8.1: a register each for the operand and, but for `st…`, for what memory held.
+#: Atomic instructions of ARMv8.1, with a register for the operand and, except for `st…`, one for memory's old value.
 _ATOMIC = re.compile(r"(?:ld|st)(?:add|clr|eor|set|[su]max|[su]min)a?l?[bh]?$|(?:swp|cas|casp)a?l?[bh]?$")
 #: Loads of one element into all lanes.
 REPEATING = frozenset({"ld1r", "ld2r", "ld3r", "ld4r"})
-#: Parsed instructions to cache: those of a kernel recur in its blocks and in the next kernel.
+#: Number of parsed instructions to cache; they recur in a kernel's blocks and in other kernels.
 INSTRUCTIONS_KEPT = 1 << 16
 BRANCHES = frozenset({"b", "bl", "br", "blr", "ret", "cbz", "cbnz", "tbz", "tbnz"})
 
@@ -53,21 +53,21 @@ class Instruction:
     """One parsed instruction.
 
     Attributes:
-        name: its mnemonic.
-        operands: their text.
+        name: mnemonic.
+        operands: text of the operands.
         kind: `branch`, `load`, `store`, `prefetch`, `vector` (an operand is a vector register) or `general`.
-        reads: register names in order, one name for all widths of a register; `flags` last.
-        writes: register names; `flags` last. Without the base register.
-        base: the base register of a pre- or post-indexed access, which it writes; "" for others.
-        data: registers that a load writes or a store reads from.
-        quad: true if the vectors are 16 bytes long.
-        shape: `4s`, `8h`, … of the first vector, its letter alone for a lane (`s`); "" where there is none.
-        lane: true if a load or store is of one lane.
-        interleaved: true if a load or store is one of `ld2` … `st4`, which permute.
-        accumulates: true if its first operand is read and written whole; it is the first of `reads`.
-        keeps: true if it writes a lane of its first operand, not among `reads`, and keeps the others.
-        atomic: true if it reads, changes and writes memory in one, as those of ARMv8.1 do.
-        status: true if it is a store-exclusive, which writes a register.
+        reads: names of registers in order, with one name for all widths of a register; `flags` last.
+        writes: names of registers without `base`; `flags` last.
+        base: base register that a pre- or post-indexed access updates; "" for others.
+        data: registers that a load writes, or whose content a store writes to memory.
+        quad: true if vectors have 16 bytes.
+        shape: arrangement of the first vector, such as `4s`, or its letter alone for a lane (`s`); "" without a vector.
+        lane: true for a load or store of one lane.
+        interleaved: true for `ld2` … `st4`, which permute lanes.
+        accumulates: true if the first operand, the first of `reads`, is both read and written.
+        keeps: true if it writes one lane of its first operand, which is not among `reads`, and keeps the others.
+        atomic: true for the atomic read-modify-write instructions of ARMv8.1.
+        status: true for a store-exclusive, which writes a status register.
     """
 
     name: str
@@ -88,13 +88,13 @@ class Instruction:
 
     @property
     def of_vectors(self) -> bool:
-        """True if a load's or store's data are vector registers."""
+        """True for a load or store of vector registers."""
         return any(register[0] == "v" for register in self.data)
 
 
 @functools.lru_cache(maxsize=INSTRUCTIONS_KEPT)
 def instruction_of(text: str) -> Instruction:
-    """Parse an instruction from `disassemble`."""
+    """Parse an instruction's text from `disassemble`."""
     name, _, operands = text.partition("\t")
     shape = _SHAPE.search(operands)
     if name in BRANCHES or name.startswith("b."):
@@ -122,15 +122,15 @@ def instruction_of(text: str) -> Instruction:
 
 
 def registers_of(operands: str) -> tuple[str, ...]:
-    """Return the registers in order; one name for all widths of a register."""
-    found = []
+    """Return the names of the registers in order, with one name for all widths of a register."""
+    names = []
     for vector, number, general, stack in _REGISTER.findall(operands):
-        found.append(f"v{number}" if vector else stack or f"x{general}")
-    return tuple(found)
+        names.append(f"v{number}" if vector else stack or f"x{general}")
+    return tuple(names)
 
 
 def _atomic(name: str, operands: str) -> Instruction:
-    """Parse an atomic instruction: `cas` reads and writes its comparand; others read the first register and write the second."""
+    """Parse an atomic instruction: `cas` reads and writes its comparand; the others read the first register and write the second."""
     listed, _, place = operands.partition("[")
     count = 2 if name.startswith("casp") else 1
     texts = listed.rstrip(", ").split(", ")

@@ -1,8 +1,8 @@
-"""Schedules a repeated block on an out-of-order core, by the core's own latencies.
+"""Schedules a repeated block on an out-of-order core, with the core's own latencies.
 
-The model: instructions are dispatched in order into a window; each starts when its operands are ready and its pipelines are free, in any
-order, and they leave the window in order. Nothing misses a cache and no branch is mispredicted. Each core's tables have its
-figures: `cortex_a72.py`, `cortex_a73.py`, `cortex_a76.py`.
+The model: instructions are dispatched in order into a window, start in any order when their operands are ready and their pipelines are
+free, and retire from the window in order. There are no cache misses or mispredicted branches. Each core's figures are in its own file,
+such as `cortex_a72.py` and `cortex_a76.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 _SOURCE = Path(__file__).with_suffix(".c")
 _TRIPS = 24
 _WARM_TRIPS = 8
-#: Cycles from dispatch to the earliest start; they shift all schedules equally, and matter only through the window.
+#: Cycles from dispatch to the earliest start; they shift all schedules equally, and matter only for the occupation of the window.
 _DISPATCH_LATENCY = 1
 _UNLIMITED = 1 << 20
-#: Two passes through one pipeline for both halves of 16 bytes; more are several micro-operations.
+#: Most passes of one micro-operation through a pipeline, for both halves of 16 bytes; more passes are several micro-operations.
 _PASSES = 2
 
 
@@ -31,13 +31,14 @@ class InstructionTiming:
     """The cost of one instruction on a core.
 
     Attributes:
-        latency: cycles from the last one in which it takes a pipeline until what it writes can be used; for what takes one pipeline once,
-            the latency of the guides. The base register of an access has `CoreTables.base_latency`.
-        ports: pipelines, and for how many cycles each of them is taken.
-        update: the pipeline that updates the base register by itself, as soon as that register is ready; "" if it waits for the access.
-        micro_operations: micro-operations that it takes in dispatch and in the window.
-        chain: the family whose accumulators get its result early; "" for none.
-        chain_latency: cycles until the family's next one can have it.
+        latency: cycles from the last cycle in which it occupies a pipeline until its result can be used; for an instruction that occupies
+            one pipeline for one cycle, the latency of the guides. The base register of an access has `CoreTables.base_latency`.
+        ports: (pipeline, cycles for which it is occupied).
+        update: pipeline that updates the base register independently of the access, as soon as that register is ready; "" if the update
+            waits for the access.
+        micro_operations: number of micro-operations in dispatch and in the window.
+        chain: family of instructions to whose accumulator the result is forwarded early; "" for none.
+        chain_latency: cycles until the next instruction of the family can use the forwarded result.
     """
 
     latency: int
@@ -55,18 +56,18 @@ class CoreTables:
     Attributes:
         name: LLVM's name of the core.
         source: source of the figures.
-        window: micro-operations in flight.
-        instructions_per_cycle: dispatched at most.
-        micro_operations_per_cycle: dispatched at most.
-        pipelines: each kind's number. A kind may stand for a part of another one's pipelines: see `part_of`.
-        part_of: kinds that are some of another kind's pipelines: what takes them takes the other kind's as well.
-        timing: cost of an instruction.
-        queues: micro-operations of a kind that can wait for their operands or their pipeline, over all of the kind's pipelines; dispatch
-            waits for room. Kinds that are not named, nor a part of a named one, have room for all that the window holds.
-        chosen: the parts of a kind between which dispatch chooses, where each has a queue of its own: the one with fewer waiting, of equals
-            the first. An operation then goes through that pipeline as often as it takes the kind, from one entry of its queue.
+        window: most micro-operations in flight.
+        instructions_per_cycle: most instructions dispatched per cycle.
+        micro_operations_per_cycle: most micro-operations dispatched per cycle.
+        pipelines: number of pipelines of each kind.
+        timing: returns the cost of an instruction.
+        part_of: kinds whose pipelines are a subset of another kind's: occupying one also occupies one of the other kind.
+        queues: total size of the issue queues of a kind's pipelines, in micro-operations; dispatch waits while they are full. Kinds that
+            are not listed, nor part of a listed one, are limited by the window only.
+        chosen: two parts of a kind with separate queues, of which dispatch chooses the one with fewer waiting operations, or the first. An
+            operation then passes through this pipeline as often as it occupies the kind, from one entry of its queue.
         base_latency: cycles until the base register of a pre- or post-indexed access can be used.
-        early_stores: true if a store starts with its address, and waits for its data only to leave the window.
+        early_stores: true if a store starts as soon as its address is ready, and only its retirement waits for the data.
     """
 
     name: str
@@ -85,16 +86,16 @@ class CoreTables:
 
 @dataclass(frozen=True)
 class Operation:
-    """One instruction as the core sees it.
+    """An instruction's operands and timing on a core.
 
     Attributes:
-        reads: register names.
-        writes: register names and the cycles until each can be used.
+        reads: names of registers.
+        writes: (register, cycles until it can be used).
         timing: its pipelines and micro-operations.
-        accumulator: the register that an earlier instruction of its `timing.chain` hands over early; "" for none.
-        handed_over: the register that it hands over to a later one of its `timing.chain`; "" for none.
-        updated: the base register that `timing.update` writes; "" for none.
-        awaited: registers that it needs to leave the window, but not to start.
+        accumulator: register that an earlier instruction of its `timing.chain` forwards early; "" for none.
+        handed_over: register that it forwards early to a later instruction of its `timing.chain`; "" for none.
+        updated: base register that `timing.update` writes; "" for none.
+        awaited: registers that it needs in order to retire, but not to start.
     """
 
     reads: tuple[str, ...]
@@ -107,7 +108,7 @@ class Operation:
 
 
 def operation_of(text: str, tables: CoreTables) -> Operation:
-    """Return an instruction's registers, latencies and pipelines on a core."""
+    """Return the operation of an instruction, as text from `disassemble`, on a core."""
     instruction = instruction_of(text)
     timing = tables.timing(instruction)
     writes = tuple((register, timing.latency) for register in instruction.writes)
@@ -129,7 +130,7 @@ def operation_of(text: str, tables: CoreTables) -> Operation:
 
 
 def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
-    """Return the cycles per execution of a block, as `disassemble` gives it, that runs over and over, on average."""
+    """Return the mean cycles per execution of a block, as text from `disassemble`, that runs repeatedly."""
     operations = [operation_of(text, tables) for text in block if text]
     if not operations:
         return 0.0
@@ -140,12 +141,12 @@ def steady_cycles(block: Sequence[str], tables: CoreTables) -> float:
 
 
 def _window(operations: Sequence[Operation], tables: CoreTables) -> int:
-    """Return the window's size, limited to the micro-operations it may have to hold."""
+    """Return the size of the window, limited to the number of simulated micro-operations."""
     return max(1, min(tables.window, _TRIPS * sum(operation.timing.micro_operations for operation in operations)))
 
 
 def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
-    """Return the cycles of one execution of a block in each kind of pipeline: no schedule by these tables is shorter on average."""
+    """Return the cycles for which one execution of a block occupies each kind of pipeline, each a lower bound on a schedule's cycles."""
     busy = dict.fromkeys(tables.pipelines, 0)
     for timing in (operation_of(text, tables).timing for text in block if text):
         for port, cycles in (*timing.ports, (timing.update, 1)):
@@ -156,15 +157,15 @@ def pipeline_cycles(block: Sequence[str], tables: CoreTables) -> dict[str, float
 
 
 def dispatch_cycles(block: Sequence[str], tables: CoreTables) -> float:
-    """Return the cycles that dispatch takes for one execution of a block: no schedule by these tables is shorter on average."""
+    """Return the cycles that dispatch takes for one execution of a block, a lower bound on a schedule's cycles."""
     slots = sum(operation_of(text, tables).timing.micro_operations for text in block if text)
     return max(slots / tables.micro_operations_per_cycle, sum(map(bool, block)) / tables.instructions_per_cycle)
 
 
 def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
-    """Return the limits of a block in a loop, in percent of its cycles, with the names of `mca.pressures_of`.
+    """Return what limits a block in a loop, in percent of its cycles, with the names of `mca.pressures_of`.
 
-    `registers` is its time with unlimited pipelines, where only dependent operations wait for each other; `resources` is the rest.
+    `registers` is the time with unlimited pipelines, where only dependences delay operations; `resources` is the rest.
     """
     cycles = steady_cycles(block, tables)
     unlimited = replace(tables, pipelines=dict.fromkeys(tables.pipelines, _UNLIMITED), part_of={}, queues={}, chosen={})
@@ -173,7 +174,7 @@ def waits_of(block: Sequence[str], tables: CoreTables) -> dict[str, float]:
 
 
 class _Numbers:
-    """The input of `out_of_order.c`: kinds of pipelines, registers and families as numbers; -1 means none."""
+    """Encodes the input of `out_of_order.c`: kinds of pipelines, registers and families become numbers; -1 means none."""
 
     def __init__(self, tables: CoreTables) -> None:
         self._tables = tables
@@ -182,31 +183,32 @@ class _Numbers:
         self._chains: dict[str, int] = {}
 
     def of_core(self, window: int) -> list[int]:
-        """Encode the tables, once all operations are known."""
+        """Encode the tables, after all operations have been encoded."""
         tables = self._tables
         widths = tables.instructions_per_cycle, tables.micro_operations_per_cycle
-        found = [window, *widths, _DISPATCH_LATENCY, tables.base_latency, _PASSES, len(self._registers), len(self._kinds)]
+        numbers = [window, *widths, _DISPATCH_LATENCY, tables.base_latency, _PASSES, len(self._registers), len(self._kinds)]
         once = {part for parts in tables.chosen.values() for part in parts}
         for name, count in tables.pipelines.items():
             queue = name
             while queue and queue not in tables.queues:
                 queue = tables.part_of.get(queue, "")
             parts = (self._kind(part) for part in tables.chosen.get(name, ("", "")))
-            found += [count, self._kind(tables.part_of.get(name, "")), tables.queues.get(name, 0), self._kind(queue), *parts, name in once]
-        return found
+            whole, size = self._kind(tables.part_of.get(name, "")), tables.queues.get(name, 0)
+            numbers += [count, whole, size, self._kind(queue), *parts, name in once]
+        return numbers
 
     def of(self, operation: Operation) -> list[int]:
         """Encode one operation."""
         timing = operation.timing
-        found = [timing.micro_operations, self._chain(timing.chain), timing.chain_latency]
-        found += [self._register(name) for name in (operation.accumulator, operation.handed_over)]
-        found += [self._kind(timing.update), self._register(operation.updated), len(timing.ports)]
+        numbers = [timing.micro_operations, self._chain(timing.chain), timing.chain_latency]
+        numbers += [self._register(name) for name in (operation.accumulator, operation.handed_over)]
+        numbers += [self._kind(timing.update), self._register(operation.updated), len(timing.ports)]
         for port, cycles in timing.ports:
-            found += [self._kind(port), cycles]
-        found += [len(operation.reads), *map(self._register, operation.reads), len(operation.writes)]
+            numbers += [self._kind(port), cycles]
+        numbers += [len(operation.reads), *map(self._register, operation.reads), len(operation.writes)]
         for name, latency in operation.writes:
-            found += [self._register(name), latency]
-        return [*found, len(operation.awaited), *map(self._register, operation.awaited)]
+            numbers += [self._register(name), latency]
+        return [*numbers, len(operation.awaited), *map(self._register, operation.awaited)]
 
     def _kind(self, name: str) -> int:
         return self._kinds[name] if name else -1
@@ -219,7 +221,16 @@ class _Numbers:
 
 
 def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, trips: int) -> list[int]:
-    """Return the cycle in which the last of `count` operations has left the window, after each trip."""
+    """Return the cycle in which the last of `count` operations retires in each iteration.
+
+    Args:
+        tables, operations: encoded by `_Numbers`.
+        count: number of operations.
+        trips: number of iterations.
+
+    Raises:
+        MemoryError: the schedule does not fit in memory.
+    """
     retired = (ctypes.c_int64 * trips)()
     coded = [(ctypes.c_int32 * len(numbers))(*numbers) for numbers in (tables, operations)]
     if not _library().schedule(*coded, count, trips, retired):
@@ -229,7 +240,7 @@ def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Load `out_of_order.c`, compiled for this machine: in Python it took most of the time of modelling a kernel."""
+    """Load `out_of_order.c`, compiled for the host; in Python, it took most of the time of modelling a kernel."""
 
     def build(output: Path) -> None:
         compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")
