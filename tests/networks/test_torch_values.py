@@ -16,6 +16,7 @@ from tvmmobile.networks.frontend import decomposed, export_torch, import_program
 
 Function = Callable[[torch.Tensor], Any]
 PLACES = torch.tensor([0, -2])
+KERNEL = torch.linspace(-1, 1, 4 * 3 * 2 * 3 * 3).sin().reshape(4, 3, 2, 3, 3)
 
 
 def writing(write: Callable[[torch.Tensor], Any]) -> Function:
@@ -67,6 +68,21 @@ FUNCTIONS: dict[str, Function] = {
     "places in padded, dilated windows": lambda x: F.max_pool2d(x, (2, 3), (3, 1), (1, 1), (2, 1), True, return_indices=True),
     "unpooled": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=(6, 7)),
     "adaptive max pool of a signal": lambda x: F.adaptive_max_pool1d(x[0], 4),
+    "places in uneven windows": lambda x: F.adaptive_max_pool2d(x, (4, 3), return_indices=True),
+    "adaptive max pool of a volume": lambda x: F.adaptive_max_pool3d(x, (2, 4, 3), return_indices=True),
+    "average of a volume by a divisor": lambda x: F.avg_pool3d(x, 2, (1, 2, 2), 1, True, divisor_override=3),
+    "fold without a batch": lambda x: F.fold(F.unfold(x[0], 3, padding=1, stride=2), (6, 7), 3, padding=1, stride=2),
+    "transposed convolution of a volume": lambda x: F.conv_transpose3d(
+        x[:, :, None, :3, :2].expand(1, 4, 2, 3, 2), KERNEL, x[0, 0, :, 0], (1, 2, 3), (0, 1, 1), (0, 1, 0), 2, (2, 1, 1)
+    ),
+    "output padding above the stride": lambda x: F.conv_transpose2d(x, KERNEL[:, :, 0], None, 1, 1, 1, 2, 2),
+    "places in order": lambda x: (torch.argsort(x, stable=True, dim=1), x.sort(stable=True, descending=True)[0], x.kthvalue(2, 1, True)),
+    "masks": lambda x: [
+        part.float() for part in (torch.cat([x > 0, x > 1], 1), (x > 0).amax(1), (x > 0).int().amin((2, 3)), (x > 1).max(1)[0])
+    ],
+    "powers and remainders of numbers": lambda x: (2 ** torch.arange(6), torch.arange(1, 5) ** (x[0, :, 0, 0] > 0).long(), 2.5 % x),
+    "bilinear": lambda x: F.bilinear(x[0, 0], x[0, 1], KERNEL.reshape(-1)[:98].reshape(2, 7, 7)),
+    "rrelu": F.rrelu,
 }
 
 

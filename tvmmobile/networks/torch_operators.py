@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -36,16 +36,24 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
         del table[operator]  # PyTorch's own compute positions at run time
     table.update(
         {
-            aten.adaptive_max_pool2d.default: adaptive_max_pool,
-            aten.avg_pool2d.default: average_pool,
+            **dict.fromkeys((aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default), adaptive_max_pool),
+            **{operator.default: partial(average_pool, rank) for rank, operator in ((2, aten.avg_pool2d), (3, aten.avg_pool3d))},
             aten.max_pool2d_with_indices.default: max_pool,
             aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
             aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
+            aten.convolution.default: _convolution,
+            aten._trilinear.default: _trilinear,
+            aten.rrelu_with_noise_functional.default: lambda x, noise, low=1 / 8, high=1 / 3, *_: (
+                torch.nn.functional.leaky_relu(x, (low + high) / 2),
+                noise,
+            ),
             aten.im2col.default: _im2col,
             aten.col2im.default: _col2im,
             aten.unfold.default: _unfold,
+            aten.kthvalue.default: _kth,
             aten.median.dim: _median,
             aten.median.default: lambda x: _median(x.flatten(), 0)[0],
+            aten.sort.stable: lambda x, *, stable=None, dim=-1, descending=False: torch.sort(x, dim, descending),
             **dict.fromkeys((aten.any.default, aten.any.dim, aten.any.dims), _any),
             aten.clamp.default: _clamp,
             aten.clamp.Tensor: _clamp_by_tensors,
@@ -58,6 +66,8 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
                 x.var(dim, keepdim=keepdim, **options),
                 x.mean(dim, keepdim),
             ),
+            aten.remainder.Scalar_Tensor: lambda number, x: torch.remainder(torch.full((), number), x),
+            **dict.fromkeys((aten.pow.Scalar, aten.pow.Tensor_Tensor), _power),
             aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
             aten.erfc.default: lambda x: 1 - torch.erf(x),
             aten.logaddexp.default: lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
@@ -112,6 +122,41 @@ def converters() -> dict[str, Converter]:
     }
 
 
+def _convolution(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    extra: Sequence[int],
+    groups: int,
+) -> Any:
+    """Return a transposed convolution in three dimensions, or with more output padding than TVM takes, as a convolution of the input with
+    zeros between its elements.
+    """
+    rank = x.dim() - 2
+    if not transposed or (rank < 3 and all(more < step for more, step in zip(extra, stride, strict=True))):
+        return NotImplemented
+    around: list[int] = []
+    for axis, step in enumerate(stride):
+        spread = torch.nn.functional.pad(x.unsqueeze(axis + 3), [0, 0] * (rank - 1 - axis) + [0, step - 1])
+        x = spread.flatten(axis + 2, axis + 3)
+        before = dilation[axis] * (weight.shape[axis + 2] - 1) - padding[axis]
+        around = [before, before + extra[axis] - (step - 1), *around]
+    ones = [1] * rank
+    taps = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(list(range(2, rank + 2)))
+    zeros = [0] * rank
+    return torch.ops.aten.convolution(torch.nn.functional.pad(x, around), taps, bias, ones, zeros, dilation, False, zeros, groups)
+
+
+def _trilinear(x: Any, y: Any, z: Any, over_x: Any, over_y: Any, over_z: Any, axes: Sequence[int], _unrolled: int = 1) -> Any:
+    """Return sums of products of three tensors, each with dimensions of 1 in places of its own."""
+    one, two, three = (reduce(torch.unsqueeze, places, tensor) for tensor, places in ((x, over_x), (y, over_y), (z, over_z)))
+    return (one * two * three).sum(axes)
+
+
 def _im2col(x: torch.Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
     """Return a slice for each place in the window; a permutation where windows lie side by side."""
     if _side_by_side(x.shape[-2:], kernel, dilation, padding, stride):
@@ -153,7 +198,8 @@ def _col2im(x: torch.Tensor, size: Sequence[int], kernel: Any, dilation: Any, pa
     channels = x.shape[-2] // window
     weight = torch.eye(window).reshape(window, 1, *kernel).repeat(channels, 1, 1, 1)
     planes = x.reshape(-1, x.shape[-2], *counts)
-    return torch.nn.functional.conv_transpose2d(planes, weight, None, stride, padding, left, channels, dilation)
+    summed = torch.nn.functional.conv_transpose2d(planes, weight, None, stride, padding, left, channels, dilation)
+    return summed.reshape(*x.shape[:-2], channels, *size)
 
 
 def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, padding: Any, stride: Sequence[int]) -> bool:
@@ -162,10 +208,15 @@ def _side_by_side(size: Sequence[int], kernel: Sequence[int], dilation: Any, pad
     return whole and list(kernel) == list(stride) and not any(padding) and all(step == 1 for step in dilation)
 
 
+def _kth(x: torch.Tensor, place: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """Return the smallest element but `place` - 1, and its index."""
+    found = x.topk(place, dim, largest=False)
+    return tuple(part.narrow(dim, place - 1, 1) if keepdim else part.select(dim, place - 1) for part in found)
+
+
 def _median(x: torch.Tensor, dim: int, keepdim: bool = False) -> Any:
     """Return the median, the lower of two middle ones."""
-    found = x.topk((x.shape[dim] + 1) // 2, dim, largest=False)
-    return tuple(part.narrow(dim, part.shape[dim] - 1, 1) if keepdim else part.select(dim, part.shape[dim] - 1) for part in found)
+    return _kth(x, (x.shape[dim] + 1) // 2, dim, keepdim)
 
 
 def _running(combine: Callable[[Any, Any], Any], x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -182,6 +233,14 @@ def _vector_norm(x: torch.Tensor, order: float = 2, dim: Any = None, keepdim: bo
     if order != 0:
         return NotImplemented
     return (x != 0).to(x.dtype if dtype is None else dtype).sum(dim, keepdim)
+
+
+def _power(base: Any, exponent: torch.Tensor) -> Any:
+    """Return powers of integers by way of floating-point numbers, which are all that TVM raises to them."""
+    kind = torch.result_type(base, exponent)
+    if kind.is_floating_point or kind.is_complex:
+        return NotImplemented
+    return torch.pow(base.float() if isinstance(base, torch.Tensor) else float(base), exponent.float()).round().to(kind)
 
 
 def _any(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> Any:
@@ -216,7 +275,10 @@ def _axes(node: Any, rank: int) -> list[int]:
 def _reduction(operator: str, node: Any, importer: Any) -> Any:
     data = importer.env[node.args[0]]
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
-    return importer.block_builder.emit(getattr(relax.op, operator)(data, _axes(node, len(data.ty.shape)), keep))
+    emit, reduced, axes = importer.block_builder.emit, getattr(relax.op, operator), _axes(node, len(data.ty.shape))
+    if str(data.ty.dtype) == "bool":  # TVM knows no smallest or largest one
+        return emit(relax.op.astype(emit(reduced(emit(relax.op.astype(data, "int8")), axes, keep)), "bool"))
+    return emit(reduced(data, axes, keep))
 
 
 def _arange(node: Any, importer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,17 +20,22 @@ def pool_converters() -> dict[str, Callable[[Any, Any], Any]]:
 
 
 def adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
-    """Pool windows of one shape by a max pool, others one by one. Indices are not supported."""
-    extents = x.shape[-2:]
+    """Pool windows of one shape by a max pool, others one by one."""
+    rank = len(size)
+    extents = x.shape[-rank:]
     strides = [extent // count for extent, count in zip(extents, size, strict=True)]
     if all(extent % count == 0 for extent, count in zip(extents, size, strict=True)):
-        return torch.nn.functional.max_pool2d_with_indices(x, strides, strides)
-    rows, columns = (
-        [(place * extent // count, -(-(place + 1) * extent // count)) for place in range(count)]
+        pool = torch.nn.functional.max_pool2d_with_indices if rank == 2 else torch.nn.functional.max_pool3d_with_indices
+        return pool(x, strides, strides)
+    places = torch.arange(math.prod(extents)).reshape(extents)
+    parts = [
+        [slice(place * extent // count, -(-(place + 1) * extent // count)) for place in range(count)]
         for extent, count in zip(extents, size, strict=True)
-    )
-    pooled = [torch.stack([x[..., a:b, c:d].amax((-2, -1)) for c, d in columns], -1) for a, b in rows]
-    return without_places(torch.stack(pooled, -2))
+    ]
+    windows = list(itertools.product(*parts))
+    maxima = [x[(..., *window)].amax(tuple(range(-rank, 0))) for window in windows]
+    first = [places[window].flatten()[x[(..., *window)].flatten(-rank).argmax(-1)] for window in windows]
+    return tuple(torch.stack(numbers, -1).unflatten(-1, size) for numbers in (maxima, first))
 
 
 def without_places(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +49,7 @@ def max_pool(x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = (),
 
 
 def average_pool(
+    rank: int,
     x: torch.Tensor,
     kernel: Sequence[int],
     stride: Sequence[int] = (),
@@ -51,14 +58,16 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """Average with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
+    """Average the last dimensions with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
     if divisor_override is None:
         return NotImplemented
-    size, steps, around, _ = _windows(kernel, stride or kernel, padding)
-    counts = torch.nn.functional.avg_pool2d(x, size, steps, around, ceil_mode).shape[-2:]
-    after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - 2] - around[axis] for axis in (0, 1)]
-    whole = torch.nn.functional.pad(x, (around[1], after[1], around[0], after[0]))
-    return torch.nn.functional.avg_pool2d(whole, size, steps) * (math.prod(size) / divisor_override)
+    pool: Callable[..., Any] = torch.nn.functional.avg_pool2d if rank == 2 else torch.nn.functional.avg_pool3d
+    size, steps, around, _ = _windows(kernel, stride or kernel, padding, rank=rank)
+    counts = pool(x, size, steps, around, ceil_mode).shape[-rank:]
+    after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - rank] - around[axis] for axis in range(rank)]
+    pairs = reversed(list(zip(around, after, strict=True)))
+    whole = torch.nn.functional.pad(x, [extent for pair in pairs for extent in pair])
+    return pool(whole, size, steps) * (math.prod(size) / divisor_override)
 
 
 def _reads_places(node: Any) -> bool:
@@ -98,5 +107,5 @@ def _max_pool_with_places(node: Any, importer: Any) -> Any:
     return relax.Tuple([emit(relax.TupleGetItem(pooled, 0)), emit(op.add(places, corners))])
 
 
-def _windows(kernel: Any, stride: Any, padding: Any = (0,), dilation: Any = (1,)) -> list[list[int]]:
-    return [list(pair) if len(pair) == 2 else [pair[0]] * 2 for pair in (kernel, stride, padding, dilation)]
+def _windows(kernel: Any, stride: Any, padding: Any = (0,), dilation: Any = (1,), rank: int = 2) -> list[list[int]]:
+    return [list(numbers) if len(numbers) == rank else [numbers[0]] * rank for numbers in (kernel, stride, padding, dilation)]

@@ -45,7 +45,7 @@ def _convert(node: Any) -> None:
     kind = node.meta["val"].dtype
     if kind == torch.bool and packet in _OF_MASKS and all(isinstance(operand, torch.fx.Node) for operand in node.args):
         node.target = _OF_MASKS[packet]
-    elif kind == torch.bool:  # a comparison
+    elif kind == torch.bool and packet not in _CONVERTING:  # a comparison
         numbers = [operand.meta["val"] if isinstance(operand, torch.fx.Node) else operand for operand in node.args[:2]]
         if len(numbers) < 2 or any(number is None for number in numbers):
             return
