@@ -58,7 +58,7 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """Average the last dimensions with a custom divisor, which TVM's importer drops, as an average of whole windows times a factor."""
+    """Average the last dimensions with a custom divisor, which TVM's importer drops, as an average of whole windows of the image times a factor."""
     if divisor_override is None:
         return NotImplemented
     pool: Callable[..., Any] = torch.nn.functional.avg_pool2d if rank == 2 else torch.nn.functional.avg_pool3d
@@ -67,7 +67,8 @@ def average_pool(
     after = [(counts[axis] - 1) * steps[axis] + size[axis] - x.shape[axis - rank] - around[axis] for axis in range(rank)]
     pairs = reversed(list(zip(around, after, strict=True)))
     whole = torch.nn.functional.pad(x, [extent for pair in pairs for extent in pair])
-    return pool(whole, size, steps) * (math.prod(size) / divisor_override)
+    # In front: TVM's importer gives a pool of an image without a batch no type, which a factor behind it needs.
+    return pool(whole * (math.prod(size) / divisor_override), size, steps)
 
 
 def _reads_places(node: Any) -> bool:
