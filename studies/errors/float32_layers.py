@@ -52,10 +52,11 @@ INTRODUCTION = """# Which layers stay in float32 for less noise
 
 `--max-drop` on networks with generated weights, calibrated on noise, and on EfficientNet-Lite0 as trained on ImageNet, calibrated on
 photographs (`./studies/run photographs`): layers by an integer programme, and by the rule that came before it, the fewest layers whose own
-rounding adds most noise to their output. One thread; C libraries from the shipped logs without tuning, so that kernels without a record
-have the nearest shape's schedule. *Timed* latencies are modelled; *predicted* ones are sums of records and estimates, as the programme has
-them, and *bound* is its certificate: by these figures, no other choice of layers with as little predicted noise takes less. *Off*:
-what is predicted against what is timed. Noise is in decibels below the signal.
+rounding adds most noise to their output. One thread; C libraries from the shipped logs, and for Lite0 records of `tvmmobile tune` with 8
+trials. The logs have next to no kernels of the last three networks in int8: these have the nearest shape's schedules and estimates.
+*Timed* latencies are modelled; *predicted* ones are sums of records and estimates, as the programme has them, and *bound* is its
+certificate: by these figures, no other choice of layers with as little predicted noise takes less. *Off*: what is predicted against what is
+timed. Noise is in decibels below the signal.
 """
 
 

@@ -58,7 +58,7 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """Average the last dimensions with a custom divisor, which TVM's importer drops, as an average of whole windows of the image times a factor."""
+    """Average the last dimensions with a custom divisor, which TVM's importer drops, as one of whole windows of the scaled image."""
     if divisor_override is None:
         return NotImplemented
     pool: Callable[..., Any] = torch.nn.functional.avg_pool2d if rank == 2 else torch.nn.functional.avg_pool3d
