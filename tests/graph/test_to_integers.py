@@ -14,7 +14,7 @@ from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
 from tvmmobile.graph.network import Network, read_network
-from tvmmobile.graph.passes.pipeline import compose, lower_to_kernels
+from tvmmobile.graph.passes.pipeline import compose, lower_in_nhwc
 from tvmmobile.graph.passes.rounded_outputs import rounded_output
 from tvmmobile.graph.tasks import Task
 from tvmmobile.networks.frontend import import_torch
@@ -78,7 +78,7 @@ def quantised(
 ) -> tuple[IntegerNetwork, Network]:
     """A network in integers, by default `network`, and the same as the planner reads it."""
     composed = compose(import_torch(module or network(), SHAPE), composes)
-    wide = read_network(*lower_to_kernels(composed))
+    wide = read_network(*lower_in_nhwc(composed))
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
     found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
@@ -138,8 +138,8 @@ def test_constants_that_integers_are_joined_with() -> None:
     rows = torch.linspace(-9, 9, 12).reshape(1, 1, 12, 1).expand(1, 2, 12, 12)
     joined = Lambda(lambda image: torch.cat([image, rows], 1))
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), joined, nn.Conv2d(10, 4, 1)).eval()
-    found, read = quantised(module=module)
     image = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
+    found, read = quantised(images=image, module=module)
     assert len(found.steps) == 3 and np.abs(run(read, image) - found.outputs(image)).max() < 1e-4
 
 
