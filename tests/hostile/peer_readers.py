@@ -156,7 +156,7 @@ def _health(folder: Path) -> Prepared:
 def _lease(_folder: Path) -> Prepared:
     from tvmmobile.devices.board.lease import BoardLease, Lease
 
-    held = Lease("me@desk", "run", "boot", 100.0).to_bytes().decode()
+    held = Lease("me@desk", "run.0", "boot", 100.0).to_bytes().decode()
 
     def use(board: _Board) -> object:
         lease = BoardLease("/tmp/lease", "/", "me@desk", "run")

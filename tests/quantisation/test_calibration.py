@@ -23,7 +23,7 @@ from tvmmobile.quantisation.calibration import Images, Method, Observed, quantis
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.methods import Trials, best_method, share_lost, with_seven_bit_weights
+from tvmmobile.quantisation.methods import MethodTrials, best_method, share_lost, with_seven_bit_weights
 from tvmmobile.quantisation.moves import joined_scales
 from tvmmobile.system.errors import UserError
 
@@ -63,7 +63,7 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
     images, flow = images_of(digit_inputs(32, 2)), trained_flow()
 
     def method() -> Method:
-        return with_seven_bit_weights(Trials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1))
+        return with_seven_bit_weights(MethodTrials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1))
 
     found = method()
     assert found.seven_bit_steps == {step.number for step in flow.steps if step.layer.name.startswith("pw")}
@@ -86,7 +86,7 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
 
     def method(most_lost_db: float) -> Method:
         monkeypatch.setattr(methods, "MOST_LOST_DB", most_lost_db)
-        return with_seven_bit_weights(Trials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] != (1, 1))
+        return with_seven_bit_weights(MethodTrials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] != (1, 1))
 
     found = method(2.0)
     assert found.seven_bit_steps >= layers
@@ -110,7 +110,7 @@ def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.clear()
         gains = ("conv", "dw", "pw")
         return with_seven_bit_weights(
-            Trials(flow, images_of(data)), Method(PLAIN), lambda layer, weight: layer.name.startswith(gains)
+            MethodTrials(flow, images_of(data)), Method(PLAIN), lambda layer, weight: layer.name.startswith(gains)
         ).seven_bit_steps
 
     monkeypatch.setattr(methods, "quantised", recording)
@@ -135,10 +135,10 @@ def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, m
         return plain(observed, Method(PLAIN), *others)
 
     monkeypatch.setattr(methods, "quantised", costing)
-    monkeypatch.setattr(Trials, "ratio_db", lambda _, method: 50.0 - len(method.seven_bit_steps))
+    monkeypatch.setattr(MethodTrials, "ratio_db", lambda _, method: 50.0 - len(method.seven_bit_steps))
     monkeypatch.setattr(methods, "MOST_LOST_DB", float(limit))
     found = with_seven_bit_weights(
-        Trials(flow, images_of(digit_inputs(4, 2))), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1)
+        MethodTrials(flow, images_of(digit_inputs(4, 2))), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1)
     )
     products = [step for step in flow.steps if step.layer.name.startswith("pw")]
     largest = sorted(products, key=lambda step: -step.layer.macs)[:limit]
@@ -206,7 +206,7 @@ def test_images_of_one_channel() -> None:
         (1, 1, 8, 12),
     )
     images = images_of(np.random.default_rng(3).random((6, 1, 8, 12), np.float32))
-    found = quantise(flow, images, best_method(Trials(flow, images))).signal_to_noise_db(images.batches(), flow)
+    found = quantise(flow, images, best_method(MethodTrials(flow, images))).signal_to_noise_db(images.batches(), flow)
     assert min(found.values()) > 25
 
 
@@ -231,7 +231,7 @@ def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.Monke
         asked.append(list(numbers))  # type: ignore[call-overload]
         return data[asked[-1]]
 
-    assert best_method(Trials(rescaled(trained_flow(), 0), Images(len(data), read))).equalise
+    assert best_method(MethodTrials(rescaled(trained_flow(), 0), Images(len(data), read))).equalise
     assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20
 
 
@@ -258,7 +258,7 @@ def test_biases_are_corrected_unless_the_output_is_clearly_better_without(moved:
 
     monkeypatch.setattr(calibration._Quantisation, "_corrected", too_far)
     tried = watched(monkeypatch)
-    found = best_method(Trials(trained_flow(), images_of(digit_inputs(8, 2))))
+    found = best_method(MethodTrials(trained_flow(), images_of(digit_inputs(8, 2))))
     assert found.correct == (moved == 0)
     assert [method.correct for method in tried] == [True] * 6 + [False] and replace(tried[-1], correct=True) in tried[:-1]
 
@@ -267,7 +267,7 @@ def test_networks_without_channels_to_equalise_are_not_equalised(monkeypatch: py
     torch.manual_seed(0)
     flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1)).eval(), (1, 3, 6, 6))
     tried = watched(monkeypatch)
-    best_method(Trials(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32))))
+    best_method(MethodTrials(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32))))
     assert [(method.ranges, method.equalise) for method in tried[:-1]] == [(ranges, False) for ranges in RANGES]
 
 

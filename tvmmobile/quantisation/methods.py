@@ -27,7 +27,7 @@ _CLEARLY_DB = 1.0
 MOST_LOST_DB = 2.0
 
 
-class Trials:
+class MethodTrials:
     """Tries methods on a network: each is calibrated on one half of some images, and its error measured on the other half.
 
     Results are cached, as is what methods share.
@@ -65,7 +65,7 @@ class Trials:
         return share_lost(np.concatenate([self.network(method).outputs(batch) for batch in self._batches]), np.concatenate(self._exact))
 
 
-def best_method(trials: Trials) -> Method:
+def best_method(trials: MethodTrials) -> Method:
     """Return the method with the least error of the network's output. Ranges and equalisation are chosen with corrected biases, which are
     kept unless the output is clearly better without the correction.
     """
@@ -90,7 +90,7 @@ def share_lost(outputs: Array, expected: Array) -> float:
     return max(map(along, range(min(1, expected.ndim - 1), expected.ndim)))
 
 
-def with_seven_bit_weights(trials: Trials, method: Method, gains: Callable[[Layer, Array], bool]) -> Method:
+def with_seven_bit_weights(trials: MethodTrials, method: Method, gains: Callable[[Layer, Array], bool]) -> Method:
     """Return the method with 7-bit weights for layers that gain by them, as far as the output loses at most `MOST_LOST_DB`.
 
     If not all of them can have 7-bit weights, the network's first layer keeps 8 bits, or the depthwise layers do, or both; if that is not

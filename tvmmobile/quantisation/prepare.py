@@ -15,7 +15,7 @@ from tvmmobile.quantisation.calibration import Accepts, Images, Method
 from tvmmobile.quantisation.flow import Flow, FlowStep, flow_of
 from tvmmobile.quantisation.integers import reads_input
 from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
-from tvmmobile.quantisation.methods import Trials, best_method, with_seven_bit_weights
+from tvmmobile.quantisation.methods import MethodTrials, best_method, with_seven_bit_weights
 from tvmmobile.quantisation.mixed import Decision, Mixed
 from tvmmobile.schedules import all_templates, template_for
 
@@ -55,7 +55,7 @@ def prepare_calibrated(
 
     wide = read_network(*lower_in_nhwc(composed))
     flow = flow_of(wide)
-    trials = Trials(flow, images, accepts)
+    trials = MethodTrials(flow, images, accepts)
     method = with_seven_bit_weights(trials, best_method(trials), lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
     mixed = choose(wide, flow, method, accepts)
     lowered = lower_quantised(mixed.network, composed, wide, accepts)
