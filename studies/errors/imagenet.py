@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ import numpy as np
 from studies.packages import locked_packages
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import SUFFIXES, read_input
-from tvmmobile.networks.labelled import LabelledImage, read_folder
-from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.labelled import LabelledImage, evenly_spaced, read_folder
+from tvmmobile.networks.models.weights import single_thread
+from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import make_folders
 
@@ -28,6 +29,9 @@ SIDES = {"lite0": 224, "lite1": 240, "lite2": 260}
 PUBLISHED = {"lite0": 75.1, "lite1": 76.7, "lite2": 77.6}
 #: As the weights were trained: (x - 127) / 128.
 MEAN, STD = 127 / 255, 128 / 255
+NORMALISED = Normalisation((MEAN,) * 3, (STD,) * 3)
+#: Pictures of a larger folder that calibrate int8.
+CALIBRATION = 128
 _SYNSET = re.compile(r"(n\d{8})_")
 
 
@@ -49,6 +53,20 @@ def network(name: str, side: int | None = None) -> torch.nn.Module:
     module: torch.nn.Module = EfficientNet.from_name(f"efficientnet-{name}", image_size=side or SIDES[name]).eval()
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return module
+
+
+def float32_scores(name: str, side: int | None = None) -> Callable[[Array], Array]:
+    """Return a function that computes a network's scores of a batch in PyTorch, see `network` for `side`."""
+    import torch
+
+    module = network(name, side)
+
+    def scores(inputs: Array) -> Array:
+        with torch.no_grad(), single_thread():
+            outputs: Array = module(torch.from_numpy(inputs)).numpy()
+        return outputs
+
+    return scores
 
 
 def write_network(name: str, folder: Path, side: int | None = None) -> Path:
@@ -94,6 +112,12 @@ def pictures_in(folder: Path) -> tuple[LabelledImage, ...]:
             f"{folder} has {len(synsets)} of {CLASSES} synsets, so their classes cannot be told.", "Give a picture of each class."
         )
     return tuple(LabelledImage(path, path.name, synsets.index(synset)) for path, synset in named.items())
+
+
+def unseen(pictures: Sequence[LabelledImage], calibrating: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
+    """Return the pictures that do not calibrate, at most `limit` of them, evenly spaced."""
+    others = set(pictures) - set(calibrating)
+    return evenly_spaced([one for one in pictures if one in others], limit)
 
 
 def laid_out(pictures: Sequence[LabelledImage], folder: Path) -> Path:

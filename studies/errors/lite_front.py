@@ -20,15 +20,16 @@ from typing import Any
 
 import tvmmobile as tm
 from studies.errors.imagenet import (
-    MEAN,
+    CALIBRATION,
+    NORMALISED,
     SIDES,
-    STD,
+    float32_scores,
     foolbox_pictures,
     inputs_of,
     laid_out,
-    network,
     pictures_in,
     preprocessing,
+    unseen,
     write_network,
 )
 from studies.harness import RESULTS, Entry, Options, Wanted, completed, option, study, write_json
@@ -36,7 +37,6 @@ from studies.int8_networks import imported_file, quantised
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
-from tvmmobile.networks.models.weights import single_thread
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.results.report.view import pareto_front
 from tvmmobile.results.report.wording import latency_ms
@@ -46,8 +46,6 @@ from tvmmobile.system.markdown import markdown_table
 
 NAMES = ("network", "side", "precision")
 PRECISIONS = (FLOAT32.name, INT8.name)
-#: Pictures that calibrate int8.
-_CALIBRATION = 128
 _AT_ONCE = 8
 INTRODUCTION = """# The front that `choose` finds, held against its libraries
 
@@ -77,36 +75,23 @@ def right(classes: Callable[[Array], Array], name: str, side: int, pictures: Seq
     return hits
 
 
-def by_torch(name: str, side: int) -> Callable[[Array], Array]:
-    """Return a function that computes a network's scores in PyTorch."""
-    import torch
-
-    module = network(name, side)
-
-    def scores(inputs: Array) -> Array:
-        with torch.no_grad(), single_thread():
-            found: Array = module(torch.from_numpy(inputs)).numpy()
-        return found
-
-    return scores
-
-
 def settings_of(precision: str, folder: Path) -> dict[str, Any]:
     """Return the keywords with which a library is compiled, and `choose` prices it."""
-    normalised = tm.Normalisation((MEAN,) * 3, (STD,) * 3)
-    return {"image": normalised} | ({"calibrate": str(folder / "calibration")} if precision == INT8.name else {})
+    return {"image": NORMALISED} | ({"calibrate": str(folder / "calibration")} if precision == INT8.name else {})
 
 
 def entry_of(name: str, side: int, precision: str, board: str, pictures: Pictures, folder: Path) -> Entry:
     """Time a library, and count the pictures that it gets right."""
-    file, scores = file_of(name, side, folder), by_torch(name, side)
+    file = file_of(name, side, folder)
     with tempfile.TemporaryDirectory(dir=folder) as out:
         settings = settings_of(precision, folder)
         [timed] = tm.tune(tm.load(str(file)), board, dtype=precision, trials=0, out=out, **settings).variants
     if precision == INT8.name:
         model, imported = imported_file(file)
         data = calibration_data(settings["calibrate"], preprocessing(name, side), generated=False)
-        scores = quantised(model, data, "", imported, board).integers.outputs
+        scores: Callable[[Array], Array] = quantised(model, data, "", imported, board).integers.outputs
+    else:
+        scores = float32_scores(name, side)
     counted = {"right": right(scores, name, side, pictures.tested), "images": len(pictures.tested)}
     counted["right_of_20"] = right(scores, name, side, foolbox_pictures())
     return {**dict(zip(NAMES, (name, str(side), precision), strict=True)), **counted, "timed_us": round(timed.latency_us, 1)}
@@ -202,9 +187,8 @@ def verdict_of(front: Sequence[str], by: Mapping[str, str]) -> str:
 def main(options: Options) -> None:
     """Compute what is missing, and ask `choose`."""
     given = pictures_in(options.pictures)
-    calibrating = evenly_spaced(given, _CALIBRATION)
-    unseen = set(given) - set(calibrating)
-    pictures = Pictures(calibrating, evenly_spaced([one for one in given if one in unseen], options.limit))
+    calibrating = evenly_spaced(given, CALIBRATION)
+    pictures = Pictures(calibrating, unseen(given, calibrating, options.limit))
     with tempfile.TemporaryDirectory(prefix="tvmmobile-front-") as work:
         folder = options.work or Path(work)
         if not (folder / "calibration").exists():

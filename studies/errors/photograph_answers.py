@@ -14,7 +14,7 @@ import numpy as np
 
 import tvmmobile as tm
 from studies.errors.half_errors import host_library
-from studies.errors.imagenet import MEAN, SIDES, STD, inputs_of, laid_out, network, preprocessing
+from studies.errors.imagenet import NORMALISED, SIDES, float32_scores, inputs_of, laid_out, preprocessing
 from studies.errors.losses import SignalToNoise
 from studies.formats import export_models
 from studies.int8_networks import DEVICE, QuantisedModel, imported_file, quantised
@@ -22,7 +22,6 @@ from tvmmobile.accuracy.evaluation_file import ImageResult
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.precision import FLOAT16, FLOAT32, INT8
 from tvmmobile.networks.labelled import LabelledImage
-from tvmmobile.networks.models.weights import single_thread
 from tvmmobile.quantisation.data import calibration_data
 from tvmmobile.system.entry_points import progress
 from tvmmobile.system.programs import run_tool
@@ -65,9 +64,8 @@ def by_libraries(name: str, file: Path, kind: str, pictures: Sequence[LabelledIm
             data["calibrate"] = laid_out(calibrating, place / "calibration")
             data |= {"max_drop": KINDS[kind]} if KINDS[kind] else {}
         model = tm.load(str(file))
-        normalised = tm.Normalisation((MEAN,) * 3, (STD,) * 3)
         dtype = kind.partition(",")[0]
-        compiled = tm.compile(model, DEVICE, out=place, dtype=dtype, image=normalised, **data)
+        compiled = tm.compile(model, DEVICE, out=place, dtype=dtype, image=NORMALISED, **data)
         folder = laid_out(tested, place / "tested")
         evaluated = tm.evaluate(compiled, folder, DEVICE, model=str(file), preprocessing=preprocessing(name)).file
         results += evaluated.images
@@ -82,15 +80,7 @@ def on_host(
     name: str, file: Path, kind: str, calibrating: tuple[LabelledImage, ...], tested: tuple[LabelledImage, ...], work: Path
 ) -> Answers:
     """Compute pictures on this machine, a few at a time: float32 in PyTorch, float16 by kernels for this machine, exact integers."""
-    import torch
-
-    module, floats = network(name), 0
-
-    def float32(inputs: Array) -> Array:
-        with torch.no_grad(), single_thread():
-            outputs: Array = module(torch.from_numpy(inputs)).numpy()
-        return outputs
-
+    float32, floats = float32_scores(name), 0
     found: Callable[[Array], Array] = float32
     if kind == FLOAT16.name:
         half, floats = host_library(tm.load(str(file)), work)

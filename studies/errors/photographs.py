@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from studies.errors.imagenet import SIDES, foolbox_pictures, inputs_of, pictures_in, write_network
+from studies.errors.imagenet import CALIBRATION, SIDES, foolbox_pictures, inputs_of, pictures_in, unseen, write_network
 from studies.errors.losses import answer_loss
 from studies.errors.photograph_answers import KINDS, LITERT, Answers, by_libraries, on_host
 from studies.harness import RESULTS, Entry, Key, Options, completed, option, study
@@ -34,8 +34,6 @@ from tvmmobile.system.markdown import markdown_table
 
 FILE = RESULTS / "photographs.json"
 FOOLBOX = "foolbox"
-#: Pictures of a larger folder that calibrate int8.
-_CALIBRATION = 128
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,8 @@ def foolbox_entry(name: str, kind: str, file: Path, work: Path) -> Entry:
 
 def folder_entry(name: str, kind: str, file: Path, work: Path, pictures: Sequence[LabelledImage], options: Options) -> Entry:
     """Compute a folder's pictures on this machine, but for those that calibrate."""
-    calibrating = evenly_spaced(pictures, _CALIBRATION) if kind.startswith(INT8.name) else ()
-    unseen = set(pictures) - set(calibrating)
-    tested = evenly_spaced([one for one in pictures if one in unseen], options.limit)
-    answers = on_host(name, file, kind, calibrating, tested, work / name)
+    calibrating = evenly_spaced(pictures, CALIBRATION) if kind.startswith(INT8.name) else ()
+    answers = on_host(name, file, kind, calibrating, unseen(pictures, calibrating, options.limit), work / name)
     return asdict(accuracy(name, options.pictures.name, kind, "host", len(calibrating), answers))
 
 
@@ -119,7 +115,7 @@ def write_networks(names: Sequence[str], pictures: Sequence[LabelledImage], fold
     """Write networks, and beside each the inputs that calibrate it."""
     make_folders(folder)
     for name in names:
-        np.save(write_network(name, folder).with_suffix(".npy"), inputs_of(name, evenly_spaced(pictures, _CALIBRATION)))
+        np.save(write_network(name, folder).with_suffix(".npy"), inputs_of(name, evenly_spaced(pictures, CALIBRATION)))
 
 
 @study(

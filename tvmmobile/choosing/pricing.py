@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from tvmmobile.choosing.sizes import planned_sizes
-from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.planning import tasks_of
 from tvmmobile.pipeline.regions import basis_of
 from tvmmobile.pipeline.variant import import_model, prepare_variant
+from tvmmobile.tuning.choice import plan_by_records
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Price, make_plan
 from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.nearest import estimated_us
 
@@ -58,12 +57,7 @@ class Prices:
         """Plan a library with its candidate kernels, and predict its latency."""
         own = self._read(job.identity, job.logs, None)
         basis = basis_of(job, own, [region.task for region in tasks.regions], self._read)
-
-        def price(task: Task) -> Price:
-            best = basis.best(task)
-            return Price(None if best is None else best.latency_us, "")
-
-        steps = make_plan(tasks.nodes, tasks.regions, price).steps
+        steps = plan_by_records(tasks.nodes, tasks.regions, basis).steps
         sizes = planned_sizes(steps, tasks.wiring)
         recorded = [step.price.latency_us for step in steps if step.price.latency_us is not None]
         unrecorded = [self._estimated_us(step.task, basis) for step in steps if step.price.latency_us is None]

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from tvmmobile.graph.expressions import outermost_axis, shape_of
-from tvmmobile.graph.network import kernel_bindings, results_from, sources_of
+from tvmmobile.graph.network import kernel_bindings, sources_of, wiring_of
 
 #: Relax's function of a concatenation that is fused with nothing; repeated names are numbered.
 _PLAIN = re.compile(r"concatenate\d*")
@@ -21,7 +21,7 @@ def placed_concatenations(module: Any) -> frozenset[int]:
 
     A kernel or another placed node computes each part, which is a part of no other one, once, and no output of the network itself.
     """
-    elsewhere = {result for result in results_from(module) if isinstance(result, int)}
+    elsewhere = set(wiring_of(module).results)
     found = set()
     for node, (binding, parts) in enumerate(zip(kernel_bindings(module), sources_of(module), strict=True)):
         own = {part for part in parts if isinstance(part, int) and part >= 0}

@@ -13,9 +13,9 @@ from tvmmobile.pipeline.listener import TuningPlan, missing_trials
 from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.results.report.wording import plural
 from tvmmobile.system.environment import SHIPPED_LOGS
+from tvmmobile.tuning.choice import plan_by_records
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import LogDirs
-from tvmmobile.tuning.plan import Price, make_plan
 from tvmmobile.tuning.regions import VariantTasks, distinct_tasks
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.similar_core import similar_core_database
@@ -97,13 +97,11 @@ class NeededTrials:
 
 def _planned_kernels(variant: VariantTasks, database: Database) -> list[UsedKernel]:
     """Return the kernels of a network with a database's records, in execution order; those without a record have no latency."""
-
-    def price(task: Task) -> Price:
-        best = database.best(task)
-        return Price(best.latency_us if best else None, "")
-
-    tasks = [step.task for step in make_plan(variant.nodes, variant.regions, price).steps]
-    return [UsedKernel(task.name, task in variant.sources, variant.macs.get(task, task.macs), price(task).latency_us) for task in tasks]
+    steps = plan_by_records(variant.nodes, variant.regions, database).steps
+    return [
+        UsedKernel(step.task.name, step.task in variant.sources, variant.macs.get(step.task, step.task.macs), step.price.latency_us)
+        for step in steps
+    ]
 
 
 def nothing_to_try(asked: int | None, first: int) -> str:

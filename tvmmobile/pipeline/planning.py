@@ -20,7 +20,7 @@ from tvmmobile.pipeline.prepared_variant import PreparedVariant
 from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.pipeline.variant import prepare_variant
 from tvmmobile.schedules import template_named
-from tvmmobile.tuning.choice import Choice, choose
+from tvmmobile.tuning.choice import Choice, choose, plan_by_records
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, dense_us, make_plan
 from tvmmobile.tuning.regions import Region, VariantTasks, candidate_regions
@@ -166,12 +166,7 @@ def _recorded_us(job: VariantJob, planned: PlannedVariant, threads: int) -> floa
     if not any(planned.basis.records(other.task((node.layer,))) for node in network.nodes):
         return None  # at once: nobody tuned for that number
     regions = regions_of(other, network)
-
-    def price(task: Task) -> Price:
-        best = planned.basis.best(task)
-        return Price(None if best is None else best.latency_us, "")
-
-    return make_plan(len(network.nodes), regions, price).latency_us
+    return plan_by_records(len(network.nodes), regions, planned.basis).latency_us
 
 
 def _lowered(network: Network, steps: tuple[PlannedKernel, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:

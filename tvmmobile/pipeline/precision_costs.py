@@ -109,8 +109,7 @@ class _Prices:
         if best is None and len(region.task.region) > 1:
             return []
         known = None if best is None else best.latency_us
-        latency_us = self.estimate_us(region.task) if known is None else known
-        latency_us += self.written_back_us(region.task)
+        latency_us = self.latency_us(region.task) + self.written_back_us(region.task)
         return [KernelSpan(first, last, integer, latency_us, region.before, region.after, known is None)]
 
     def storing(self, region: Region, last: Layer) -> list[KernelSpan]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from tvmmobile.kernels.serial import Schedule
 from tvmmobile.schedules import template_for, templates_for
 from tvmmobile.system.errors import UserError, please_report
 from tvmmobile.tuning.database import Database
-from tvmmobile.tuning.plan import Price
+from tvmmobile.tuning.plan import Plan, Price, make_plan
+from tvmmobile.tuning.regions import Region
 from tvmmobile.tuning.search.fallback import FallbackSpace
 from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
 
@@ -55,3 +56,13 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
     if not sampled:
         raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", please_report("network"))
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))
+
+
+def plan_by_records(nodes: int, regions: Sequence[Region], database: Database) -> Plan:
+    """Return the best plan by a database's records alone; kernels without a record have no price, and get no schedule."""
+
+    def price(task: Task) -> Price:
+        best = database.best(task)
+        return Price(None if best is None else best.latency_us, "")
+
+    return make_plan(nodes, regions, price)
