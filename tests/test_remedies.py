@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -46,7 +47,10 @@ def sentences(node: ast.AST) -> Iterator[str]:
             yield from sentences(child)
 
 
-TEXTS = [pair for file in sorted(PACKAGE.rglob("*.py")) for pair in texts_of(file)]
+@functools.cache
+def all_texts() -> list[tuple[str, str]]:
+    """Return `texts_of` all modules; not while tests are collected, which every process does."""
+    return [pair for file in sorted(PACKAGE.rglob("*.py")) for pair in texts_of(file)]
 
 
 def keywords_of_calls() -> set[str]:
@@ -59,7 +63,7 @@ def keywords_of_calls() -> set[str]:
 def test_options_in_errors_are_keywords_of_calls() -> None:
     known, named = keywords_of_calls(), 0
     unknown = []
-    for place, text in TEXTS:
+    for place, text in all_texts():
         if not place.startswith(COMMAND_LINE_ALONE):
             added = set(KEYWORD.findall(in_calls(text))) - set(KEYWORD.findall(text))
             named += len(added)
@@ -119,7 +123,7 @@ MODULES_BY_CALL = [
 @pytest.mark.parametrize(("call", "modules"), MODULES_BY_CALL)
 def test_errors_of_a_call_name_its_own_keywords(call: str, modules: str) -> None:
     parameters, named = inspect.signature(getattr(tvmmobile, call)).parameters, set[str]()
-    for place, text in TEXTS:
+    for place, text in all_texts():
         if place.startswith(modules) and not place.startswith(COMMAND_LINE_ALONE):
             named |= set(KEYWORD.findall(in_calls(text, parameters))) - set(KEYWORD.findall(text))
     assert named and named <= parameters.keys()
@@ -161,7 +165,7 @@ def options_of(verb: str, action: str) -> set[str] | None:
 
 def test_commands_in_errors_have_the_options_that_they_are_given() -> None:
     wrong, named = [], 0
-    for place, text in TEXTS:
+    for place, text in all_texts():
         for verb, action, rest in COMMAND.findall(text):
             options, given = options_of(verb, action), set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", rest)) - {"--help"}
             named += options is not None
