@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from tvm import relax
+
 from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Conv2d, WindowPool
 from tvmmobile.graph.machine import BASELINE
@@ -31,8 +33,6 @@ def reading_pieces(layer: _Layer, data: Any, values: Mapping[Any, Any]) -> tuple
 
 def with_pieces(layer: _Layer, data: Any, values: Mapping[Any, Any]) -> tuple[_Layer, list[Any]] | None:
     """Return the layer that reads its input's pieces, given `reading_pieces`' arguments, and their tensors; `None` without any."""
-    from tvm import relax
-
     if layer.in_layout != "NHWC":
         return None
     whole: Any = values.get(data)

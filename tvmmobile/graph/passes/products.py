@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
 from tvmmobile.graph.operators import is_view
@@ -16,9 +19,6 @@ from tvmmobile.graph.operators import is_view
 
 def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
     """Make permutations and views that swap the last two dimensions of a product's operand a single swap; `None` for other values."""
-    import tvm
-    from tvm import relax
-
     if operator_of(value) != "relax.matmul" or any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args):
         return None
     swaps = [_swap(operand, values) for operand in value.args]
@@ -28,8 +28,6 @@ def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _swap(operand: Any, values: Mapping[Any, Any]) -> Any:
     """Return the swap that an operand is, of a tensor in front of more views; `None` for other operands."""
-    from tvm import relax
-
     chain: list[Any] = []
     source, found = operand, None
     while _only_moves(value := cast(Any, values.get(source))):
