@@ -7,7 +7,7 @@ from enum import Flag, auto
 from functools import cache
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 
 #: The attribute of TIR functions that put the elements of a tensor in order and return where they are.
 ORDERS = "tvmmobile.orders"
@@ -86,6 +86,15 @@ def operators_with(traits: Trait) -> frozenset[str]:
 def has(value: Any, traits: Trait) -> bool:
     """Return whether an expression is a call of an operator with all of the given traits."""
     return operator_of(value) in operators_with(traits)
+
+
+def constant_operand(value: Any) -> tuple[Any, Any] | None:
+    """Return the computed operand and the constant one, which is second or may be, of arithmetic; `None` for other values."""
+    operands = list(value.args) if has(value, Trait.ARITHMETIC) else []
+    if has(value, Trait.COMMUTATIVE) and numbers_of(operands[0]) is not None:
+        operands.reverse()
+    known = [numbers_of(operand) is not None for operand in operands]
+    return (operands[0], operands[1]) if known == [False, True] else None
 
 
 def is_view(value: Any) -> bool:

@@ -23,6 +23,7 @@ from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of, readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import constant_operand
 from tvmmobile.graph.passes.channel_trace import NHWC, MovedChannels, Trace
 from tvmmobile.graph.passes.rewriting import replace_variables
 
@@ -187,9 +188,8 @@ class _Graph:
             return call.args[0]
         if name not in ("relax.add", "relax.maximum", "relax.minimum"):
             return None
-        data = [argument for argument in call.args if not isinstance(argument, tvm.ir.GenericConst)]
-        same = len(data) == 1 and shape_of(data[0]) == shape_of(call)
-        return data[0] if same and len(call.ty.shape) == 4 else None
+        found = constant_operand(call)
+        return found[0] if found and len(call.ty.shape) == 4 and shape_of(found[0]) == shape_of(call) else None
 
 
 def _is_conv(call: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.relax.dpl import rewrite_call
+from tvm.relax.dpl import is_op, rewrite_call
 
 from tvmmobile.graph.bindings import bindings_of, results_of, returned, values_of
 from tvmmobile.graph.expressions import holds, variables_of
@@ -114,6 +114,12 @@ def rewrite_main(
     return module
 
 
+def either(operator: str, left: Any, right: Any) -> Any:
+    """Return the pattern of a Relax operator with its operands in either order."""
+    call = is_op(f"relax.{operator}")
+    return call(left, right) | call(right, left)
+
+
 def mutate_main(module: Any, mutator: Any) -> Any:
     """Return the module with `main` rewritten by a `PyExprMutator` made for this module, and with the functions it added."""
     name = next(variable for variable in module.get_global_vars() if variable.name_hint == "main")
@@ -153,11 +159,20 @@ def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
     return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module) if canonical else module)
 
 
-def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any], *, in_turn: bool = False) -> Any:
+#: From a value and all values by their variables to the new value; `None` for a value that stays.
+_Replacement = Callable[[Any, Mapping[Any, Any]], Any]
+
+
+def value_pass(replacement: _Replacement) -> Callable[[Any], Any]:
+    """Make a pass of a function that looks at one value of `main` after another."""
+    return lambda module: replace_values(module, replacement)
+
+
+def replace_values(module: Any, replacement: _Replacement, *, in_turn: bool = False) -> Any:
     """Return the module with some values of `main` replaced, and without unread values.
 
     Args:
-        replacement: returns the new value from a value and all values by their variables; `None` for one that stays.
+        replacement: see `_Replacement`.
         in_turn: replacements get the new values of the variables in front.
     """
     values, found = values_of(module["main"]), dict[Any, Any]()
