@@ -28,8 +28,8 @@ from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
+from tvmmobile.graph.passes.input_pieces import integer_pieces
 from tvmmobile.graph.passes.input_steps import input_steps
-from tvmmobile.graph.passes.integer_pieces import integer_pieces
 from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.linear_layers import linear_layers
