@@ -144,6 +144,5 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
 
 def _adds(call: Any, shape: tuple[int, ...]) -> bool:
     """Return whether a call adds a constant with as many elements as the longest dimension."""
-    constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]
-    name = operator_of(call)
-    return name == "relax.add" and any(constant.value.numpy().size == max(shape) for constant in constants)
+    found = constant_operand(call) if operator_of(call) == "relax.add" else None
+    return found is not None and bool(numbers_of(found[1]).size == max(shape))
