@@ -188,14 +188,8 @@ def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], tra
 def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
     """Return the last view of a result that joins each token's heads; the result itself if there is none."""
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
-    access: Access | None = Access.of(shape_of(variable))
-    at, best = variable, None
-    while access is not None and graph.read_once(at) and graph.readers[at][0] is not None:
-        at = graph.readers[at][0]
-        access = access.after(graph.values[at])
-        if access is not None and access.in_order(wanted):
-            best = at
-    return (variable, False) if best is None else (best, True)
+    found = [view for view, access in graph.moves(variable) if access.in_order(wanted)]
+    return (found[-1], True) if found else (variable, False)
 
 
 def _factor(value: Any) -> tuple[Any, float] | None:

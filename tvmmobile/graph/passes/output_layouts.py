@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,7 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
-    moves = list(_moves(graph, variable))
+    moves = list(graph.moves(variable))
     found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
     if isinstance(layer, Conv2d):
         found += [(at, *shuffle) for at, access in moves if (shuffle := _shuffle(access, layer))]
@@ -60,17 +60,6 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
     bias, *operands = (array[order] for array in (parameters.bias, *parameters.operands))
     parameters = LayerParameters(np.ascontiguousarray(parameters.weight[..., order]), bias, tuple(operands))
     return replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at
-
-
-def _moves(graph: LayerGraph, variable: Any) -> Iterator[tuple[Any, Access]]:
-    """Yield a variable's successive views, each with the variable's elements that it shows."""
-    access = Access.of(shape_of(variable))
-    while graph.read_once(variable) and (variable := graph.readers[variable][0]) is not None:
-        after = access.after(graph.values[variable])
-        if after is None:
-            return
-        access = after
-        yield variable, access
 
 
 def _moves_on(graph: LayerGraph, variable: Any) -> bool:

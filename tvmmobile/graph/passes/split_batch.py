@@ -184,12 +184,8 @@ class _ImageSplitter(MainRewriter):
             return attrs.axes is not None and int(attrs.axes[0]) == 0
         if name == "nn.pad":
             return [int(width) for width in attrs.pad_width[:2]] == [0, 0]
-        if name == "split":
-            return int(attrs.axis) % rank != 0
         if name == "strided_slice":
             return all(int(axis.value) % rank for axis in value.args[1].fields)
-        if name == "squeeze":
-            return attrs.axis is not None and all(int(axis) % rank for axis in attrs.axis)
         if name == "expand_dims":
             return all(int(axis) % (rank + len(attrs.axis)) for axis in attrs.axis)
         return False
