@@ -45,7 +45,8 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
     moves = list(graph.moves(variable))
-    found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
+    plain = "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
+    found = [(at, *plain) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
     if isinstance(layer, Conv2d):
         found += [(at, *shuffle) for at, access in moves if (shuffle := _shuffle(access, layer))]
     if not found:
@@ -72,11 +73,6 @@ def _is_nchw(access: Access, layer: Conv2d | Resize) -> bool:
     channels = layer.output_shape[3]
     pixels = math.prod(layer.output_shape) // channels
     return min(pixels, channels) > 1 and access.in_order(Access.of([pixels, channels]).permute())
-
-
-def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
-    """Return the layout, and the order of channels."""
-    return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
 
 
 def _shuffle(access: Access, layer: Conv2d) -> tuple[Layout, Array] | None:
