@@ -134,14 +134,8 @@ class Access:
 
 def moved_by(view: Any, numbers: Array) -> Array | None:
     """Return the result of a view of an array; `None` if the call does more than move elements."""
-    name = operator_of(view)
-    if name == "relax.broadcast_to":
-        return np.broadcast_to(numbers, shape_of(view))
-    if has(view, Trait.RESHAPE):
-        return numbers.reshape(shape_of(view))
-    if name == "relax.permute_dims":
-        return numbers.transpose(axes_of(view))
-    return numbers[tuple(slice(*part) for part in slices_of(view))] if name == "relax.strided_slice" else None
+    access = Access.of(numbers.shape).after(view)
+    return None if access is None else np.asarray(numbers.reshape(-1)[access.indices()])
 
 
 def axes_of(permutation: Any) -> list[int] | None:

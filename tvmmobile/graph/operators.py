@@ -7,7 +7,7 @@ from enum import Flag, auto
 from functools import cache
 from typing import Any
 
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 
 #: The attribute of TIR functions that put the elements of a tensor in order and return where they are.
 ORDERS = "tvmmobile.orders"
@@ -56,10 +56,11 @@ _TRAITS: tuple[tuple[str, Trait], ...] = (
     ("negative log sqrt rsqrt square tanh sin cos erf clip round floor ceil sign", Trait.ELEMENT_WISE | Trait.UNARY),
     ("nn.leakyrelu nn.silu nn.gelu nn.gelu_tanh nn.softplus nn.selu", Trait.ELEMENT_WISE | Trait.UNARY),
     ("abs exp sigmoid nn.relu", Trait.ELEMENT_WISE | Trait.UNARY | Trait.NON_NEGATIVE),
-    ("reshape squeeze expand_dims flatten broadcast_to", Trait.MOVE | Trait.RESHAPE),
+    ("reshape expand_dims flatten broadcast_to", Trait.MOVE | Trait.RESHAPE),
+    ("squeeze", Trait.MOVE | Trait.RESHAPE | Trait.ALONG_AXIS),
     ("permute_dims strided_slice", Trait.MOVE),
     ("mean sum variance std", Trait.ALONG_AXIS | Trait.SUM),
-    ("max min prod argmax argmin nn.softmax nn.log_softmax", Trait.ALONG_AXIS),
+    ("max min prod argmax argmin nn.softmax nn.log_softmax split", Trait.ALONG_AXIS),
     ("nn.layer_norm nn.rms_norm nn.instance_norm", Trait.ALONG_AXES),
     ("nn.group_norm", Trait.ALONG_AXES | Trait.PER_IMAGE),
     ("nn.batch_norm nn.prelu", Trait.PER_CHANNEL | Trait.PER_IMAGE),
@@ -86,6 +87,15 @@ def operators_with(traits: Trait) -> frozenset[str]:
 def has(value: Any, traits: Trait) -> bool:
     """Return whether an expression is a call of an operator with all of the given traits."""
     return operator_of(value) in operators_with(traits)
+
+
+def constant_operand(value: Any) -> tuple[Any, Any] | None:
+    """Return the computed operand and the constant one, which is second or may be, of arithmetic; `None` for other values."""
+    operands = list(value.args) if has(value, Trait.ARITHMETIC) else []
+    if has(value, Trait.COMMUTATIVE) and numbers_of(operands[0]) is not None:
+        operands.reverse()
+    known = [numbers_of(operand) is not None for operand in operands]
+    return (operands[0], operands[1]) if known == [False, True] else None
 
 
 def is_view(value: Any) -> bool:

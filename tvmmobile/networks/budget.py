@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.passes.split_batch import batches_of
 from tvmmobile.system.errors import UserError, shown
 
 #: Elements of one tensor, 2 GiB in float32: libraries count bytes of a tensor in 32 bits.
@@ -109,6 +108,8 @@ def check_batch(what: str, images: int, operators: int) -> None:
 
 def check_module(what: str, module: Any, macs: int) -> None:
     """Raise `UserError` for a Relax module with a tensor, a window, a batch or a number of multiply-adds beyond the limits."""
+    from tvmmobile.graph.passes.split_batch import batches_of
+
     main = module["main"]
     bindings = bindings_of(main)
     check_operators(what, len(bindings))

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from tvmmobile.graph.bindings import bindings_of, readers_of
 from tvmmobile.graph.expressions import TO_FIRST, operator_of, permutation_source, shape_of
 from tvmmobile.graph.operators import Trait, operators_with
-from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.signature import CHANNELS_LAST
@@ -274,6 +273,8 @@ def count_macs(module: Any) -> int:
 
 
 def _macs(call: Any) -> int:
+    from tvmmobile.graph.passes.recurrent_layers import recurrent_macs
+
     name = operator_of(call)
     if name == "relax.matmul":
         return math.prod(shape_of(call)) * int(call.args[0].ty.shape[-1])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import mutate_main
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.networks.frontend import Imported
@@ -69,6 +68,8 @@ def _lifted(module: Any) -> tuple[Any, list[Array]]:
     """Return a module that takes its weights as further inputs, and the weights."""
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
+
+    from tvmmobile.graph.passes.rewriting import mutate_main
 
     weights: list[Array] = []
     parameters: list[Any] = []

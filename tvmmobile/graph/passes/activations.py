@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from tvm import relax
 from tvm.relax.dpl import is_const, is_op, wildcard
 
 from tvmmobile.graph.expressions import operator_of
-from tvmmobile.graph.passes.rewriting import replace_values, rewrite_main
+from tvmmobile.graph.passes.rewriting import either, rewrite_main, value_pass
 from tvmmobile.graph.precision import FLOAT32
 
 
-def clamp_to_min_max(module: Any) -> Any:
+@value_pass
+def clamp_to_min_max(value: Any, _: Mapping[Any, Any]) -> Any:
     """Rewrite `relax.clip(x, lo, hi)` and `relax.nn.relu(x)` in `main`."""
-    return replace_values(module, lambda value, _: _clamped(value))
-
-
-def _clamped(value: Any) -> Any:
-    """Return a clip or ReLU as maximum and minimum; `None` for other values."""
     if operator_of(value) not in ("relax.clip", "relax.nn.relu"):
         return None
     data, low, high = (value.args[0], *map(_number, value.args[1:])) if operator_of(value) == "relax.clip" else (*value.args, 0.0, math.inf)
@@ -41,18 +38,14 @@ def _number(value: Any) -> float:
     return float(getattr(inner, "value", inner))
 
 
-#: A pattern, the values of its constants, and its replacement, built from the matches of the pattern's parts.
-_Rule = tuple[Any, Mapping[Any, float], Callable[[Any], Any]]
+#: The arguments of `rewrite_main`: a pattern, the values of its constants, and what makes its replacement.
+_Rule = tuple[Any, Mapping[Any, float], Callable[[Any, Any], Any]]
 
 
 def one_form_of_hard_activations(module: Any) -> Any:
     """Rewrite the other forms in `main`, whose clips are already maximum and minimum."""
     for pattern, numbers, replacement in _rules():
-
-        def rewrite(_: Any, matched: Any, replacement: Callable[[Any], Any] = replacement) -> Any:
-            return replacement(matched)
-
-        module = rewrite_main(module, pattern, rewrite, numbers)
+        module = rewrite_main(module, pattern, replacement, numbers)
     return module
 
 
@@ -61,9 +54,7 @@ def _rules() -> Iterator[_Rule]:
     add, divide, minimum, maximum = (is_op(f"relax.{name}") for name in ("add", "divide", "minimum", "maximum"))
     image, low, high, shift, scale = wildcard(), is_const(), is_const(), is_const(), is_const()
 
-    def product(left: Any, right: Any) -> Any:
-        multiply = is_op("relax.multiply")
-        return multiply(left, right) | multiply(right, left)
+    product = partial(either, "multiply")
 
     def number(value: float) -> Any:
         return relax.const(value, FLOAT32.name)
@@ -71,10 +62,10 @@ def _rules() -> Iterator[_Rule]:
     def clipped(matched: Any) -> Any:
         return relax.op.minimum(relax.op.maximum(relax.op.add(matched[image], number(3)), number(0)), number(6))
 
-    def hsigmoid(matched: Any) -> Any:
+    def hsigmoid(_: Any, matched: Any) -> Any:
         return relax.op.divide(clipped(matched), number(6))
 
-    def hswish(matched: Any) -> Any:
+    def hswish(_: Any, matched: Any) -> Any:
         return relax.op.divide(relax.op.multiply(matched[image], clipped(matched)), number(6))
 
     clip = minimum(maximum(add(image, shift), low), high)
@@ -89,11 +80,11 @@ def _rules() -> Iterator[_Rule]:
     below = add(error(product(image, scale)), shift), {scale: math.sqrt(0.5), shift: 1.0, low: 0.5}
     for part, numbers in (above, below):
         for form in (product(product(image, part), low), product(image, product(part, low)), product(product(image, low), part)):
-            yield form, numbers, lambda matched: relax.op.nn.gelu(matched[image])
+            yield form, numbers, lambda _, matched: relax.op.nn.gelu(matched[image])
     magnitude = is_op("relax.abs")(image)
     for base in (magnitude, image):
-        yield is_op("relax.power")(base, scale), {scale: 2.0}, lambda matched: relax.op.multiply(matched[image], matched[image])
-    yield is_op("relax.multiply")(magnitude, magnitude), {}, lambda matched: relax.op.multiply(matched[image], matched[image])
-    yield product(image, is_op("relax.sigmoid")(image)), {}, lambda matched: relax.op.nn.silu(matched[image])
+        yield is_op("relax.power")(base, scale), {scale: 2.0}, lambda _, matched: relax.op.multiply(matched[image], matched[image])
+    yield is_op("relax.multiply")(magnitude, magnitude), {}, lambda _, matched: relax.op.multiply(matched[image], matched[image])
+    yield product(image, is_op("relax.sigmoid")(image)), {}, lambda _, matched: relax.op.nn.silu(matched[image])
     logarithm = is_op("relax.nn.log_softmax")(image)
-    yield logarithm, {}, lambda matched: relax.op.log(relax.op.nn.softmax(matched[image], int(matched[logarithm].attrs.axis)))
+    yield logarithm, {}, lambda _, matched: relax.op.log(relax.op.nn.softmax(matched[image], int(matched[logarithm].attrs.axis)))

@@ -6,21 +6,19 @@ distances along each axis, nothing has to be moved.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import tvm
 from tvm import relax
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.composed import ComposedLayer
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, HeadView, LayerParameters
-from tvmmobile.graph.operators import Trait, has, is_view
+from tvmmobile.graph.operators import Trait, constant_operand, has, is_view
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import FLOAT32
 
@@ -190,42 +188,23 @@ def _place(access: Access, heads: tuple[int, int], extents: tuple[int, int], tra
 def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: int, width: int) -> tuple[Any, bool]:
     """Return the last view of a result that joins each token's heads; the result itself if there is none."""
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
-    access: Access | None = Access.of(shape_of(variable))
-    at, best = variable, None
-    while access is not None and graph.read_once(at) and graph.readers[at][0] is not None:
-        at = graph.readers[at][0]
-        access = access.after(graph.values[at])
-        if access is not None and access.in_order(wanted):
-            best = at
-    return (variable, False) if best is None else (best, True)
+    found = [view for view, access in graph.moves(variable) if access.in_order(wanted)]
+    return (found[-1], True) if found else (variable, False)
 
 
 def _factor(value: Any) -> tuple[Any, float] | None:
     """Return the other operand and the factor of a product or quotient with one number."""
-    name = operator_of(value)
-    if name not in ("relax.multiply", "relax.divide"):
+    found = constant_operand(value) if operator_of(value) in ("relax.multiply", "relax.divide") else None
+    if found is None or numbers_of(found[1]).size != 1:
         return None
-    operands = list(value.args)
-    if name == "relax.multiply" and isinstance(operands[0], tvm.ir.GenericConst):
-        operands.reverse()
-    if not isinstance(operands[1], tvm.ir.GenericConst) or operands[1].value.numpy().size != 1:
-        return None
-    number = float(operands[1].value.numpy().item())
-    return operands[0], number if name == "relax.multiply" else 1 / number
+    number = float(numbers_of(found[1]).item())
+    return found[0], number if operator_of(value) == "relax.multiply" else 1 / number
 
 
 def _summand(value: Any) -> tuple[Any, Array] | None:
     """Return the other operand, of the sum's shape, and the constant of a sum with a constant."""
-    if operator_of(value) != "relax.add":
-        return None
-    for operand, constant in itertools.permutations(value.args):
-        if (
-            isinstance(constant, tvm.ir.GenericConst)
-            and not isinstance(operand, tvm.ir.GenericConst)
-            and shape_of(operand) == shape_of(value)
-        ):
-            return operand, constant.value.numpy()
-    return None
+    found = constant_operand(value) if operator_of(value) == "relax.add" else None
+    return (found[0], numbers_of(found[1])) if found and shape_of(found[0]) == shape_of(value) else None
 
 
 def _reduced(bias: Array) -> Array:

@@ -13,9 +13,10 @@ from tvm import relax
 from tvm.relax.dpl import is_const, is_op, is_tuple_get_item, wildcard
 
 from tvmmobile.graph.bindings import readers_of, values_of
-from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.passes.rewriting import replace_variables, rewrite_main
+from tvmmobile.graph.operators import constant_operand
+from tvmmobile.graph.passes.rewriting import either, replace_variables, rewrite_main
 
 
 def bias_into_batch_norm(module: Any) -> Any:
@@ -90,8 +91,7 @@ def fold_factors(module: Any) -> Any:
             return None
         return relax.op.add(matched[conv], relax.const(arrays[0].reshape(1, 1, 1, -1) + arrays[1].reshape(1, 1, 1, -1)))
 
-    multiply = is_op("relax.multiply")
-    module = rewrite_main(module, multiply(total, factor) | multiply(factor, total), folded)
+    module = rewrite_main(module, either("multiply", total, factor), folded)
     module = _numbers_for_channels(module)
     shared = _shared(module["main"])
     return rewrite_main(module, is_op("relax.add")(total, shift), joined)
@@ -101,14 +101,14 @@ def _numbers_for_channels(module: Any) -> Any:
     """Return the module with each number that is added to a convolution's biased sums repeated per channel."""
     values, readers, found = values_of(module["main"]), readers_of(module["main"]), {}
     for variable, value in values.items():
-        number = next((one for one in getattr(value, "args", ()) if isinstance(one, tvm.ir.GenericConst)), None)
-        if operator_of(value) != "relax.add" or number is None or number.value.numpy().size != 1:
+        total, constant = (constant_operand(value) if operator_of(value) == "relax.add" else None) or (None, None)
+        numbers = numbers_of(constant)
+        if numbers is None or numbers.size != 1:
             continue
-        total = next(argument for argument in value.args if argument is not number)
         is_clipped = all(operator_of(values.get(reader)) == "relax.maximum" for reader in readers[variable])
-        if _is_biased(values.get(total), values) and not (is_clipped and float(number.value.numpy().item()) == 3.0):
+        if _is_biased(values.get(total), values) and not (is_clipped and float(numbers.item()) == 3.0):
             channels = int(value.ty.shape[-1])
-            found[variable] = relax.op.add(total, relax.const(np.full((1, 1, 1, channels), number.value.numpy().item(), np.float32)))
+            found[variable] = relax.op.add(total, relax.const(np.full((1, 1, 1, channels), numbers.item(), np.float32)))
     return replace_variables(module, found) if found else module
 
 
@@ -144,6 +144,5 @@ def _bias_shape(call: Any) -> tuple[int, ...]:
 
 def _adds(call: Any, shape: tuple[int, ...]) -> bool:
     """Return whether a call adds a constant with as many elements as the longest dimension."""
-    constants = [argument for argument in getattr(call, "args", ()) if isinstance(argument, tvm.ir.GenericConst)]
-    name = operator_of(call)
-    return name == "relax.add" and any(constant.value.numpy().size == max(shape) for constant in constants)
+    found = constant_operand(call) if operator_of(call) == "relax.add" else None
+    return found is not None and bool(numbers_of(found[1]).size == max(shape))

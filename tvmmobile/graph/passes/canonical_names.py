@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import tvm
+
 from tvmmobile.graph.function_json import BLOCK, json_of
 
 _VARIABLE, _BUFFER = "ir.Var", "tirx.BufferType"
@@ -18,8 +20,6 @@ _ROOT = "root"
 
 def canonical_names(module: Any) -> Any:
     """Return the module with its TIR functions' blocks called `block0`, …, their buffers `buffer0`, …; a root block stays `root`."""
-    import tvm
-
     functions = {}
     for variable, function in module.functions_items():
         functions[variable] = _renamed(function) if isinstance(function, tvm.tirx.PrimFunc) else function
@@ -27,8 +27,6 @@ def canonical_names(module: Any) -> Any:
 
 
 def _renamed(function: Any) -> Any:
-    import tvm
-
     graph = json_of(function)
     nodes: list[Any] = graph["nodes"]
     blocks = [node for node in nodes if node["type"] == BLOCK and nodes[node["data"]["name_hint"]]["data"] != _ROOT]

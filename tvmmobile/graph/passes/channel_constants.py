@@ -5,6 +5,7 @@ Networks scale branches by constants of shape (C, 1, 1) or (1), on either side. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
@@ -12,16 +13,12 @@ from tvm import relax
 
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import replace_values
+from tvmmobile.graph.passes.rewriting import value_pass
 
 
-def channel_constants(module: Any) -> Any:
+@value_pass
+def channel_constants(value: Any, _: Mapping[Any, Any]) -> Any:
     """Rewrite every element-wise operator of an image, NCHW, and a constant of shape (1), (C, 1, 1) or (1, C, 1, 1)."""
-    return replace_values(module, lambda value, _: _rewritten(value))
-
-
-def _rewritten(value: Any) -> Any:
-    """Return the operator with such a constant in another form; `None` for other values."""
     if not has(value, Trait.ARITHMETIC) or len(shape_of(value)) != 4:
         return None
     constants = [isinstance(operand, tvm.ir.GenericConst) for operand in value.args]

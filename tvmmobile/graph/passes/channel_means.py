@@ -5,22 +5,19 @@ Relax fuses such a mean with what reads it, which may then compute it for each o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from tvmmobile.graph.expressions import image_of, operator_of
-from tvmmobile.graph.passes.rewriting import replace_values
+from tvmmobile.graph.passes.rewriting import value_pass
 
 
-def channel_means(module: Any) -> Any:
+@value_pass
+def channel_means(value: Any, _: Mapping[Any, Any]) -> Any:
     """Rewrite every mean over the last axis of an image in `main`, NHWC."""
-    return replace_values(module, lambda value, _: _as_convolution(value))
-
-
-def _as_convolution(value: Any) -> Any:
-    """Return such a mean as a convolution; `None` for other values."""
     image = image_of(value.args[0]) if operator_of(value) == "relax.mean" else None
     if image is None or image[2] == 1 or [int(axis) for axis in value.attrs.axis or ()] not in ([3], [-1]) or not value.attrs.keepdims:
         return None

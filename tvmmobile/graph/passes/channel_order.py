@@ -23,6 +23,7 @@ from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of, readers_of, values_of
 from tvmmobile.graph.expressions import operator_of, shape_of
+from tvmmobile.graph.operators import constant_operand
 from tvmmobile.graph.passes.channel_trace import NHWC, MovedChannels, Trace
 from tvmmobile.graph.passes.rewriting import replace_variables
 
@@ -106,27 +107,15 @@ class _Graph:
 
     def families(self) -> list[_ChannelGroup]:
         """Return the families with shuffled channels."""
-        parent = list(range(len(self.trace.tensors)))
-
-        def top(number: int) -> int:
-            while parent[number] != number:
-                number = parent[number]
-            return number
-
-        numbers = {
-            variable: np.unique(moved.origins[..., 0]).tolist() for variable, moved in self.trace.moved.items() if moved.origins.size
-        }
-        for members in numbers.values():
-            for number in members[1:]:
-                parent[top(number)] = top(members[0])
-        families: dict[int, list[Any]] = defaultdict(list)
-        for variable, members in numbers.items():
-            families[top(members[0])].append(variable)
-        return [
-            _ChannelGroup(tuple(number for number in range(len(parent)) if top(number) == first), tuple(moved))
-            for first, moved in families.items()
-            if any(self.trace.moved[variable].shuffled for variable in moved)
-        ]
+        found: list[_ChannelGroup] = []
+        for variable, moved in self.trace.moved.items():
+            numbers = {*np.unique(moved.origins[..., 0]).tolist()}
+            joined = [family for family in found if not numbers.isdisjoint(family.numbers)]
+            together = numbers.union(*(family.numbers for family in joined))
+            variables = [*(one for family in joined for one in family.moved), variable]
+            if numbers:
+                found = [*(one for one in found if one not in joined), _ChannelGroup(tuple(sorted(together)), tuple(variables))]
+        return [family for family in found if any(self.trace.moved[variable].shuffled for variable in family.moved)]
 
     def readers(self, family: _ChannelGroup) -> list[_Reader] | None:
         """Return all readers of moved channels, in order of execution; `None` if the channels' order matters to one."""
@@ -187,9 +176,8 @@ class _Graph:
             return call.args[0]
         if name not in ("relax.add", "relax.maximum", "relax.minimum"):
             return None
-        data = [argument for argument in call.args if not isinstance(argument, tvm.ir.GenericConst)]
-        same = len(data) == 1 and shape_of(data[0]) == shape_of(call)
-        return data[0] if same and len(call.ty.shape) == 4 else None
+        found = constant_operand(call)
+        return found[0] if found and len(call.ty.shape) == 4 and shape_of(found[0]) == shape_of(call) else None
 
 
 def _is_conv(call: Any) -> bool:

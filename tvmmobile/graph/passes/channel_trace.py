@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tvm import relax
 
 from tvmmobile.graph.access import slices_of
 from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, shape_of
@@ -49,8 +50,6 @@ class Trace:
 
     def follow(self, bindings: Iterable[Any]) -> None:
         """Note every binding that moves channels; they come in order of execution."""
-        from tvm import relax
-
         for binding in bindings:
             moved = self._moved(binding.value) if isinstance(binding.value, relax.Call) else None
             if moved is not None:

@@ -7,6 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeGuard
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.bindings import readers_of, values_of
 from tvmmobile.graph.composed import ComposedLayer, layer_call
 from tvmmobile.graph.layers import KINDS, Conv2d, Layer, WindowPool
@@ -33,8 +36,6 @@ class LayerComposer:
 
     def __call__(self, module: Any) -> Any:
         """Run the pass."""
-        import tvm
-        from tvm import relax
 
         def check(context: Any, form: Form) -> bool:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
@@ -57,8 +58,6 @@ class LayerComposer:
 
     def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
-        import tvm
-
         readers = readers_of(module["main"])
 
         def external(value: Any, values: Mapping[Any, Any]) -> Any:

@@ -12,16 +12,12 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.expressions import TO_FIRST, VIEW, operator_of, permutation_source, shape_of
-from tvmmobile.graph.passes.rewriting import replace_values
+from tvmmobile.graph.passes.rewriting import value_pass
 
 
-def flat_images(module: Any) -> Any:
+@value_pass
+def flat_images(value: Any, values: Mapping[Any, Any]) -> Any:
     """Rewrite every product of constant weights and one image that was NHWC before it was flattened, in `main`."""
-    return replace_values(module, _rewritten)
-
-
-def _rewritten(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the product in the image's own order; `None` for other values."""
     if operator_of(value) != "relax.matmul" or not isinstance(value.args[1], tvm.ir.GenericConst):
         return None
     row: Any = values.get(value.args[0])

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.expressions import constant, operator_of
 from tvmmobile.graph.passes.rewriting import replace_values
@@ -31,9 +33,6 @@ def _folded(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _known(argument: Any) -> Any:
     """Return a constant's numbers, or a shape; `None` for computed values."""
-    import tvm
-    from tvm import relax
-
     if isinstance(argument, tvm.ir.GenericConst):
         return argument.value.numpy()
     if isinstance(argument, tvm.tirx.FloatImm):

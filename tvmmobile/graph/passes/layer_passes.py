@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tvmmobile.graph.access import Access
 from tvmmobile.graph.bindings import readers_of, values_of
 from tvmmobile.graph.composed import ComposedLayer, external_name, layer_call
+from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outputs
 
@@ -40,6 +42,15 @@ class LayerGraph:
     def read_once(self, variable: Any) -> bool:
         """Return whether a variable has a single reader."""
         return len(self.readers[variable]) == 1
+
+    def moves(self, variable: Any) -> Iterator[tuple[Any, Access]]:
+        """Yield a variable's successive views, each of them the only reader, with the variable's elements that it shows."""
+        access: Access | None = Access.of(shape_of(variable))
+        while self.read_once(variable) and (variable := self.readers[variable][0]) is not None:
+            access = access.after(self.values[variable]) if access else None
+            if access is None:
+                return
+            yield variable, access
 
     def call(self, composed: ComposedLayer, inputs: Sequence[Any], name: str = "") -> Any:
         """Return a call of a new layer, or of one that replaces the layer of this name."""

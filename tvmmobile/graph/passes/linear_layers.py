@@ -14,13 +14,14 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from tvmmobile.graph.access import Access
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, operator_of, permutation_source, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
 from tvmmobile.graph.passes.rewriting import MainRewriter
 
-#: Operators that only change a tensor's shape; `broadcast_to` if the shape stays.
-_VIEWS = operators_with(Trait.RESHAPE)
+#: Operators that may only change a tensor's shape, or the order of its dimensions.
+_MOVES = operators_with(Trait.RESHAPE) | {"relax.permute_dims"}
 _POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d")
 
 
@@ -70,7 +71,7 @@ class _LinearToConvolutions(MainRewriter):
                 return self.seen[variable].image
             return self.rebuild(value)
         self.seen[variable] = seen
-        if seen.first and operator_of(value) not in {*_VIEWS, "relax.permute_dims"}:
+        if seen.first and operator_of(value) not in _MOVES:
             return relax.op.reshape(self.builder.emit(relax.op.permute_dims(seen.image, TO_FIRST)), shape_of(variable))
         if seen.first:
             return self.rebuild(value)
@@ -81,7 +82,7 @@ class _LinearToConvolutions(MainRewriter):
         while source in self.values and (source not in self.seen or source in self.guessed):
             self.seen[source] = _ImageView(image, first=True)
             before = self.values[source]
-            same = operator_of(before) in _VIEWS and shape_of(before) == shape_of(before.args[0])
+            same = has(before, Trait.RESHAPE) and shape_of(before) == shape_of(before.args[0])
             source = before.args[0] if same else None
 
     def _seen(self, value: Any) -> _ImageView | None:
@@ -92,10 +93,8 @@ class _LinearToConvolutions(MainRewriter):
         if name == "relax.matmul":
             return self._product(*value.args)
         shown = self.seen.get(value.args[0]) if name.startswith("relax.") and value.args else None
-        if name in _VIEWS:
-            return shown if shown and _is_view(value, shown) else None
-        if name == "relax.permute_dims":
-            return _permuted(value, shown) if shown else None
+        if name in _MOVES:
+            return _moved(value, shown) if shown else None
         if has(value, Trait.ARITHMETIC):
             return self._binary(value)
         if _norms_channels(value):
@@ -246,25 +245,15 @@ def _pixels(seen: _ImageView) -> tuple[int, int]:
     return math.prod(pixels), channels
 
 
-def _is_view(value: Any, seen: _ImageView) -> bool:
-    """Return whether a tensor has all the elements of an image and, with channels first, keeps these on axes apart from the pixels."""
-    shape = shape_of(value)
-    if math.prod(shape) != math.prod(_pixels(seen)):
-        return False
-    return not seen.first or _pixels(seen)[1] in [math.prod(shape[:axis]) for axis in range(len(shape))]
-
-
-def _permuted(value: Any, seen: _ImageView) -> _ImageView | None:
-    """Return the view after a permutation that swaps channels and pixels or moves nothing; else `None`."""
-    before = shape_of(value.args[0])
-    given = value.attrs.axes
-    axes = [int(axis) for axis in given] if given is not None else list(range(len(before)))[::-1]
-    moved = [axis for axis in axes if before[axis] != 1]
-    if moved == sorted(moved):
-        return seen
-    turn = moved.index(min(moved))
+def _moved(value: Any, seen: _ImageView) -> _ImageView | None:
+    """Return the view that a reshape or permutation of a view shows: all of the image in its order, or with all its channels first, on axes
+    apart from the pixels; `None` for another order.
+    """
     pixels, channels = _pixels(seen)
-    trailing = math.prod(before[axis] for axis in moved[:turn])
-    if moved[turn:] + moved[:turn] != sorted(moved) or trailing != (pixels if seen.first else channels):
-        return None
-    return _ImageView(seen.image, not seen.first)
+    last = Access.of([pixels, channels])
+    orders = {False: last, True: last.permute()}
+    before = orders[seen.first].reshape(shape_of(value.args[0]))
+    access, shape = before.after(value) if before else None, shape_of(value)
+    apart = channels in [math.prod(shape[:axis]) for axis in range(len(shape))]
+    fitting = (first for first in (seen.first, not seen.first) if access and access.in_order(orders[first]) and (apart or not first))
+    return next((_ImageView(seen.image, first) for first in fitting), None)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import tvm
 from tvm import relax
 
 from tvmmobile.graph.expressions import holds, operator_of, shape_of
-from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.operators import constant_operand
 from tvmmobile.graph.passes.rewriting import replace_values
 
 #: The second operand that changes nothing, which may also be the first of the first two.
@@ -25,10 +24,8 @@ def _operand(value: Any) -> Any:
     name = operator_of(value)
     if name not in _NEUTRAL:
         return None
-    data, other = value.args
-    if has(value, Trait.COMMUTATIVE) and isinstance(data, tvm.ir.GenericConst):
-        data, other = other, data
-    if not isinstance(data, relax.Var) or not isinstance(other, tvm.ir.GenericConst) or not holds(other, _NEUTRAL[name]):
+    data, other = constant_operand(value) or (None, None)
+    if not isinstance(data, relax.Var) or not holds(other, _NEUTRAL[name]):
         return None
     same = shape_of(data) == shape_of(value) and str(data.ty.dtype) == str(value.ty.dtype)
     return data if same else None

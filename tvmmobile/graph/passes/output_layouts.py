@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +44,9 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
     layer = composed.layer
     if not isinstance(layer, Conv2d | Resize) or layer.out_layout != "NHWC" or (isinstance(layer, Conv2d) and layer.groups > 1):
         return None
-    moves = list(_moves(graph, variable))
-    found = [(at, *_nchw(layer)) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
+    moves = list(graph.moves(variable))
+    plain = "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
+    found = [(at, *plain) for at, access in moves[-1:] if _is_nchw(access, layer) and not _moves_on(graph, at)]
     if isinstance(layer, Conv2d):
         found += [(at, *shuffle) for at, access in moves if (shuffle := _shuffle(access, layer))]
     if not found:
@@ -62,17 +63,6 @@ def _moving(graph: LayerGraph, variable: Any, composed: ComposedLayer) -> tuple[
     return replace(composed, layer=replace(layer, out_layout=layout), parameters=parameters), at
 
 
-def _moves(graph: LayerGraph, variable: Any) -> Iterator[tuple[Any, Access]]:
-    """Yield a variable's successive views, each with the variable's elements that it shows."""
-    access = Access.of(shape_of(variable))
-    while graph.read_once(variable) and (variable := graph.readers[variable][0]) is not None:
-        after = access.after(graph.values[variable])
-        if after is None:
-            return
-        access = after
-        yield variable, access
-
-
 def _moves_on(graph: LayerGraph, variable: Any) -> bool:
     """Return whether a reader of a view is another view, with which the views before can be joined."""
     return any(reader is not None and has(graph.values[reader], Trait.MOVE) for reader in graph.readers[variable])
@@ -83,11 +73,6 @@ def _is_nchw(access: Access, layer: Conv2d | Resize) -> bool:
     channels = layer.output_shape[3]
     pixels = math.prod(layer.output_shape) // channels
     return min(pixels, channels) > 1 and access.in_order(Access.of([pixels, channels]).permute())
-
-
-def _nchw(layer: Conv2d | Resize) -> tuple[Layout, Array]:
-    """Return the layout, and the order of channels."""
-    return "NCHW" if isinstance(layer, Resize) else shuffled(1, 1), np.arange(layer.output_shape[3])
 
 
 def _shuffle(access: Access, layer: Conv2d) -> tuple[Layout, Array] | None:

@@ -28,23 +28,22 @@ from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
 from tvmmobile.graph.passes.given_resizes import given_resizes
-from tvmmobile.graph.passes.group_norms import group_norms
+from tvmmobile.graph.passes.input_pieces import integer_pieces
 from tvmmobile.graph.passes.input_steps import input_steps
-from tvmmobile.graph.passes.integer_pieces import integer_pieces
 from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
-from tvmmobile.graph.passes.layer_norms import layer_norms_of_images
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.neutral_steps import neutral_steps
+from tvmmobile.graph.passes.norms import group_norms, layer_norms_of_images, rms_norms
 from tvmmobile.graph.passes.output_layouts import output_layouts
 from tvmmobile.graph.passes.outputs import copied_outputs, separate_outputs
 from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
+from tvmmobile.graph.passes.products import transposed_products
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
-from tvmmobile.graph.passes.rms_norms import rms_norms
 from tvmmobile.graph.passes.roundings import compose_roundings, simpler_roundings
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.selected_scores import selected_scores
@@ -58,7 +57,6 @@ from tvmmobile.graph.passes.sub_pixels import sub_pixels
 from tvmmobile.graph.passes.tap_windows import tap_windows
 from tvmmobile.graph.passes.to_integers import to_integers
 from tvmmobile.graph.passes.to_precision import to_precision
-from tvmmobile.graph.passes.transposed_products import transposed_products
 from tvmmobile.graph.passes.transposed_rows import transposed_rows
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.graph.taps import RESIZE

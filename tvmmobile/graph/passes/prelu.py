@@ -8,14 +8,13 @@ from tvm import relax
 from tvm.relax.dpl import is_const, is_op, wildcard
 
 from tvmmobile.graph.expressions import shape_of
-from tvmmobile.graph.passes.rewriting import rewrite_main
+from tvmmobile.graph.passes.rewriting import either, rewrite_main
 
 
 def spell_prelus(module: Any) -> Any:
     """Rewrite `nn.leakyrelu`, `nn.prelu`, and `where(x > 0, x, slope * x)` in `main`."""
     data, slope, zero = wildcard(), wildcard(), is_const()
-    multiply = is_op("relax.multiply")
-    sloped = multiply(slope, data) | multiply(data, slope)
+    sloped = either("multiply", slope, data)
     above = is_op("relax.greater")(data, zero) | is_op("relax.greater_equal")(data, zero)
     below = is_op("relax.less")(data, zero) | is_op("relax.less_equal")(data, zero)
 

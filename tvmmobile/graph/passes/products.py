@@ -1,24 +1,25 @@
-"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves.
-
-PyTorch's exporter puts views between them: `a @ b.transpose(-1, -2)` is a permutation, an expansion to the shape that it has, a reshape to
-three dimensions, and a product.
-"""
+"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves, or behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
 from tvmmobile.graph.operators import is_view
+from tvmmobile.graph.passes.rewriting import value_pass
 
 
 def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Make permutations and views that swap the last two dimensions of a product's operand a single swap; `None` for other values."""
-    import tvm
-    from tvm import relax
+    """Make permutations and views that swap the last two dimensions of a product's operand a single swap; `None` for other values.
 
+    PyTorch's exporter puts views between them: `a @ b.transpose(-1, -2)` is a permutation, an expansion to the shape that it has, a reshape
+    to three dimensions, and a product.
+    """
     if operator_of(value) != "relax.matmul" or any(isinstance(operand, tvm.ir.GenericConst) for operand in value.args):
         return None
     swaps = [_swap(operand, values) for operand in value.args]
@@ -28,8 +29,6 @@ def beside_product(value: Any, values: Mapping[Any, Any]) -> Any:
 
 def _swap(operand: Any, values: Mapping[Any, Any]) -> Any:
     """Return the swap that an operand is, of a tensor in front of more views; `None` for other operands."""
-    from tvm import relax
-
     chain: list[Any] = []
     source, found = operand, None
     while _only_moves(value := cast(Any, values.get(source))):
@@ -55,3 +54,36 @@ def _swaps_matrices(source: Any, chain: list[Any]) -> bool:
         return False
     *leading, rows, columns = range(len(access.dimensions))
     return access.permute([*leading, columns, rows]).in_order(Access.of(shape_of(source)))
+
+
+@value_pass
+def transposed_products(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Rewrite products with a transposed softmax, as in some attention of images, as the transpose of a product with the softmax.
+
+    `values @ softmax(…).mT` of values whose channels are first is `(softmax(…) @ values.mT).mT`: in an image with its channels last,
+    neither values nor results are moved.
+    """
+    swap = _swap_of_softmax(value, values)
+    if swap is None:
+        return None
+    *leading, keys, queries = shape_of(value.args[1])
+    axes = [*range(len(leading)), len(leading) + 1, len(leading)]
+    weights = relax.op.reshape(swap.args[0], [*leading, queries, keys])
+    return relax.op.permute_dims(relax.op.matmul(weights, relax.op.permute_dims(value.args[0], axes)), axes)
+
+
+def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Return the permutation of a softmax that the second operand of a product shows; `None` for other values."""
+    if operator_of(value) != "relax.matmul" or len(shape_of(value.args[0])) != len(shape_of(value.args[1])):
+        return None
+    swap = _behind_views(values.get(value.args[1]), values)
+    if operator_of(swap) != "relax.permute_dims" or not swaps_last(swap) or shape_of(swap)[-2:] != shape_of(value.args[1])[-2:]:
+        return None
+    return swap if operator_of(_behind_views(values.get(swap.args[0]), values)) == "relax.nn.softmax" else None
+
+
+def _behind_views(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Return the value that views of the same elements in the same order show."""
+    while is_view(value) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]:
+        value = values.get(value.args[0])
+    return value

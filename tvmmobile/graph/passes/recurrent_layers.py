@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.bindings import bindings_of, readers_of
 from tvmmobile.graph.composed import ComposedLayer, layer_call
@@ -40,8 +42,6 @@ def recurrent_call(
         The hidden states of all steps, (steps, sequences, directions · units), and an LSTM's memories of the end, (directions, sequences,
         units).
     """
-    from tvm import relax
-
     emit = relax.BlockBuilder.current().emit
     (steps, sequences, _), units, directions = shape_of(data), shape_of(weights[0])[0], len(weights)
     shapes = [(steps, sequences, directions * units), (directions, sequences, units)][: len(states_of(cell))]
@@ -53,8 +53,6 @@ def recurrent_call(
 
 def last_hidden(outputs: Any, direction: str, units: int) -> Any:
     """Emit the final hidden states, (directions, sequences, units), from those of all steps."""
-    from tvm import relax
-
     emit, op = relax.BlockBuilder.current().emit, relax.op
     steps = shape_of(outputs)[0]
     if direction != BOTH:
@@ -76,8 +74,6 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
     """Return the pass that replaces importers' calls: by layers that are accepted, which it adds to `layers`, or by operators."""
 
     def compose(module: Any) -> Any:
-        from tvm import relax
-
         if not any(_layer_of(binding.value) for binding in bindings_of(module["main"])):
             return module
         for transform in (relax.transform.DeadCodeElimination(), fold_constants, relax.transform.FoldConstant()):
@@ -112,8 +108,6 @@ class _RecurrentReplacement(MainRewriter):
 
     def value(self, variable: Any, value: Any) -> Any:
         """Return a result of a layer, or the old value."""
-        from tvm import relax
-
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.results:
             return self.results[value.tuple_value][value.index]
         rebuilt = self.rebuild(value)
@@ -126,16 +120,11 @@ class _RecurrentReplacement(MainRewriter):
 
     def _known(self, value: Any) -> Any:
         """Return the constant that a variable stands for, or the variable."""
-        import tvm
-
         bound = self.builder.lookup_binding(value) if isinstance(value, tvm.ir.Var) else None
         return bound if isinstance(bound, tvm.ir.GenericConst) else value
 
     def _layer(self, layer: Recurrent, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """Emit a layer; return the results of the importer's call."""
-        import tvm
-        from tvm import relax
-
         data, count, op = arguments[0], layer.directions, relax.op
         given, states = arguments[1 : 1 + 2 * count], arguments[1 + 2 * count :]
         if not all(isinstance(one, tvm.ir.GenericConst) for one in given):

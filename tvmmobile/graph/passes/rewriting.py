@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import tvm
+from tvm import relax
+from tvm.relax.dpl import is_op, rewrite_call
+
 from tvmmobile.graph.bindings import bindings_of, results_of, returned, values_of
 from tvmmobile.graph.expressions import holds, variables_of
 
 
 def rebuilt(value: Any, leaf: Callable[[Any], Any], attributes: Callable[[Any], Any] = lambda attrs: attrs) -> Any:
     """Return an expression with `leaf` applied to its variables and constants, and `attributes` to its operators' attributes."""
-    import tvm
-    from tvm import relax
 
     def rebuild(part: Any) -> Any:
         return rebuilt(part, leaf, attributes)
@@ -39,8 +41,6 @@ class MainRewriter(ABC):
     """
 
     def __init__(self, main: Any) -> None:
-        from tvm import relax
-
         self.main, self.builder = main, relax.BlockBuilder()
         self.values = values_of(main)
         self.replaced: dict[Any, Any] = {}
@@ -103,8 +103,6 @@ def rewrite_main(
         replacement: returns the new value from a match and the matches of the pattern's parts; `None` for a match that stays.
         numbers: values of constants of the pattern, where they are part of a match.
     """
-    from tvm import relax
-    from tvm.relax.dpl import rewrite_call
 
     def replaced(match: Any, matched: Any) -> Any:
         known = all(part not in matched or holds(matched[part], number) for part, number in numbers.items())
@@ -114,6 +112,12 @@ def rewrite_main(
     module = module.clone()
     module["main"] = rewrite_call(pattern, replaced, module["main"])
     return module
+
+
+def either(operator: str, left: Any, right: Any) -> Any:
+    """Return the pattern of a Relax operator with its operands in either order."""
+    call = is_op(f"relax.{operator}")
+    return call(left, right) | call(right, left)
 
 
 def mutate_main(module: Any, mutator: Any) -> Any:
@@ -127,9 +131,6 @@ def rebound_main(main: Any, value_of: Callable[[Any, Any], Any]) -> Any:
     """Return `main` with each variable bound to the result of `value_of(block builder, binding)`. Where that is a variable or a constant,
     readers use it directly; an output keeps its own name, so that it is not the name of a view.
     """
-    import tvm
-    from tvm import relax
-
     builder = relax.BlockBuilder()
     results, renamed = results_of(main), dict[Any, Any]()
     with builder.function("main", list(main.params)):
@@ -153,18 +154,25 @@ def with_main(module: Any, main: Any, *, canonical: bool = False) -> Any:
     """Return the module with another `main`, and without values that nobody reads. If `canonical`, each variable has only one name:
     layout inference and patterns do not see through a second.
     """
-    from tvm import relax
-
     module = module.clone()
     module["main"] = main
     return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(module) if canonical else module)
 
 
-def replace_values(module: Any, replacement: Callable[[Any, Mapping[Any, Any]], Any], *, in_turn: bool = False) -> Any:
+#: From a value and all values by their variables to the new value; `None` for a value that stays.
+_Replacement = Callable[[Any, Mapping[Any, Any]], Any]
+
+
+def value_pass(replacement: _Replacement) -> Callable[[Any], Any]:
+    """Make a pass of a function that looks at one value of `main` after another."""
+    return lambda module: replace_values(module, replacement)
+
+
+def replace_values(module: Any, replacement: _Replacement, *, in_turn: bool = False) -> Any:
     """Return the module with some values of `main` replaced, and without unread values.
 
     Args:
-        replacement: returns the new value from a value and all values by their variables; `None` for one that stays.
+        replacement: see `_Replacement`.
         in_turn: replacements get the new values of the variables in front.
     """
     values, found = values_of(module["main"]), dict[Any, Any]()

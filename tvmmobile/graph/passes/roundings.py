@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tvm
+from tvm import relax
 
 from tvmmobile.graph.bindings import readers_of
 from tvmmobile.graph.composed import ComposedLayer, layer_call
@@ -135,8 +137,6 @@ class RoundingFinder(MainRewriter):
 
     def _operands(self, value: Any, operator: str) -> tuple[Any, float | None]:
         """Return an operator's variable and its constant number; `None` twice for other values."""
-        import tvm
-
         value = self.values.get(value, value)
         if self._argument(value, operator) is None:
             return None, None
@@ -152,8 +152,6 @@ def _pads_zeros(value: Any) -> bool:
 
 def moved_variables(value: Any) -> list[Any]:
     """Return the variables that a move of numbers reads; none if it joins them with constants, which are not on their grid."""
-    import tvm
-
     joined = getattr(value.args[0], "fields", ())
     return [] if any(isinstance(part, tvm.ir.GenericConst) for part in joined) else list(variables_of(value))
 
@@ -213,8 +211,6 @@ class _RoundingSimplifier(RoundingFinder):
 
     def _emitted(self, source: Any, layer: Rounding) -> Any:
         """Return a new variable with rounded numbers."""
-        from tvm import relax
-
         key = (source, replace(layer, shape=()))
         if key not in self.emitted:
             emit, op = self.builder.emit, relax.op
@@ -226,8 +222,6 @@ class _RoundingSimplifier(RoundingFinder):
 
     def _sum(self, variable: Any, value: Any) -> Any:
         """Return the convolution in place of a sum of two rounded tensors that is itself rounded; `None` for others."""
-        from tvm import relax
-
         if operator_of(value) != "relax.add" or not self._only_rounded(variable):
             return None
         shapes = [shape_of(operand) for operand in value.args]
@@ -273,8 +267,6 @@ class _RoundingComposer(RoundingFinder):
         before = self.found.get(self._argument(value, "permute_dims"))
         if before is None or not any(before.source.same_as(parameter) for parameter in self.main.params):
             return self.rebuild(value)
-        from tvm import relax
-
         moved = self.builder.emit(relax.op.permute_dims(self.replaced[before.source], value.attrs.axes))
         return self._call(variable, moved, replace(before.layer, shape=tuple(shape_of(variable))))
 

@@ -18,20 +18,16 @@ from tvmmobile.graph.access import moved_by
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.operators import Trait, has
-from tvmmobile.graph.passes.rewriting import replace_values
+from tvmmobile.graph.passes.rewriting import value_pass
 
 #: Channels of an image, at most.
 _MOST_CHANNELS = 4
 _CONCAT = "relax.concat"
 
 
-def space_to_depth(module: Any) -> Any:
+@value_pass
+def space_to_depth(conv: Any, values: Mapping[Any, Any]) -> Any:
     """Rewrite every such `conv2d` of one group (NCHW) in `main`."""
-    return replace_values(module, _of_image)
-
-
-def _of_image(conv: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the convolution of the image that a convolution's input shows; `None` for other inputs."""
     if operator_of(conv) != "relax.nn.conv2d" or not isinstance(conv.args[1], tvm.ir.GenericConst):
         return None
     attrs, moved = conv.attrs, conv.args[0]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tvm import relax
+
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has
@@ -39,8 +41,6 @@ def _is_convolution(value: Any) -> bool:
 
 def _shape(value: Any) -> list[int]:
     """Return the shape of a tensor with static extents; empty for other values."""
-    from tvm import relax
-
     return shape_of(value) if isinstance(value.ty, relax.TensorType) and value.ty.ndim > 0 else []
 
 
@@ -80,8 +80,6 @@ class _ImageSplitter(MainRewriter):
 
     def output(self, variable: Any) -> Any:
         """Return a variable or constant, of all images."""
-        from tvm import relax
-
         if not isinstance(variable, relax.Var):
             return variable
         if variable not in self.replaced:
@@ -90,8 +88,6 @@ class _ImageSplitter(MainRewriter):
         return self.replaced[variable]
 
     def _concatenated(self, variable: Any) -> Any:
-        from tvm import relax
-
         parts = self.parts[variable]
         if isinstance(variable.ty, relax.TensorType):
             return self.builder.emit(relax.op.concat(parts, 0))
@@ -109,8 +105,6 @@ class _ImageSplitter(MainRewriter):
 
     def _part(self, argument: Any, image: int) -> Any:
         """Return the input that an operator of one image reads in place of an argument."""
-        from tvm import relax
-
         if isinstance(argument, _SharedArgument):
             return self.output(argument.value)
         if argument in self.split:
@@ -122,8 +116,6 @@ class _ImageSplitter(MainRewriter):
 
     def _of_one(self, value: Any) -> tuple[Sequence[Any], Any]:
         """Return the arguments of an operator that can be computed image by image, and its call for one; no call for other operators."""
-        from tvm import relax
-
         if isinstance(value, relax.TupleGetItem) and value.tuple_value in self.split:
             return [value.tuple_value], lambda given: relax.TupleGetItem(given[0], value.index)
         if not isinstance(value, relax.Call) or not value.args:
@@ -153,8 +145,6 @@ class _ImageSplitter(MainRewriter):
         return ([data, *rest], rebuild) if has(value, Trait.PER_IMAGE) or self._keeps_images(name, value) else ((), None)
 
     def _is_batch(self, value: Any) -> bool:
-        from tvm import relax
-
         return isinstance(value, relax.Var) and _shape(value)[:1] == [self.size]
 
     def _product(self, value: Any, rebuild: _Call) -> tuple[Sequence[Any], Any]:
@@ -194,12 +184,8 @@ class _ImageSplitter(MainRewriter):
             return attrs.axes is not None and int(attrs.axes[0]) == 0
         if name == "nn.pad":
             return [int(width) for width in attrs.pad_width[:2]] == [0, 0]
-        if name == "split":
-            return int(attrs.axis) % rank != 0
         if name == "strided_slice":
             return all(int(axis.value) % rank for axis in value.args[1].fields)
-        if name == "squeeze":
-            return attrs.axis is not None and all(int(axis) % rank for axis in attrs.axis)
         if name == "expand_dims":
             return all(int(axis) % (rank + len(attrs.axis)) for axis in attrs.axis)
         return False

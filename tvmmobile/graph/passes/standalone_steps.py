@@ -14,7 +14,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from tvmmobile.graph.bindings import bindings_of, values_of
+from tvmmobile.graph.bindings import values_of
 from tvmmobile.graph.composed import ComposedLayer, external_name
 from tvmmobile.graph.expressions import constant_of, operator_of, shape_of
 from tvmmobile.graph.operators import Trait, has, operators_with
@@ -58,9 +58,14 @@ def standalone_steps(composer: LayerComposer, whole_chains: bool) -> Callable[[A
 
 def _spelled(module: Any) -> Any:
     """Rewrite the steps in forms that layers have: differences of images as sums, and an added number as one per channel."""
-    made_of_input = input_steps(module["main"])
-    steps = {variable: step for variable, step in values_of(module["main"]).items() if variable not in made_of_input}
+    steps = _values_behind_inputs(module)
     return replace_variables(module, {variable: spelled for variable, step in steps.items() if (spelled := _sum(step)) is not None})
+
+
+def _values_behind_inputs(module: Any) -> dict[Any, Any]:
+    """Return the values of `main` by their variables, but those that are made of an input alone."""
+    made_of_input = input_steps(module["main"])
+    return {variable: value for variable, value in values_of(module["main"]).items() if variable not in made_of_input}
 
 
 def _sum(step: Any) -> Any:
@@ -111,9 +116,7 @@ def _tensors(step: Any) -> list[Any]:
 
 def _count(module: Any) -> int:
     """Count the steps and concatenations."""
-    made_of_input = input_steps(module["main"])
-    values = [binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input]
-    return sum(1 for value in values if _is_concatenation(value) or _tensors(value))
+    return sum(1 for value in _values_behind_inputs(module).values() if _is_concatenation(value) or _tensors(value))
 
 
 def _starts(module: Any, joined: bool) -> dict[Any, Any]:
@@ -121,8 +124,7 @@ def _starts(module: Any, joined: bool) -> dict[Any, Any]:
 
     `None` stands for all readers of the tensor. Each step has its row's number. If `joined`, connected steps form one row.
     """
-    made_of_input = input_steps(module["main"])
-    values: Mapping[Any, Any] = {binding.var: binding.value for binding in bindings_of(module["main"]) if binding.var not in made_of_input}
+    values = _values_behind_inputs(module)
     steps = {variable: tensors for variable, value in values.items() if (tensors := _tensors(value))}
     starts: dict[Any, Any] = {variable: None for variable, value in values.items() if _is_concatenation(value)}
     rows = _rows(steps) if joined else {step: number for number, step in enumerate(steps)}

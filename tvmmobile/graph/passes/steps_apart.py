@@ -6,8 +6,9 @@ stay in integers where a kernel returns them as real numbers; activation and sum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.expressions import viewed
 from tvmmobile.graph.integers import INTEGER_CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Layer, LayerParameters, Rounding
-from tvmmobile.graph.passes.layer_passes import LayerGraph
-from tvmmobile.graph.passes.rewriting import replace_variables, with_named_outputs
+from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 
 
 def steps_apart(
@@ -31,25 +31,20 @@ def steps_apart(
         layers: changed along with `main`.
     """
 
-    def run(module: Any) -> Any:
-        graph = LayerGraph(module["main"], accepts, layers)
-        found = {variable: call for variable in graph.values if (call := _split_step(graph, variable, accepts_sums)) is not None}
-        return with_named_outputs(replace_variables(module, found))
-
-    return run
+    return layer_pass(partial(_split_step, accepts_sums=accepts_sums))(accepts, layers)
 
 
-def _split_step(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Any:
-    """Return the call of a layer's steps after that of its integer sums; `None` for others."""
+def _split_step(graph: LayerGraph, variable: Any, accepts_sums: Callable[[ComposedLayer], bool]) -> Mapping[Any, Any]:
+    """Let a layer's steps follow its integer sums in a layer of their own."""
     found = graph.layer(variable)
     if found is None or not isinstance(found.layer, Conv2d) or not _should_be_apart(graph, variable, found.layer):
-        return None
+        return {}
     layer = replace(found.layer, clamp=NO_CLAMP, residual=False, then=())
     sums, steps = ComposedLayer(layer, LayerParameters(found.parameters.weight, found.parameters.bias)), _steps(found)
     if not accepts_sums(sums) or not graph.accepts(steps.layer):
-        return None
+        return {}
     data, *others = graph.inputs(variable)
-    return graph.call(steps, [graph.call(sums, [data], graph.name(variable)), *others])
+    return {variable: graph.call(steps, [graph.call(sums, [data], graph.name(variable)), *others])}
 
 
 def _should_be_apart(graph: LayerGraph, variable: Any, layer: Conv2d) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm import relax
 
 from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer, external_name
 from tvmmobile.graph.expressions import operator_of, shape_of, view_of, viewed
@@ -93,7 +94,7 @@ class _IntegerConversion(RoundingFinder):
         if name in self.roundings:
             return self._rounding(variable, value.args[1].fields[0], self.roundings[name])
         if name in self.gates:
-            return _product(*map(self._real, value.args[1].fields))
+            return relax.op.multiply(*map(self._real, value.args[1].fields))
         entry = self.quantised.get(name)
         if entry is not None:
             return self._layer(variable, value, entry)
@@ -128,8 +129,6 @@ class _IntegerConversion(RoundingFinder):
 
     def _leaving(self, value: Any) -> Any:
         """Return the integers of a network output that has them already; `None` for another expression."""
-        from tvm import relax
-
         found = self.leaving(value)
         stored = None if found is None else self.stored.get(found.source)
         if found is None or stored is None or not _holds(stored, found.layer):
@@ -155,8 +154,6 @@ class _IntegerConversion(RoundingFinder):
 
     def _layer(self, variable: Any, call: Any, entry: QuantisedLayer) -> Any:
         """Return the call of an integer layer."""
-        from tvm import relax
-
         data, *others = call.args[1].fields
         first, *rest = entry.inputs
         if entry.layer.reads:
@@ -180,8 +177,6 @@ class _IntegerConversion(RoundingFinder):
 
     def _storing(self, variable: Any, call: Any, found: ComposedLayer) -> Any:
         """Return the call of a float32 layer that stores integers."""
-        from tvm import relax
-
         per_scale, zero = self.wanted[variable]
         self.stored[variable] = _IntegerRange(1 / per_scale, zero)
         self.layers[external_name(call) or ""] = found
@@ -199,8 +194,6 @@ class _IntegerConversion(RoundingFinder):
 
     def _rounded(self, source: Any, per_scale: float, stored: _IntegerRange) -> Any:
         """Return a new variable, float32 or unsigned, as integers."""
-        from tvm import relax
-
         key = (source, stored)
         if key not in self.integers:
             emit, op = self.builder.emit, relax.op
@@ -216,8 +209,6 @@ class _IntegerConversion(RoundingFinder):
 
     def _real(self, variable: Any) -> Any:
         """Return a variable in float32."""
-        from tvm import relax
-
         stored = self.stored.get(variable) or self.unrounded.get(variable)
         if stored is None:
             return self.replaced[variable]
@@ -239,14 +230,6 @@ def _on_one_grid(one: _IntegerRange, other: _IntegerRange) -> bool:
     return (np.float32(1 / one.step), one.zero) == (np.float32(1 / other.step), other.zero)
 
 
-def _product(data: Any, gate: Any) -> Any:
-    from tvm import relax
-
-    return relax.op.multiply(data, gate)
-
-
 def _number(value: float) -> Any:
     """Return a constant that is an argument of the kernel, not part of it: conversions of one shape are one task, whatever the scales."""
-    from tvm import relax
-
     return relax.const(np.array([value], np.float32), FLOAT32.name)

@@ -12,6 +12,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import tvm
+from tvm import relax
+
 from tvmmobile.graph.bindings import readers_of
 from tvmmobile.graph.composed import ComposedLayer, external_name
 from tvmmobile.graph.expressions import operator_of, shape_of, view_of, viewed
@@ -62,8 +65,6 @@ class _PrecisionConversion(MainRewriter):
 
     def parameter(self, given: Any) -> Any:
         """Return a parameter as the caller stores it."""
-        from tvm import relax
-
         floats = isinstance(given.ty, relax.TensorType) and given.ty.dtype == FLOAT32.name != self.outside.name
         return relax.Var(given.name, relax.TensorType(given.ty.shape, self.outside.name)) if floats else given
 
@@ -91,8 +92,6 @@ class _PrecisionConversion(MainRewriter):
 
     def _layer(self, variable: Any, call: Any, name: str) -> Any:
         """Return a layer's call: its first input and its output in the types that they have, if a template takes that."""
-        from tvm import relax
-
         found, own = self.layers[name], self.precisions.get(name, self.precision)
         data, *others = call.args[1].fields
         stored = self._read_as(variable) or self.precision
@@ -126,8 +125,6 @@ class _PrecisionConversion(MainRewriter):
 
     def _as(self, variable: Any, name: str) -> Any:
         """Return a variable of floats converted to this type; others unchanged."""
-        from tvm import relax
-
         found = self.replaced[variable]
         if not isinstance(found.ty, relax.TensorType) or str(found.ty.dtype) not in self.floats or found.ty.dtype == name:
             return found
@@ -141,8 +138,6 @@ class _PrecisionConversion(MainRewriter):
 
     def _summed(self, value: Any, precision: Precision) -> Any:
         """Return an operator that adds up many elements in a wider precision; TVM fuses conversions with sums, but not with means."""
-        from tvm import relax
-
         found = self._expression(value, precision)
         if operator_of(value) != "relax.mean":
             return found
@@ -153,8 +148,6 @@ class _PrecisionConversion(MainRewriter):
 
     def _leaf(self, part: Any, precision: Precision) -> Any:
         """Return a variable or constant in a precision."""
-        from tvm import relax
-
         if isinstance(part, relax.Var):
             return self._as(part, precision.name)
         array = part.value.numpy()
@@ -190,8 +183,6 @@ def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:
 
 def _attributes(attrs: Any, precision: Precision) -> Any:
     """Return an operator's attributes, with `precision` for float32 in those that name a type."""
-    import tvm
-
     types = {name: str(getattr(attrs, name, "")) for name in ("dtype", "out_dtype")}
     if FLOAT32.name not in types.values():
         return attrs

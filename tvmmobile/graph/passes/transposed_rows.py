@@ -11,7 +11,7 @@ from typing import Any
 from tvm import relax
 
 from tvmmobile.graph.bindings import readers_of, values_of
-from tvmmobile.graph.expressions import VIEW, operator_of, shape_of
+from tvmmobile.graph.expressions import VIEW, operator_of, permutation_source, shape_of
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.channel_trace import slice_of
 from tvmmobile.graph.passes.rewriting import replace_values, replace_variables
@@ -23,15 +23,12 @@ def transposed_rows(module: Any) -> Any:
     """Rewrite every transposed concatenation of images' pixels in `main`, with steps and other tensors beside them."""
     values, readers = values_of(module["main"]), readers_of(module["main"])
     inner = {variable: value for variable, value in values.items() if len(readers[variable]) == 1}
-    found = {variable: value.args[0] for variable, value in values.items() if _is_turned(value) and _joins_pixels(value.args[0], inner)}
+    sources = {variable: permutation_source(value, _TURNED) for variable, value in values.items()}
+    found = {variable: source for variable, source in sources.items() if _joins_pixels(source, inner)}
     if not found:
         return module
     module = replace_variables(module, {variable: _transposed(joined, inner) for variable, joined in found.items()})
     return replace_values(module, _part)
-
-
-def _is_turned(value: Any) -> bool:
-    return operator_of(value) == "relax.permute_dims" and [int(axis) for axis in value.attrs.axes or ()] == _TURNED
 
 
 def _is_joined(value: Any) -> bool:

@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.inliner import inline_local_functions
 
-from tvmmobile.networks.own.onnx.tensors import all_graphs, graphs_of, tensors_of
+from tvmmobile.networks.own.onnx.tensors import all_graphs, attribute, graphs_of, tensors_of
 
 #: Types of real numbers as ONNX numbers them.
 FLOAT32, HALVES, DOUBLES = 1, frozenset({10, 16}), frozenset({11})
@@ -41,14 +41,14 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
 
 
 def _types(graph: Any) -> Iterator[Any]:
-    yield from (attribute for node in graph.node for attribute in node.attribute if attribute.name in _TYPES)
+    yield from (one for node in graph.node for one in node.attribute if one.name in _TYPES)
 
 
 def _has(graph: Any, kinds: frozenset[int]) -> bool:
     """Return whether a graph has a tensor of one of these types, or a node that makes one."""
     ports = (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output) if not isinstance(value, str))
     stored = (tensor.data_type for tensor in tensors_of(graph))
-    return any(kind in kinds for kind in (*ports, *stored, *(attribute.i for attribute in _types(graph))))
+    return any(kind in kinds for kind in (*ports, *stored, *(one.i for one in _types(graph))))
 
 
 def _convert(graph: Any, kinds: frozenset[int]) -> None:
@@ -60,9 +60,9 @@ def _convert(graph: Any, kinds: frozenset[int]) -> None:
     for tensor in tensors_of(graph):
         if tensor.data_type in kinds:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for attribute in _types(graph):
-        if attribute.i in kinds:
-            attribute.i = FLOAT32
+    for one in _types(graph):
+        if one.i in kinds:
+            one.i = FLOAT32
 
 
 def _without_conversions(graph: Any, typed: Any) -> None:
@@ -71,10 +71,6 @@ def _without_conversions(graph: Any, typed: Any) -> None:
     real = {value.name for value in values if value.type.tensor_type.elem_type == FLOAT32}
     real |= {tensor.name for tensor in graph.initializer if tensor.data_type == FLOAT32}
     for node in graph.node:
-        if (
-            node.op_type == "Cast"
-            and node.input[0] in real
-            and any(attribute.name == "to" and attribute.i == FLOAT32 for attribute in node.attribute)
-        ):
+        if node.op_type == "Cast" and node.input[0] in real and attribute(node, "to") == FLOAT32:
             node.op_type = "Identity"
             del node.attribute[:]
