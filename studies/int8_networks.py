@@ -29,12 +29,10 @@ class QuantisedModel:
     Attributes:
         integers: computes it on this machine; its `flow` computes float32.
         floats: layers that stay in float32.
-        equalised: whether channels were equalised.
     """
 
     integers: IntegerNetwork
     floats: int
-    equalised: bool
 
     @property
     def layers(self) -> int:
@@ -63,4 +61,4 @@ def quantised(
     job = variant_job(model, find_device(device).profile, (), Path(), options, calibration=data)
     ready = prepared(imported or import_variant(job), job, None)
     assert ready.integers is not None
-    return QuantisedModel(ready.integers, len(ready.network.float32_layers), bool(ready.details["quantisation"]["equalised"]))
+    return QuantisedModel(ready.integers, len(ready.network.float32_layers))

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 LOCK = Path(__file__).with_name("photographs.lock")
 CLASSES = 1000
-#: Pixels of each network's input, and the top-1 that its authors publish, on ImageNet's validation set.
+#: Pixels of each network's input.
 SIDES = {"lite0": 224, "lite1": 240, "lite2": 260}
-PUBLISHED = {"lite0": 75.1, "lite1": 76.7, "lite2": 77.6}
 #: As the weights were trained: (x - 127) / 128.
 MEAN, STD = 127 / 255, 128 / 255
 NORMALISED = Normalisation((MEAN,) * 3, (STD,) * 3)

@@ -44,7 +44,7 @@ from tvmmobile.running import emulation
 from tvmmobile.running.emulation import run_here
 from tvmmobile.running.formats import VM
 from tvmmobile.running.library import Library, Reference
-from tvmmobile.running.manifest import Check, check_of, read_manifest
+from tvmmobile.running.manifest import CheckEntry, Manifest, read_manifest
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import Disagreement, UserError
 
@@ -88,8 +88,8 @@ def refused(job: VariantJob) -> str:
 @pytest.mark.parametrize(("form", "threads"), [("c", 4), pytest.param(VM, 1, marks=pytest.mark.long)])
 def test_a_right_library_is_run_and_the_manifest_says_so(tmp_path: Path, form: str, threads: int) -> None:
     library = build(job_of(two_convolutions(tmp_path), format=form, threads=threads)).library
-    found = check_of(read_manifest(library.manifest_path))
-    assert found.done and found.place == "QEMU's cortex-a72" and found.error is not None and 0 < found.error < 1e-5
+    found = read_manifest(library.manifest_path)
+    assert found.checked and found.check.place == "QEMU's cortex-a72" and found.check.error is not None and 0 < found.check.error < 1e-5
     assert unchecked_note(library.path.name, library.facts) == ""
     assert {path.suffix for path in library.path.parent.iterdir()} >= {".so", ".json", ".npz"}
 
@@ -198,8 +198,8 @@ def test_without_qemu_the_manifest_says_why_it_was_not_run(tmp_path: Path, monke
     manifest = read_manifest((path := make_library(tmp_path)).with_suffix(".json"))
     library = Library(manifest.spec, manifest.dtype, 1, path)
     check(library, float, str)
-    found = check_of(library.facts)
-    assert found == Check(False, why="qemu-aarch64 was not found; apt-get install -y qemu-user")
+    found = library.facts
+    assert (found.checked, found.check) == (False, CheckEntry(why="qemu-aarch64 was not found; apt-get install -y qemu-user"))
     assert check_lines([found, found]) == ["not checked: qemu-aarch64 was not found; apt-get install -y qemu-user."]
     assert unchecked_note("net.so", library.facts).startswith("note: net.so was not compared with its reference when it was compiled: qemu")
 
@@ -216,9 +216,11 @@ def test_a_crash_is_named_by_its_signal(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_compile_says_of_several_libraries() -> None:
-    done, other = Check(True, "QEMU's cortex-a72", error=2e-6), Check(True, "QEMU's cortex-a72", error=3.14e-6)
+    entries = (CheckEntry(place="QEMU's cortex-a72", error=error) for error in (2e-6, 3.14e-6))
+    done, other = (Manifest.model_construct(checked=True, check=entry) for entry in entries)
+    left_out = Manifest.model_construct(checked=False, check=CheckEntry(why="--no-check"))
     assert check_lines([done]) == ["1 library agrees with its reference on QEMU's cortex-a72 (error 2e-06)."]
-    assert check_lines([done, other, Check(False, why="--no-check")]) == [
+    assert check_lines([done, other, left_out]) == [
         "2 libraries agree with their references on QEMU's cortex-a72 (error 3.1e-06).",
         "not checked: --no-check.",
     ]
@@ -227,7 +229,7 @@ def test_what_compile_says_of_several_libraries() -> None:
 def test_a_manifest_without_the_entries_is_read(tmp_path: Path) -> None:
     """Older versions wrote such manifests."""
     manifest = read_manifest(make_library(tmp_path).with_suffix(".json"))
-    assert check_of(manifest) == Check(True) and unchecked_note("old.so", manifest) == ""
+    assert (manifest.checked, manifest.check) == (True, CheckEntry()) and unchecked_note("old.so", manifest) == ""
 
 
 @pytest.mark.parametrize("entries", [{"checked": "yes"}, {"check": 1}, {"checked": False, "check": {"why": 1}}, {"check": {"error": "0"}}])

@@ -24,7 +24,6 @@ from tvmmobile.pipeline.stages import explaining
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.library import find_libraries
-from tvmmobile.running.manifest import check_of
 from tvmmobile.system.errors import Disagreement
 
 SHAPE = (1, 3, 8, 8)
@@ -73,7 +72,7 @@ def test_a_right_library_passes_and_a_wrong_one_does_not(tmp_path: Path, monkeyp
     job = cancelling(tmp_path, 5000)
     build_libraries(Here(), [job], heard.append, heard.append)  # type: ignore[arg-type]
     [library] = find_libraries([tmp_path])
-    error, most = check_of(library.facts).error, library.facts.rounding
+    error, most = library.facts.check.error, library.facts.rounding
     assert error is not None and 1e-4 < error <= most == library.tolerance < 0.02
     assert heard == [
         "net_1.0_8",

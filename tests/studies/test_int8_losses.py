@@ -13,20 +13,6 @@ from trained import SPEC, trained
 
 from studies.errors import int8_losses
 from tvmmobile.networks.model import Model
-from tvmmobile.networks.models.spec import ModelSpec
-
-
-def test_each_network_with_generated_weights_is_a_row() -> None:
-    entry = {"network": "net 1.0-32", "inputs": 8, "layers": 5, "floats": 1, "equalised": True}
-    entry |= {"decibels": 20.04, "least": 11.96, "same_top": 7}
-    assert int8_losses.generated_table([entry]).splitlines()[2] == "| net 1.0-32 | yes | 5 | 1 | 20.0 | 12.0 | 7 of 8 |"
-
-
-def test_a_network_with_generated_weights_is_compared_on_other_noise() -> None:
-    """Its worst layer is no better than its output."""
-    found = int8_losses.generated_losses(ModelSpec("mobilenet_v1", 0.25, 32), 4)
-    assert (found.network, found.inputs, found.layers, found.floats) == ("mobilenet_v1 0.25-32", 4, 29, 0)
-    assert 5 < found.least <= found.decibels and found.same_top in range(5)
 
 
 def test_a_trained_network_keeps_its_classes(tmp_path: Path) -> None:
@@ -39,12 +25,11 @@ def test_a_trained_network_keeps_its_classes(tmp_path: Path) -> None:
     assert int8_losses.trained_table([asdict(found)]).splitlines()[2] == row
 
 
-@pytest.mark.parametrize("source", int8_losses.SOURCES)
 def test_networks_that_a_file_has_are_not_computed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = int8_losses.SOURCES[source]
-    (tmp_path / "known.json").write_text(known.file.read_text())
-    monkeypatch.setattr(sys, "argv", ["int8_losses", "--source", source, "--out", str(tmp_path / "known.json")])
+    known = int8_losses.FILE.read_text()
+    (tmp_path / "known.json").write_text(known)
+    monkeypatch.setattr(sys, "argv", ["int8_losses", "--out", str(tmp_path / "known.json")])
     assert int8_losses.main() == 0
-    assert capsys.readouterr().out == known.table(json.loads(known.file.read_text())) + "\n"
+    assert capsys.readouterr().out == int8_losses.trained_table(json.loads(known)) + "\n"

@@ -279,12 +279,6 @@ def text_table() -> str:
     return rendered_text.table(content("rendered-text.json"))
 
 
-def losses_table() -> str:
-    from studies.errors import int8_losses
-
-    return str(int8_losses.generated_table(content("integer-losses.json")))
-
-
 def zoo_table() -> str:
     """The outcomes of the study zoo."""
     from studies.networks import zoo
@@ -418,7 +412,6 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "text": text_table,
         "methods": quantisation_table,
         "trained": trained_table,
-        "losses": losses_table,
     },
     "docs/virtual-boards.md": {"wheels": wheels_table, "accuracy": accuracy_table},
     "docs/core-models.md": {"cores": core_cycles_table, "parameters": parameters_table},

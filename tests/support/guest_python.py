@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from studies.checks.verify_in_python import REQUIREMENTS
+from studies.peers.systems import chosen_systems
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.sysroot import python_sysroot
 
 
 def board_python() -> list[str]:
     """The words that start it, with NumPy and TVM's wheels for it."""
-    sysroot = python_sysroot(load_board("pi4"), REQUIREMENTS)
+    [ours] = chosen_systems(["ours"])
+    sysroot = python_sysroot(load_board("pi4"), ours.requirements)
     return ["qemu-aarch64", "-L", str(sysroot), str(sysroot / "usr/bin/python3")]

@@ -83,7 +83,7 @@ def show(
 ) -> None:
     """Show one baseline: where and how it was measured, and its kernels."""
     from tvmmobile.gate.baselines import baselines_named
-    from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption
+    from tvmmobile.results.report.wording import clean, latency_ms, microseconds, origin_caption
     from tvmmobile.system.console import output, table_of
 
     for one in baselines_named(name, baselines, device):
@@ -100,5 +100,5 @@ def show(
             output().print(clean(line), soft_wrap=True)
         table = table_of(("kernel",), ("recorded, us",))
         for kernel in variant.kernels:
-            table.add_row(clean(kernel.name), UNKNOWN if kernel.latency_us is None else f"{kernel.latency_us:.1f}")
+            table.add_row(clean(kernel.name), microseconds(kernel.latency_us))
         output().print(table)

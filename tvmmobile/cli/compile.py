@@ -25,14 +25,13 @@ def compile_libraries(
     from tvmmobile.pipeline.compile import compile_models
     from tvmmobile.pipeline.sentences import check_lines
     from tvmmobile.results.report.fallback import UsedKernel, fallback_lines
-    from tvmmobile.running.manifest import check_of
     from tvmmobile.system.console import output
 
     options.check_target(target)
     libraries = compile_models(variants.models(network), options.names_of(device), **chosen, listener=Shown())
     for library in libraries:
         output().print(str(library.path), soft_wrap=True)
-    for line in check_lines([check_of(library.facts) for library in libraries]):
+    for line in check_lines([library.facts for library in libraries]):
         errors().print(line, soft_wrap=True)
     sets = [(device, listed) for library in libraries for device, listed in library.kernels_by_device.items()]
     kernels = {(device, kernel.name): kernel for device, listed in sets for kernel in listed}

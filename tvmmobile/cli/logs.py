@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmmobile.cli.options import Device, DeviceFilter
+from tvmmobile.system.ranges import ranges_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,17 +175,14 @@ def rescore(
 
 
 def _report(done: RescoredLogs) -> None:
-    from tvmmobile.results.report.wording import plural
+    from tvmmobile.results.report.wording import microseconds, plural
     from tvmmobile.system.console import output
 
     console = output()
     for kernel in done.kernels:
         ranks = f"{kernel.ranks_changed} of {len(kernel.new)} ranks changed" + (", another one is first" if kernel.best_is_another else "")
-        best = f"best {_us(kernel.old_best_us)} us by the old model, {_us(kernel.new_best_us)} us now"
-        console.print(
-            f"{kernel.ranking.task.name}\n    {best}; {ranks}",
-            soft_wrap=True,
-        )
+        best = f"best {microseconds(kernel.old_best_us)} us by the old model, {microseconds(kernel.new_best_us)} us now"
+        console.print(f"{kernel.ranking.task.name}\n    {best}; {ranks}", soft_wrap=True)
     failed = sum(record.latency_us is None for kernel in done.kernels for record in kernel.new)
     changed = sum(kernel.best_is_another for kernel in done.kernels)
     console.print(
@@ -196,10 +194,6 @@ def _report(done: RescoredLogs) -> None:
         console.print(f"left out: {task.name} (not in any variant that tvmmobile knows)", soft_wrap=True)
     for backup in done.backups:
         console.print(f"Written: {backup.with_suffix('')} (before: {backup.name})", soft_wrap=True)
-
-
-def _us(latency_us: float | None) -> str:
-    return "–" if latency_us is None else f"{latency_us:.1f}"
 
 
 def _print_device(console: Console, logs: list[Log], present: Identity | None) -> None:
@@ -262,14 +256,9 @@ def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> No
 
 def _lines(numbers: list[int]) -> str:
     """Return `line 3`, or `lines 3, 5-9`; of many ranges, the first ones and the number of further lines."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][-1] == number - 1:
-            ranges[-1] = [ranges[-1][0], number]
-        else:
-            ranges.append([number])
-    shown = ", ".join("-".join(map(str, ends)) for ends in ranges[:_RANGES])
-    more = sum(ends[-1] - ends[0] + 1 for ends in ranges[_RANGES:])
+    ranges = ranges_of(numbers)
+    shown = ", ".join("-".join(map(str, dict.fromkeys(ends))) for ends in ranges[:_RANGES])
+    more = sum(last - first + 1 for first, last in ranges[_RANGES:])
     return f"line{'s' if len(numbers) > 1 else ''} {shown}" + (f" and {more} more" if more else "")
 
 

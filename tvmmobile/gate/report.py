@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
 from tvmmobile.gate.statistics import Verdict
-from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, origin_caption, plural, signed
+from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, microseconds, origin_caption, plural, signed
 from tvmmobile.system.files import write_bytes, write_text
 
 #: Most changed kernels that are listed; JSON has them all.
@@ -153,7 +153,7 @@ def _kernel_lines(one: Compared, kind: str) -> list[str]:
 
 def kernel_line(kernel: KernelChange, kind: str) -> str:
     """Return how a kernel's time and schedule changed, on one line."""
-    times = f"{_us(kernel.base_us)} to {_us(kernel.new_us)} us {kind}"
+    times = f"{microseconds(kernel.base_us)} to {microseconds(kernel.new_us)} us {kind}"
     if kernel.base_schedule == kernel.new_schedule:
         return f"kernel {kernel.name}: {times}"
     return f"kernel {kernel.name}: {times}; {_schedule(kernel.base_schedule)} became {_schedule(kernel.new_schedule)}"
@@ -163,10 +163,6 @@ def _schedule(text: str | None) -> str:
     if text is None:
         return "(none)"
     return text if len(text) <= _MOST_SCHEDULE else f"{text[:_MOST_SCHEDULE]}…"
-
-
-def _us(latency_us: float | None) -> str:
-    return UNKNOWN if latency_us is None else f"{latency_us:.1f}"
 
 
 def _escape(text: str) -> str:

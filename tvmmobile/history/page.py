@@ -19,6 +19,7 @@ from tvmmobile.history.steps import CONFIDENCE
 from tvmmobile.history.terminal import MOST_KERNELS, where
 from tvmmobile.results.report.page import rendered
 from tvmmobile.results.report.wording import clean
+from tvmmobile.system.ranges import ranges_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Steps of all series that are listed; each chart has all of its own.
@@ -70,7 +71,9 @@ def _day(time: int) -> str:
 
 
 def _data(over: CommitHistory) -> Any:
-    """Return the numbers of all charts as JSON, whole numbers as differences from the one before; see `history.js`."""
+    """Return the numbers of all charts as JSON, whole numbers as differences from the one before, ranges as first and count; see
+    `history.js`.
+    """
     from markupsafe import Markup
 
     names: dict[str, int] = {}
@@ -105,7 +108,7 @@ def _line(line: LatencyLine) -> dict[str, Any]:
     runs = [len(point.results) for point in points]
     found: dict[str, Any] = {
         "unit": unit,
-        "commits": _ranges([point.commit for point in points]),
+        "commits": [end for first, last in ranges_of(point.commit for point in points) for end in (first, last - first + 1)],
         "us": _differences(latencies),
         "starts": _differences([0, *at]),
         "levels": _differences([round(level / unit) for level in line.found.levels]),
@@ -139,14 +142,3 @@ def _step(explained: ExplainedStep, names: dict[str, int]) -> list[Any]:
 
 def _differences(numbers: list[int]) -> list[int]:
     return [*numbers[:1], *(new - old for old, new in pairwise(numbers))]
-
-
-def _ranges(numbers: list[int]) -> list[int]:
-    """Return ascending numbers as first, count, first, count, …"""
-    found: list[int] = []
-    for number in numbers:
-        if found and found[-2] + found[-1] == number:
-            found[-1] += 1
-        else:
-            found += [number, 1]
-    return found

@@ -105,11 +105,11 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY}
+        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in IDENTITY}
         values = list((found | {"dtype": variant.precision}).values())
         line = (context.board, context.cpu, context.timing_model or "")
         own = (self.current.board, self.current.cpu, self.current.timing_model)
-        return values == [getattr(self, name) for name in _IDENTITY] and line == own
+        return values == [getattr(self, name) for name in IDENTITY] and line == own
 
     @property
     def current(self) -> LatencyLine:
@@ -216,7 +216,7 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     numbers = {(commit.name, commit.dirty): number for number, commit in enumerate(commits)}
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(tuple(getattr(entry, name) for name in _IDENTITY), []).append(entry)
+        groups.setdefault(tuple(getattr(entry, name) for name in IDENTITY), []).append(entry)
     series = tuple(filter(None, (_series(group, numbers) for group in groups.values())))
     steps = [
         _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
@@ -225,7 +225,8 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)), left_out)
 
 
-_IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+#: Properties that tell series apart.
+IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
 
 
 def _shows(step: Step, least: float) -> bool:
@@ -246,7 +247,7 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     if not lines_of_latencies:
         return None
     first = entries[0]
-    identity = {name: getattr(first, name) for name in _IDENTITY}
+    identity = {name: getattr(first, name) for name in IDENTITY}
     return Series(
         **identity, lines=tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting)
     )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import struct
 import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tvmmobile.native.source import FUNCTIONS, IMAGE_FUNCTIONS, RUNTIME, STATE_FUNCTIONS
 from tvmmobile.packaging import android
-from tvmmobile.packaging.archives import entry_of, title_of
+from tvmmobile.packaging.archives import title_of, zipped
 from tvmmobile.running.library import Library
 from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.environment import java_compiler
@@ -45,10 +43,6 @@ _LIBC = ("free", "posix_memalign", "pthread_create", "pthread_join")
 _JDK = (
     "Run: apt-get install -y openjdk-17-jdk-headless; or set JAVA_HOME to a JDK of version 11 or newer, such as Android Studio's folder jbr"
 )
-#: Before the name of an entry in a zip file.
-_HEADER_BYTES = 30
-#: Identifier in a zip file's entries of the bytes that align what follows, as Android's zipalign writes it.
-_ALIGNMENT_FIELD = 0xD935
 
 _MANIFEST = """\
 <?xml version="1.0" encoding="utf-8"?>
@@ -92,7 +86,7 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
         glue = _glue(tools, facts, name, native, Path(folder))
     files = {
         "AndroidManifest.xml": _MANIFEST.format(name=name, release=release, min_sdk=_MIN_SDK).encode(),
-        "classes.jar": _zipped({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", **classes}),
+        "classes.jar": zipped({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", **classes}),
         "R.txt": b"",
         "proguard.txt": _KEPT.format(name=name).encode(),
         "META-INF/com/android/build/gradle/aar-metadata.properties": _METADATA.encode(),
@@ -102,7 +96,7 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     }
     path = Path(out)
     path = path if path.suffix == SUFFIX else path / f"{name.rpartition('.')[2]}-{release}{SUFFIX}"
-    write_bytes(path, _zipped(files))
+    write_bytes(path, zipped(files, _PAGE))
     return path
 
 
@@ -189,23 +183,3 @@ def _description(library: Library, facts: Manifest, release: str) -> str:
         "compiler": f"tvmmobile {facts.versions.get('tvmmobile', '')}".strip(),
     }
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
-
-
-def _zipped(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip file with these entries; native libraries are stored as they are, from a multiple of a page on."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in files.items():
-            entry = entry_of(path)
-            if path.endswith(".so"):
-                entry.compress_type = zipfile.ZIP_STORED
-                entry.extra = _filling(stream.tell() + _HEADER_BYTES + len(path.encode()))
-            archive.writestr(entry, content)
-    return stream.getvalue()
-
-
-def _filling(place: int) -> bytes:
-    """Return a zip field that begins at `place` and ends with a page."""
-    head = 6
-    zeros = -(place + head) % _PAGE
-    return struct.pack("<HHH", _ALIGNMENT_FIELD, 2 + zeros, _PAGE) + bytes(zeros)

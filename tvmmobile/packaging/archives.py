@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import zipfile
+from collections.abc import Mapping
 
 from tvmmobile.running.library import Library
 
 #: The earliest time that zip files know: the same library always gives the same package.
 _OLDEST_TIME = (1980, 1, 1, 0, 0, 0)
+#: Before the name of an entry in a zip file.
+_HEADER_BYTES = 30
+#: Identifier in a zip file's entries of the bytes that align what follows, as Android's zipalign writes it.
+_ALIGNMENT_FIELD = 0xD935
 
 
-def entry_of(path: str) -> zipfile.ZipInfo:
-    """Return a compressed file's entry in a zip file, which everybody may read."""
-    entry = zipfile.ZipInfo(path, _OLDEST_TIME)
-    entry.external_attr = 0o644 << 16
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    return entry
+def zipped(files: Mapping[str, bytes], page_bytes: int = 0) -> bytes:
+    """Return a zip file with these entries, which everybody may read; native libraries are stored as they are, from a multiple of a page
+    on, if pages have a size.
+    """
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in files.items():
+            entry = zipfile.ZipInfo(path, _OLDEST_TIME)
+            entry.external_attr = 0o644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            if page_bytes and path.endswith(".so"):
+                entry.compress_type = zipfile.ZIP_STORED
+                entry.extra = _filling(stream.tell() + _HEADER_BYTES + len(path.encode()), page_bytes)
+            archive.writestr(entry, content)
+    return stream.getvalue()
+
+
+def _filling(place: int, page_bytes: int) -> bytes:
+    """Return a zip field that begins at `place` and ends with a page."""
+    head = 6
+    zeros = -(place + head) % page_bytes
+    return struct.pack("<HHH", _ALIGNMENT_FIELD, 2 + zeros, page_bytes) + bytes(zeros)
 
 
 def title_of(library: Library) -> str:

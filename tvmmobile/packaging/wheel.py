@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import keyword
 import re
 import sys
-import zipfile
 from pathlib import Path
 
 from tvmmobile.kernels import ranked
 from tvmmobile.packaging import python
-from tvmmobile.packaging.archives import entry_of, title_of
+from tvmmobile.packaging.archives import title_of, zipped
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
@@ -134,7 +132,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
     ).encode()
     files[f"{folder}/RECORD"] = _record(files, f"{folder}/RECORD").encode()
     path = Path(out) / f"{name}-{release}-{tag}.whl"
-    write_bytes(path, _zipped(files))
+    write_bytes(path, zipped(files))
     return path
 
 
@@ -149,11 +147,3 @@ def _record(files: dict[str, bytes], own: str) -> str:
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
         lines.append(f"{path},sha256={digest},{len(content)}\n")
     return "".join([*lines, f"{own},,\n"])
-
-
-def _zipped(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, content in files.items():
-            archive.writestr(entry_of(path), content)
-    return stream.getvalue()

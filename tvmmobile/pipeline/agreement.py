@@ -10,7 +10,6 @@ import numpy.typing as npt
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.kernels.reference import network_error
 from tvmmobile.running.library import Library
-from tvmmobile.running.manifest import check_of
 from tvmmobile.running.measure import MeasureError
 from tvmmobile.system.errors import DeviceUnavailable, Disagreement, UserError, please_report
 
@@ -61,9 +60,9 @@ def disagreement(library: Library, place: str, difference: str, remedy: str = ""
 
 def _remedy(library: Library) -> str:
     """Return the advice for a finished library that is wrong."""
-    check = check_of(library.facts)
-    if check.place:
-        return f"It agreed on {check.place} when it was compiled, so one of its kernels is wrong there. {please_report('manifest')}"
+    place = library.facts.check.place
+    if place:
+        return f"It agreed on {place} when it was compiled, so one of its kernels is wrong there. {please_report('manifest')}"
     return "Compile it again: tvmmobile compile checks it, and names the first operator, kernel or layer whose values differ."
 
 

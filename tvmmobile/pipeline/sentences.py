@@ -11,7 +11,7 @@ from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.precision import precision_named
 from tvmmobile.results.report.wording import latency_ms
-from tvmmobile.running.manifest import Check, Manifest, SharedWeightsEntry, SmallWeightsEntry, check_of, records_compare
+from tvmmobile.running.manifest import Manifest, SharedWeightsEntry, SmallWeightsEntry, records_compare
 from tvmmobile.tuning.claims import RefusedLine
 
 
@@ -116,18 +116,18 @@ def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
 
 def unchecked_note(name: str, manifest: Manifest) -> str:
     """Return a sentence on a library that nobody ran when it was made; "" for others."""
-    check = check_of(manifest)
-    return "" if check.done else f"note: {name} was not compared with its reference when it was compiled: {check.why}."
+    return "" if manifest.checked else f"note: {name} was not compared with its reference when it was compiled: {manifest.check.why}."
 
 
-def check_lines(checks: Sequence[Check]) -> list[str]:
+def check_lines(manifests: Sequence[Manifest]) -> list[str]:
     """Return the lines that `compile` prints on its libraries' checks."""
+    checks = [manifest.check for manifest in manifests if manifest.checked]
     lines = []
-    for place in dict.fromkeys(check.place for check in checks if check.done):
-        errors = [check.error or 0.0 for check in checks if check.done and check.place == place]
+    for place in dict.fromkeys(check.place for check in checks):
+        errors = [check.error or 0.0 for check in checks if check.place == place]
         agree = "1 library agrees with its reference" if len(errors) == 1 else f"{len(errors)} libraries agree with their references"
         lines.append(f"{agree} on {place} (error {max(errors):.2g}).")
-    return lines + [f"not checked: {why}." for why in dict.fromkeys(check.why for check in checks if not check.done)]
+    return lines + [f"not checked: {why}." for why in dict.fromkeys(manifest.check.why for manifest in manifests if not manifest.checked)]
 
 
 def skipped_lines(refused: Sequence[RefusedLine]) -> str:

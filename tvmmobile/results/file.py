@@ -208,6 +208,10 @@ class VariantFields:
     weights_dtype: str | None = None
 
 
+#: Network, α, side, precision, threads, format.
+VariantKey = tuple[str, float, str, str, int, str]
+
+
 @dataclass(frozen=True)
 class VariantResult(VariantFields):
     """One library, verified and timed; its fields are those of `VariantFields`."""
@@ -221,6 +225,11 @@ class VariantResult(VariantFields):
     def precision(self) -> str:
         """Its precision, with that of weights stored in fewer bits, such as `float32_int8weights`; part of a variant's identity."""
         return with_weights(self.dtype, self.weights_dtype)
+
+    @property
+    def key(self) -> VariantKey:
+        """The properties that tell it from other results of a device, as tables and baselines have them."""
+        return self.model, self.alpha, self.side, self.precision, self.threads, self.format
 
     @property
     def latency_us(self) -> float:

@@ -177,11 +177,6 @@ class Validation:
     network_ranks: _Correlation | None
     terms: tuple[TermError, ...]
 
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """The values that two runs must share for their points to be in one file."""
-        return self.suite, self.measured, self.model, dict(self.versions)
-
     def valid(self, kind: str = "") -> list[ValidationPoint]:
         """Return the points that count, of one kind or of both."""
         return [point for point in self.points if not point.invalid and kind in ("", point.kind)]

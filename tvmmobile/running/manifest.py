@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -42,7 +41,13 @@ class _Entry(BaseModel):
 
 
 class CheckEntry(_Entry):
-    """The run that compared a library with its reference output: its error and place, or why there was none."""
+    """The run that compared a library with its reference output.
+
+    Attributes:
+        error: error of its outputs.
+        place: the machine or emulator that it ran on, such as `QEMU's cortex-a72`.
+        why: reason why there was none.
+    """
 
     error: float | None = None
     place: str = ""
@@ -273,6 +278,8 @@ class Manifest(_Entry):
     """The manifest of a library. Entries are in the order in which they are written; later additions have defaults.
 
     Attributes:
+        checked: true if there was a run that compared the library with its reference; manifests from before there was one count as checked,
+            at no `place`.
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
         sparse: gains of kernels that leave zeros out; `None` where there are none, or where a kernel has no record.
         small_weights: small weights of a float32 library; `None` if all its weights are float32.
@@ -411,28 +418,6 @@ def write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
 def note_check(path: Path, entries: Mapping[str, Any]) -> None:
     """Replace a manifest's entries on the check, and leave the others alone."""
     write_manifest(path, {**json.loads(path.read_text(encoding="utf-8")), **entries})
-
-
-@dataclass(frozen=True)
-class Check:
-    """A manifest's entries on the run that compared its library with the reference output.
-
-    Attributes:
-        done: true if there was such a run. Manifests written before libraries were checked count as done, at no `place`.
-        place: the machine or emulator that it ran on, such as `QEMU's cortex-a72`.
-        why: reason why there was none.
-        error: error of its outputs.
-    """
-
-    done: bool
-    place: str = ""
-    why: str = ""
-    error: float | None = None
-
-
-def check_of(manifest: Manifest) -> Check:
-    """Return the entries `checked` and `check`."""
-    return Check(manifest.checked, manifest.check.place, manifest.check.why, manifest.check.error)
 
 
 def records_compare(manifest: Manifest, profile: DeviceProfile) -> bool:

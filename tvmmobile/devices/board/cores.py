@@ -14,6 +14,7 @@ from tvmmobile.devices.board.probe import read_files
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.ranges import ranges_of
 
 _ALLOWED = re.compile(r"^Cpus_allowed_list:[ \t]*([0-9,-]{1,200})$", re.MULTILINE)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
@@ -92,12 +93,5 @@ def _fastest_numbers(board: RegisteredBoard) -> list[int]:
 
 def _cores(numbers: Collection[int]) -> str:
     """Return text such as `core 7` or `cores 0-3,6`."""
-    ordered = sorted(numbers)
-    parts: list[list[int]] = []
-    for number in ordered:
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
-    return f"core{'s' * (len(ordered) > 1)} {text}"
+    text = ",".join("-".join(map(str, dict.fromkeys(ends))) for ends in ranges_of(sorted(numbers)))
+    return f"core{'s' * (len(numbers) > 1)} {text}"

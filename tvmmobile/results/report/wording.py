@@ -41,6 +41,11 @@ def latency_ms(latency_us: float | None) -> str:
     return f"{latency_us / 1e3:.{2 if latency_us >= 100 else 4}f}"
 
 
+def microseconds(latency_us: float | None) -> str:
+    """Format microseconds with one decimal."""
+    return UNKNOWN if latency_us is None else f"{latency_us:.1f}"
+
+
 def millions(count: int | None) -> str:
     """Format a count in millions."""
     return UNKNOWN if count is None else f"{count / 1e6:.{1 if count >= 10e6 else 2}f}"
