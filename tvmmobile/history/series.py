@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.gate.comparison import KernelChange, kernel_changes
-from tvmmobile.history.file import Entry, History
+from tvmmobile.history.file import Entry, History, identity_of
 from tvmmobile.history.steps import Segmentation, Step, find_steps
 from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.results.report.wording import plural
@@ -105,11 +105,8 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in _IDENTITY}
-        values = list((found | {"dtype": variant.precision}).values())
-        line = (context.board, context.cpu, context.timing_model or "")
-        own = (self.current.board, self.current.cpu, self.current.timing_model)
-        return values == [getattr(self, name) for name in _IDENTITY] and line == own
+        own = {name: getattr(self, name) for name in _IDENTITY} | {name: getattr(self.current, name) for name in _COMPARABLE}
+        return identity_of(context, variant) == own
 
     @property
     def current(self) -> LatencyLine:
@@ -225,7 +222,9 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)), left_out)
 
 
+#: Columns that the results of a series share, and those that the results of a line share as well.
 _IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+_COMPARABLE = ("board", "cpu", "timing_model")
 
 
 def _shows(step: Step, least: float) -> bool:
@@ -239,10 +238,10 @@ def _counts(entry: Entry) -> bool:
 def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
     """Return the series of these results; `None` if none are valid."""
     counting = [entry for entry in entries if _counts(entry)]
-    lines: dict[tuple[str, str, str], list[Entry]] = {}
+    lines: dict[tuple[str, ...], list[Entry]] = {}
     for entry in counting:
-        lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)
-    lines_of_latencies = [_line(*key, group, numbers) for key, group in lines.items()]
+        lines.setdefault(tuple(getattr(entry, name) for name in _COMPARABLE), []).append(entry)
+    lines_of_latencies = [_line(group, numbers) for group in lines.values()]
     if not lines_of_latencies:
         return None
     first = entries[0]
@@ -252,14 +251,14 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     )
 
 
-def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
+def _line(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
     runs: dict[int, list[Entry]] = {}
     for entry in entries:
         runs.setdefault(numbers[entry.name, bool(entry.dirty)], []).append(entry)
     points = tuple(_point(commit, group) for commit, group in runs.items())
     exact = entries[0].kind == "modelled"
     found = find_steps([point.latency_us for point in points], [len(point.results) for point in points], exact)
-    return LatencyLine(board, cpu, timing_model, points, found)
+    return LatencyLine(**{name: getattr(entries[0], name) for name in _COMPARABLE}, points=points, found=found)
 
 
 def _point(commit: int, runs: Sequence[Entry]) -> Point:
