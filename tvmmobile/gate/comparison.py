@@ -22,7 +22,17 @@ from tvmmobile.gate.statistics import (
     settle,
     without_spread,
 )
-from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantResult, changed_versions, read_results
+from tvmmobile.results.file import (
+    Context,
+    KernelResult,
+    Latency,
+    Results,
+    VariantKey,
+    VariantResult,
+    by_key,
+    changed_versions,
+    read_results,
+)
 from tvmmobile.results.report.wording import clock, plural
 from tvmmobile.system.errors import UserError
 
@@ -32,7 +42,6 @@ _SAME_KERNEL = 0.02
 #: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
 _SHOWS = 2e-3
 #: Network, α, side, precision, threads, format.
-Key = tuple[str, float, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -235,7 +244,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
     """Return the variants of both, the new file's first, with the reason if one is not compared; raises as `compare_results`."""
-    old, young = (_by_key(results) for results in (base, new))
+    old, young = (_usable(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]
     if not any(key in old and key in young for key in keys):
@@ -344,21 +353,19 @@ def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
     return Pairing(base, new)
 
 
-def _by_key(results: Results) -> dict[Key, VariantResult]:
-    found: dict[Key, VariantResult] = {}
+def _usable(results: Results) -> dict[VariantKey, VariantResult]:
+    found = by_key(results.variants)
     for variant in results.variants:
-        key = (variant.model, variant.alpha, variant.side, variant.precision, variant.threads, variant.format)
-        if key in found:
+        if variant is not found[variant.key]:
             raise _refusal(f"{variant.name} appears twice")
         try:
             check_samples(variant.samples_us)
         except (ValueError, TypeError) as error:
             raise _refusal(f"{variant.name} cannot be used: {error}") from error
-        found[key] = variant
     return found
 
 
-def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, VariantResult]) -> None:
+def _check_settings(base: Mapping[VariantKey, VariantResult], new: Mapping[VariantKey, VariantResult]) -> None:
     """Refuse a network that both have, but with no common dtype, thread count or format."""
     for place, name in ((3, "dtypes"), (4, "thread counts"), (5, "formats")):
         old, young = (_settings(keys, place) for keys in (base, new))
@@ -368,7 +375,7 @@ def _check_settings(base: Mapping[Key, VariantResult], new: Mapping[Key, Variant
                 raise _refusal(f"the {name} of {label} differ, {_listed(old[network])} and {_listed(young[network])}")
 
 
-def _settings(keys: Iterable[Key], place: int) -> dict[tuple[str, float, str], set[object]]:
+def _settings(keys: Iterable[VariantKey], place: int) -> dict[tuple[str, float, str], set[object]]:
     """Return each network's settings at one position of the key."""
     found: dict[tuple[str, float, str], set[object]] = {}
     for key in keys:

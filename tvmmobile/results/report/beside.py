@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context, Results, VariantResult, changed_versions
+from tvmmobile.results.file import Context, Results, VariantKey, by_key, changed_versions
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
@@ -99,13 +99,11 @@ def join(results: Sequence[Results]) -> JoinedResults:
                 f"these results have different contexts and cannot be joined: {'; '.join(differing)}.",
                 "Join results of one device; tvmmobile report without --join shows two side by side.",
             )
-    found: dict[tuple[object, ...], VariantResult] = {}
-    dates: dict[tuple[object, ...], list[str]] = {}
+    found = by_key(variant for one in ordered for variant in one.variants)
+    dates: dict[VariantKey, list[str]] = {}
     for one in ordered:
         for variant in one.variants:
-            key = _key(variant)
-            found[key] = variant
-            dates.setdefault(key, []).append(one.context.date)
+            dates.setdefault(variant.key, []).append(one.context.date)
     remarks = [
         f"{found[key].name} appears {len(when)} times, from {', '.join(when)}; the latest counts."
         for key, when in dates.items()
@@ -121,7 +119,7 @@ def join(results: Sequence[Results]) -> JoinedResults:
 
 def side_by_side(old: View, new: View) -> SideBySide:
     """Pair the variants of two results, in the new result's order."""
-    mine, theirs = ({_key(row.variant): row for row in view.rows} for view in (old, new))
+    mine, theirs = (dict(zip(by_key(row.variant for row in view.rows), view.rows, strict=True)) for view in (old, new))
     same_kind = old.context.kind == new.context.kind
     pairs = []
     for key in dict.fromkeys((*theirs, *mine)):
@@ -141,10 +139,6 @@ def side_by_side(old: View, new: View) -> SideBySide:
     names = ("old", "new") if old.context.device == new.context.device else (old.context.device, new.context.device)
     headings = f"{names[0]}, ms {old.context.kind}", f"{names[1]}, ms {new.context.kind}"
     return SideBySide(old, new, headings, tuple(pairs), tuple(remarks))
-
-
-def _key(variant: VariantResult) -> tuple[object, ...]:
-    return variant.model, variant.alpha, variant.side, variant.precision, variant.threads, variant.format
 
 
 def _name(row: VariantRow) -> str:
