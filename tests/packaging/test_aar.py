@@ -259,6 +259,9 @@ def test_bad_names_and_libraries(library: Path, tmp_path: Path, capfd: pytest.Ca
     for name in ("mynet", "org.Example", "org.example.", "org.1net", "org.new.net", "org.é", "a." + 200 * "b", ""):
         with pytest.raises(UserError, match="cannot be the name of a Java package"):
             write_aar(found, tmp_path, name)
+    for name in ("java.util.net", "javax.net", "android.net"):
+        with pytest.raises(UserError, match="is among the packages of Java and Android"):
+            write_aar(found, tmp_path, name)
     with pytest.raises(UserError, match="is not a version"):
         write_aar(found, tmp_path, release='1.0" x="')
     words = ["package", str(library), "--out", str(tmp_path / "net.aar")]
