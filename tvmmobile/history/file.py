@@ -248,7 +248,9 @@ def open_history(path: str | Path, *, add: bool) -> Iterator[History]:
     """
     path = Path(path)
     if not add and not path.is_file():
-        raise UserError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.", _REMEDY)
+        raise UserError(
+            f"{path} does not exist." if not path.exists() else f"{path} is not a file.", "Name a file that `tvmmobile history add` wrote."
+        )
     if path.is_dir():
         raise UserError(f"{path} is a directory.", "Name a file in it.")
     with _refused(path):

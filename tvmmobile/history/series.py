@@ -24,6 +24,9 @@ from tvmmobile.system.errors import UserError
 
 #: Results on either side of a step that its kernels' times are medians of.
 _SIDE = 3
+#: Columns that the results of a series share, and those that the results of a line share as well.
+IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+COMPARABLE = ("board", "cpu", "timing_model")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -105,7 +108,7 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        own = {name: getattr(self, name) for name in _IDENTITY} | {name: getattr(self.current, name) for name in _COMPARABLE}
+        own = {name: getattr(self, name) for name in IDENTITY} | {name: getattr(self.current, name) for name in COMPARABLE}
         return identity_of(context, variant) == own
 
     @property
@@ -213,18 +216,13 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     numbers = {(commit.name, commit.dirty): number for number, commit in enumerate(commits)}
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(tuple(getattr(entry, name) for name in _IDENTITY), []).append(entry)
+        groups.setdefault(tuple(getattr(entry, name) for name in IDENTITY), []).append(entry)
     series = tuple(filter(None, (_series(group, numbers) for group in groups.values())))
     steps = [
         _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
     ]
     left_out = sum(not _counts(entry) for entry in entries)
     return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)), left_out)
-
-
-#: Columns that the results of a series share, and those that the results of a line share as well.
-_IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
-_COMPARABLE = ("board", "cpu", "timing_model")
 
 
 def _shows(step: Step, least: float) -> bool:
@@ -240,12 +238,12 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     counting = [entry for entry in entries if _counts(entry)]
     lines: dict[tuple[str, ...], list[Entry]] = {}
     for entry in counting:
-        lines.setdefault(tuple(getattr(entry, name) for name in _COMPARABLE), []).append(entry)
+        lines.setdefault(tuple(getattr(entry, name) for name in COMPARABLE), []).append(entry)
     lines_of_latencies = [_line(group, numbers) for group in lines.values()]
     if not lines_of_latencies:
         return None
     first = entries[0]
-    identity = {name: getattr(first, name) for name in _IDENTITY}
+    identity = {name: getattr(first, name) for name in IDENTITY}
     return Series(
         **identity, lines=tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting)
     )
@@ -258,15 +256,17 @@ def _line(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Lat
     points = tuple(_point(commit, group) for commit, group in runs.items())
     exact = entries[0].kind == "modelled"
     found = find_steps([point.latency_us for point in points], [len(point.results) for point in points], exact)
-    return LatencyLine(**{name: getattr(entries[0], name) for name in _COMPARABLE}, points=points, found=found)
+    return LatencyLine(**{name: getattr(entries[0], name) for name in COMPARABLE}, points=points, found=found)
 
 
 def _point(commit: int, runs: Sequence[Entry]) -> Point:
     spreads = [run.spread for run in runs if run.spread is not None]
     verdicts = [run.verdict for run in runs if run.verdict]
+    medians = [run.median_us for run in runs]
     return Point(
         commit,
-        math.exp(statistics.fmean(math.log(run.median_us) for run in runs)),
+        # Not rounded where all are equal, as modelled ones are: it would be above the least sample, or below.
+        medians[0] if len(set(medians)) == 1 else math.exp(statistics.fmean(map(math.log, medians))),
         min(run.least_us for run in runs),
         statistics.median(spreads) if spreads else None,
         tuple(run.id for run in runs),
