@@ -116,6 +116,15 @@ def test_kernels_without_a_record_are_estimated_and_said_to_be(capsys: pytest.Ca
     assert "measured on 500 images of val" in printed
 
 
+def test_two_accuracies_of_one_library_are_refused(tmp_path: Path) -> None:
+    """The one that was named last would decide."""
+    accuracies = tmp_path / "accuracies.json"
+    entries = [{"library": "mobilenet_v1_0.25_128_float32", "top1_percent": top1, "images": "val"} for top1 in (41.5, 51.5)]
+    accuracies.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match=r"two accuracies of mobilenet_v1_0\.25_128_float32 are given: 41\.5 % on val and 51\.5 % on val"):
+        choose(SMALL, "pi4", accuracy=accuracies)
+
+
 def test_an_accuracy_stated_by_hand_must_be_one(tmp_path: Path) -> None:
     file = tmp_path / "accuracies.json"
     file.write_text('[{"library": "net_1.0_224_float32", "top1_percent": 144, "images": "val"}]')

@@ -110,6 +110,19 @@ def test_latencies_of_several_files_stand_together_if_they_were_got_alike(cli: C
     assert {one["kind"] for entry in both for one in entry["latencies"]} == {"modelled"}
 
 
+def test_the_latest_latency_of_a_variant_counts(cli: CommandLine, tmp_path: Path) -> None:
+    """As report --join has it, whichever file is named first."""
+    (floats,) = sample_results(1).variants
+    words: list[str] = []
+    for date, factor in (("2026-11-22T08:00:00+00:00", 2), ("2026-11-21T08:00:00+00:00", 3)):
+        samples = (floats.latency_us * factor,)
+        context = replace(sample_results(1).context, date=date)
+        write_results(Results(context, (replace(floats, samples_us=samples),)), tmp_path / f"{factor}.json")
+        words += ["--results", str(tmp_path / f"{factor}.json")]
+    (entry,) = json.loads(cli("models", "--alpha", "1", "--resolution", "224", *words, "--json").out)
+    assert [one["latency_us"] for one in entry["latencies"]] == [floats.latency_us * 2]
+
+
 def test_each_way_to_get_latencies_has_its_column(cli: CommandLine, tmp_path: Path) -> None:
     """Modelled and measured ones never stand in one column; a folder stands for the report.json in it."""
     words: list[str] = []

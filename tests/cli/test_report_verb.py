@@ -75,6 +75,21 @@ def test_joined_files_are_one_result(cli: CommandLine, tmp_path: Path, written: 
     assert "appears 2 times" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_renamed_copies_are_not_merged(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:
+    """A table would show one of them under the name of the other; in one file, or in two."""
+    results = read_results(written[0])
+    first, second = results.variants
+    both = tmp_path / "both.json"
+    write_results(replace(results, variants=(first, replace(first, name="copy"), second)), both)
+    write_results(replace(results, variants=(replace(first, name="copy"),)), tmp_path / "copy.json")
+    joined = ("--join", str(written[0]), str(tmp_path / "copy.json"))
+    for words in ((str(both),), (str(both), str(both)), joined):
+        outcome = cli("report", *words, "--out", str(tmp_path / "out"))
+        assert outcome.code == 1 and f"{first.name} and copy have the same network" in " ".join(outcome.err.split()), words
+    outcome = cli("models", "--results", str(written[0]), "--results", str(tmp_path / "copy.json"))
+    assert outcome.code == 1 and f"{first.name} and copy have the same network" in " ".join(outcome.err.split())
+
+
 def test_two_contexts_are_not_joined(cli: CommandLine, tmp_path: Path, written: list[Path]) -> None:
     outcome = cli("report", "--join", *map(str, written), "--out", str(tmp_path / "out"))
     assert outcome.code == 1 and "pi4-virtual" in outcome.err and "pi5-virtual" in outcome.err and "side by side" in outcome.err

@@ -165,6 +165,19 @@ def test_several_runs_of_a_commit_are_one_point(tmp_path: Path) -> None:
     assert len(point.results) == 2 and point.latency_us == pytest.approx((results(1).variants[0].latency_us ** 2 * 1.21) ** 0.5, rel=1e-3)
 
 
+def test_equal_runs_of_a_commit_are_that_latency(tmp_path: Path) -> None:
+    """To the last digit: a rounded mean of logarithms is above the only sample."""
+    median = 22.427047934290133
+    with open_history(tmp_path / "history.sqlite", add=True) as history:
+        for number in (1, 2):
+            found = results(number, measured=False)
+            (variant,) = found.variants
+            history.add(replace(found, variants=(replace(variant, samples_us=(median,)),)), commit(1), "bench")
+        (series,) = over_commits(history, SeriesFilter(), 0.01).series
+    (point,) = series.current.points
+    assert (len(point.results), point.latency_us, point.least_us) == (2, median, median)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

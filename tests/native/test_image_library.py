@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,11 +230,19 @@ def test_headers_with_and_without_images_in_one_program(compiler: list[str], tmp
     """Whichever comes first."""
     text = header_text(describe(image=HOW))
     (tmp_path / "sees.h").write_text(text, encoding="utf-8")
-    (tmp_path / "blind.h").write_text(header_text(describe()).replace("net_", "other_").replace("NET_H", "OTHER_H"), encoding="utf-8")
+    (tmp_path / "blind.h").write_text(header_text(describe()).replace("net_", "other_"), encoding="utf-8")
     for first, second in (("sees", "blind"), ("blind", "sees")):
         source = tmp_path / "both.c"
         source.write_text(f'#include "{first}.h"\n#include "{second}.h"\nint main(void) {{ return other_describe() != net_describe(); }}\n')
         check_syntax(compiler, source)
+
+
+def test_headers_of_names_that_differ_in_case_alone(tmp_path: Path) -> None:
+    for prefix in ("net", "Net"):
+        (tmp_path / f"of_{prefix}.h").write_text(header_text(replace(describe(), prefix=prefix)), encoding="utf-8")
+    source = tmp_path / "both.c"
+    source.write_text('#include "of_net.h"\n#include "of_Net.h"\nint main(void) { return net_describe() != Net_describe(); }\n')
+    check_syntax(["gcc", "-std=c99", "-Werror"], source)
 
 
 def test_the_guide_has_the_declarations() -> None:

@@ -46,6 +46,13 @@ def complaints(program: Path, runs: int, threads: int, spins: int, shared: bool,
     return done.stdout + done.stderr + (f"exit code {done.returncode}" if done.returncode else "")
 
 
+def test_programs_that_other_threads_start_get_no_files(tmp_path: Path) -> None:
+    program = tmp_path / "opened"
+    words = ["gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{REPOSITORY}/tvmmobile/native", HERE / "opened.c", "-pthread"]
+    subprocess.run([*words, "-o", program], check=True)
+    assert subprocess.run([program], timeout=60, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize(("threads", "spins"), [(1, 0), (2, 1), (4, 100)])
 def test_eight_callers(team: Path, threads: int, spins: int, shared: bool) -> None:

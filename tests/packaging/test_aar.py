@@ -188,6 +188,53 @@ public class Start {
 """
 
 
+def test_what_cannot_be_read_is_refused(package: Path, tmp_path: Path) -> None:
+    """Scores without a softmax, and images whose planes are not those of YUV_420_888."""
+    lines = output_lines(tmp_path, "java", "-cp", classes_of(package, tmp_path), "org.example.my_net.Start", source=REFUSED)
+    assert lines == [
+        "score 1 is Infinity",
+        "score 2 is -Infinity",
+        "score 0 is NaN",
+        "[1: 73.10586 %, 0: 26.894144 %]",
+        "the image has the format 40: ask for YUV_420_888",
+    ]
+
+
+REFUSED = """package org.example.my_net;
+import java.util.List;
+public class Start {
+    static android.graphics.Bitmap unused; // so that its outline is compiled
+    static void top(float... scores) {
+        try {
+            System.out.println(new Outputs(List.of(), new Object[] {scores}).top(2));
+        } catch (ArithmeticException error) {
+            System.out.println(error.getMessage());
+        }
+    }
+    static class Planes444 extends android.media.Image {
+        public int getFormat() { return 40; }
+        public int getWidth() { return 2; }
+        public int getHeight() { return 2; }
+        public Plane[] getPlanes() { return new Plane[3]; }
+        public void close() {}
+    }
+    public static void main(String[] words) throws Exception {
+        top(1, Float.POSITIVE_INFINITY, 2);
+        top(1, 2, Float.NEGATIVE_INFINITY);
+        top(Float.NaN);
+        top(1, 2);
+        java.lang.reflect.Method frame = AndroidNetwork.class.getDeclaredMethod("frame", android.media.Image.class);
+        frame.setAccessible(true);
+        try {
+            frame.invoke(null, new Planes444());
+        } catch (java.lang.reflect.InvocationTargetException error) {
+            System.out.println(error.getCause().getMessage());
+        }
+    }
+}
+"""
+
+
 def classes_of(package: Path, folder: Path) -> Path:
     with zipfile.ZipFile(package) as archive:
         (folder / package.stem).with_suffix(".jar").write_bytes(archive.read("classes.jar"))
@@ -198,15 +245,22 @@ def output_lines(folder: Path, *command: object, source: str) -> list[str]:
     """The lines of a Java program beside the classes, which is compiled first."""
     words, classes = [*map(str, command)], Path(str(command[2]))
     (folder / "Start.java").write_text(source)
-    subprocess.run(["javac", "-cp", str(classes), "-d", str(folder), str(folder / "Start.java")], check=True, timeout=60)
+    outlines = str(aar._SOURCES / "outlines")
+    compiler = ["javac", "-cp", str(classes), "-sourcepath", outlines, "-d", str(folder), str(folder / "Start.java")]
+    subprocess.run(compiler, check=True, timeout=60)
     words = [words[0], "-Djava.library.path=/nowhere", "-cp", f"{classes}:{folder}", *words[3:]]
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def test_bad_names_and_libraries(library: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = find_libraries([library])
     for name in ("mynet", "org.Example", "org.example.", "org.1net", "org.new.net", "org.é", "a." + 200 * "b", ""):
         with pytest.raises(UserError, match="cannot be the name of a Java package"):
+            write_aar(found, tmp_path, name)
+    for name in ("java.util.net", "javax.net", "android.net"):
+        with pytest.raises(UserError, match="is among the packages of Java and Android"):
             write_aar(found, tmp_path, name)
     with pytest.raises(UserError, match="is not a version"):
         write_aar(found, tmp_path, release='1.0" x="')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from tvmmobile.networks.models.costs import count
 from tvmmobile.networks.models.published import IMAGENET_CLASSES, figures
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.results.report.measured import MeasuredAccuracy
-from tvmmobile.running.library import stem_of
+from tvmmobile.running.library import any_threads, stem_of, without_threads
+from tvmmobile.system.errors import UserError
 
 #: Bound on a kernel's multiply-adds as the network defines them, divided by those that it executes. Winograd's algorithm for 3×3 kernels
 #: saves most: 2.25 times with tiles of 2×2 outputs, 4 times with 4×4.
@@ -58,7 +58,7 @@ class Candidate:
     @property
     def library(self) -> str:
         """Name of the library, without its number of threads."""
-        return f"{self.model.spec.variant}_{self.precision.name}"
+        return any_threads(self.model.spec.variant, self.precision.name)
 
     def least_us(self, profile: DeviceProfile) -> float:
         """Return a lower bound on the latency in microseconds: the network's multiply-adds at the cores' peak rate; 0 if unknown."""
@@ -75,28 +75,34 @@ def candidates_of(
 
     A published accuracy counts for float32 and half precision; integers need a measured one. Measured accuracies count for any number of
     threads.
+
+    Raises:
+        UserError: different accuracies of one library were measured.
     """
-    measured_of = {library_of(accuracy): KnownAccuracy(accuracy.top1, accuracy.images, measured=True) for accuracy in measured}
+    measured_of = _measured(measured)
     published = _published(models)
     candidates: list[Candidate] = []
     unknown: list[str] = []
     for model, library in itertools.product(models, options):
-        name = stem_of(model.spec.variant, library.precision.name, library.threads)
-        accuracy = measured_of.get(_without_threads(name)) or (None if library.precision.is_integer else published.get(model))
+        parts = model.spec.variant, library.precision.name
+        accuracy = measured_of.get(any_threads(*parts)) or (None if library.precision.is_integer else published.get(model))
         if accuracy is None:
-            unknown.append(name)
+            unknown.append(stem_of(*parts, library.threads))
         else:
             candidates.append(Candidate(model, library, accuracy))
     return candidates, unknown
 
 
-def library_of(measured: MeasuredAccuracy) -> str:
-    """Return the name of the library with this accuracy, in the form of `Candidate.library`."""
-    return _without_threads(measured.library.removesuffix(".so"))
-
-
-def _without_threads(stem: str) -> str:
-    return re.sub(r"_t\d+$", "", stem)
+def _measured(measured: Sequence[MeasuredAccuracy]) -> dict[str, KnownAccuracy]:
+    """Return measured accuracies by the name of the library without its number of threads."""
+    found: dict[str, KnownAccuracy] = {}
+    for one in measured:
+        name, accuracy = without_threads(one.library), KnownAccuracy(one.top1, one.images, measured=True)
+        first = found.setdefault(name, accuracy)
+        if first != accuracy:
+            figures_of = " and ".join(f"{each.top1:g} % on {each.source}" for each in (first, accuracy))
+            raise UserError(f"two accuracies of {name} are given: {figures_of}.", "Leave one of them out.")
+    return found
 
 
 def _published(models: Sequence[Model]) -> dict[Model, KnownAccuracy]:

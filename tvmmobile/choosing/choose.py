@@ -12,7 +12,7 @@ from typing import Unpack
 from tvmmobile.accuracy.measured import read_accuracies
 from tvmmobile.choosing.answer import NetworkChoice, PricedCandidate
 from tvmmobile.choosing.budget import Budget
-from tvmmobile.choosing.candidates import Candidate, candidates_of, library_of
+from tvmmobile.choosing.candidates import Candidate, candidates_of
 from tvmmobile.choosing.options import ChooseArguments, ChooseOptions
 from tvmmobile.choosing.pricing import PlannedLatency, Prices, tasks_of_all
 from tvmmobile.choosing.report.files import write_choice
@@ -29,6 +29,7 @@ from tvmmobile.pipeline.request import Models, devices_of, jobs_of, models_of
 from tvmmobile.pipeline.stages.jobs import build_timeout_s, succeeded
 from tvmmobile.results.report.measured import MeasuredAccuracy
 from tvmmobile.results.report.view import pareto_front
+from tvmmobile.running.library import without_threads
 from tvmmobile.system.errors import UserError, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.scratch import scratch_folder
@@ -88,7 +89,7 @@ def _check_used(measured: Mapping[Path, Sequence[MeasuredAccuracy]], candidates:
     """Raise `UserError` for a file without accuracies of libraries that are compared."""
     compared = {candidate.library for candidate in candidates}
     for path, accuracies in measured.items():
-        if not compared.intersection(map(library_of, accuracies)):
+        if not compared.intersection(without_threads(accuracy.library) for accuracy in accuracies):
             others = f": it is of {some_of([accuracy.library for accuracy in accuracies])}" if accuracies else ""
             raise UserError(
                 f"{path} has no accuracy of a network to choose from{others}.",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -14,9 +14,8 @@ from tvmmobile.networks.own.files import OwnFile, Side, own_file
 from tvmmobile.networks.signature import Port
 from tvmmobile.pipeline.known_tasks import digests_of
 from tvmmobile.pipeline.load import variants
-from tvmmobile.system.environment import cache_dir
-from tvmmobile.system.files import filling_cache, write_text
-from tvmmobile.system.package import package_facts
+from tvmmobile.system.files import write_text
+from tvmmobile.system.package import cached_file
 
 
 def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> list[Model]:
@@ -25,15 +24,13 @@ def networks_of(name: str, alphas: Sequence[float], sides: Sequence[Side]) -> li
     digests = None if file is None or alphas else digests_of(file)
     if file is None or digests is None:
         return variants(name, alphas, sides)
-    facts = repr((package_facts(), str(file), digests, tuple(sides)))
-    path = cache_dir() / "imported" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
+    path = cached_file("imported", (str(file), digests, tuple(sides)), ".json")
     try:
         return [_model(file, entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, KeyError):
         models = variants(name, alphas, sides)
     if all(model == Model(model.spec, own=file, quantised=model.quantised) for model in models):
-        with filling_cache():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # where the disk is full, a later command imports again
             write_text(path, json.dumps([{"spec": asdict(model.spec), "quantised": model.quantised} for model in models]))
     return models
 

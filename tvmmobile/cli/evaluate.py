@@ -63,9 +63,9 @@ def evaluate(
 
 def library_names(libraries: Sequence[Library]) -> list[str]:
     """Return a name for each library: its precision, as far as that tells them apart."""
-    names = [library.dtype for library in libraries]
+    names = [library.precision for library in libraries]
     if len(set(names)) < len(names):
-        names = [f"{library.dtype}-{'c' if library.is_c else 'vm'}" for library in libraries]
+        names = [f"{library.precision}-{'c' if library.is_c else 'vm'}" for library in libraries]
     return [f"{name}-{number}" if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 

@@ -86,7 +86,9 @@ def add(
     count = sum(len(one.variants) for one in found)
     repeated = count - sum(added)
     output().print(
-        f"{file}: {plural(sum(added), 'result')} added" + (f", {repeated} were there already." if repeated else "."), soft_wrap=True
+        f"{file}: {plural(sum(added), 'result')} added"
+        + (f", {repeated} {'was' if repeated == 1 else 'were'} there already." if repeated else "."),
+        soft_wrap=True,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,21 +89,23 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
     """Return the latencies in result files, or in directories with a `report.json`, without networks from files and what a board's state
     spoiled.
 
-    Those of the same device, origin, precision and format share a column; if two files contain a variant, the later one counts. Raises
-    `UserError` if a file cannot be read, or if there are more kinds than columns.
+    Those of the same device, origin, precision and format share a column; if several contain a variant, the latest result counts.
+
+    Raises:
+        UserError: a file cannot be read, there are more kinds than columns, or a variant has two names.
     """
     from tvmmobile.results.file import read_results
 
-    found: dict[object, tuple[Context, str, str, dict[_Key, VariantResult]]] = {}
+    found: dict[object, tuple[Context, str, str, list[tuple[str, VariantResult]]]] = {}
     for path in paths:
         got = read_results(path / "report.json" if path.is_dir() else path)
         context = got.context
         for variant in got.variants:
             origin = context.device, context.kind, context.threads, context.timing_model, context.clock_hz
             way = variant.precision, variant.format
-            column = found.setdefault((*way, *origin), (context, *way, {}))
+            column = found.setdefault((*way, *origin), (context, *way, []))
             if not (variant.invalid or variant.network_sha256):
-                column[-1][variant.model, variant.alpha, variant.resolution] = variant
+                column[-1].append((context.date, variant))
     if len(found) > _MOST_COLUMNS:
         raise UserError(
             f"the results differ in device, precision, format, thread count or timing model in {len(found)} ways: "
@@ -111,7 +113,16 @@ def latencies_of(paths: Sequence[Path]) -> tuple[Column, ...]:
             "Give fewer kinds of --results.",
         )
     marks = [f" [{letter}]" for letter in "ab"] if len(found) > 1 else [""]
-    return tuple(Column(*column, mark) for column, mark in zip(found.values(), marks, strict=False))
+    return tuple(
+        Column(context, dtype, form, {(one.model, one.alpha, one.resolution): one for one in _latest(dated)}, mark)
+        for (context, dtype, form, dated), mark in zip(found.values(), marks, strict=False)
+    )
+
+
+def _latest(dated: Sequence[tuple[str, VariantResult]]) -> Iterable[VariantResult]:
+    from tvmmobile.results.file import by_key
+
+    return by_key(variant for _, variant in sorted(dated, key=lambda one: one[0])).values()
 
 
 def print_comparison(costs: Sequence[ModelCost], latencies: Sequence[Column]) -> None:

@@ -24,8 +24,8 @@ def report(
 
     One file: its report. Two: old and new side by side, and the full report of the new one.
 
-    With --join, any number of files become one result. They must share one context: device, clock, threads, timing model. For a variant in
-    several files, the last one counts.
+    With --join, any number of files become one result. They must share one context: device, clock, threads, timing model. Of a variant in
+    several files, the latest result counts.
 
     --accuracy, which may be repeated, plots what evaluate measured of the libraries against their latency.
     """

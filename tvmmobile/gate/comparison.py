@@ -22,7 +22,17 @@ from tvmmobile.gate.statistics import (
     settle,
     without_spread,
 )
-from tvmmobile.results.file import Context, KernelResult, Latency, Results, VariantKey, VariantResult, changed_versions, read_results
+from tvmmobile.results.file import (
+    Context,
+    KernelResult,
+    Latency,
+    Results,
+    VariantKey,
+    VariantResult,
+    by_key,
+    changed_versions,
+    read_results,
+)
 from tvmmobile.results.report.wording import clock, plural
 from tvmmobile.system.errors import UserError
 
@@ -233,7 +243,7 @@ def check_comparable(base: Context, new: Context) -> None:
 
 def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
     """Return the variants of both, the new file's first, with the reason if one is not compared; raises as `compare_results`."""
-    old, young = (_by_key(results) for results in (base, new))
+    old, young = (_usable(results) for results in (base, new))
     _check_settings(old, young)
     keys = [*young, *(key for key in old if key not in young)]
     if not any(key in old and key in young for key in keys):
@@ -342,16 +352,15 @@ def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
     return Pairing(base, new)
 
 
-def _by_key(results: Results) -> dict[VariantKey, VariantResult]:
-    found: dict[VariantKey, VariantResult] = {}
+def _usable(results: Results) -> dict[VariantKey, VariantResult]:
+    found = by_key(results.variants)
     for variant in results.variants:
-        if variant.key in found:
+        if variant is not found[variant.key]:
             raise _refusal(f"{variant.name} appears twice")
         try:
             check_samples(variant.samples_us)
         except (ValueError, TypeError) as error:
             raise _refusal(f"{variant.name} cannot be used: {error}") from error
-        found[variant.key] = variant
     return found
 
 

@@ -248,7 +248,9 @@ def open_history(path: str | Path, *, add: bool) -> Iterator[History]:
     """
     path = Path(path)
     if not add and not path.is_file():
-        raise UserError(f"{path} does not exist." if not path.exists() else f"{path} is not a file.", _REMEDY)
+        raise UserError(
+            f"{path} does not exist." if not path.exists() else f"{path} is not a file.", "Name a file that `tvmmobile history add` wrote."
+        )
     if path.is_dir():
         raise UserError(f"{path} is a directory.", "Name a file in it.")
     with _refused(path):
@@ -274,18 +276,26 @@ _COLUMNS = tuple(Entry.__dataclass_fields__)
 _OF_COMMIT = frozenset({"name", "dirty", "time", "subject"})
 
 
+def identity_of(context: Context, variant: VariantResult) -> dict[str, Any]:
+    """Return the columns of a result that decide which others it is compared with."""
+    return {
+        **{name: getattr(variant, name) for name in ("model", "side", "format", "threads")},
+        "alpha": float(variant.alpha),
+        "dtype": variant.precision,
+        **{name: getattr(context, name) for name in ("device", "board", "cpu", "kind")},
+        "clock_hz": float(context.clock_hz),
+        "timing_model": context.timing_model or "",
+    }
+
+
 def _values(context: Context, variant: VariantResult, source: str, verdict: str) -> dict[str, Any]:
     """Return the columns of a result, without its commit."""
     return {
         "digest": _digest(context, variant),
         "date": _seconds(context.date, variant.name),
         "source": source,
-        "dtype": variant.precision,
-        **{name: getattr(variant, name) for name in ("name", "model", "side", "format", "threads", "invalid", "library_sha256")},
-        "alpha": float(variant.alpha),
-        **{name: getattr(context, name) for name in ("device", "board", "cpu", "kind")},
-        "clock_hz": float(context.clock_hz),
-        "timing_model": context.timing_model or "",
+        **identity_of(context, variant),
+        **{name: getattr(variant, name) for name in ("name", "invalid", "library_sha256")},
         "versions": json.dumps(dict(context.versions), sort_keys=True),
         "median_us": float(variant.latency_us),
         "least_us": float(min(variant.samples_us)),

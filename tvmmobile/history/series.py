@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from tvmmobile.devices.protocol import Kind
 from tvmmobile.gate.comparison import KernelChange, kernel_changes
-from tvmmobile.history.file import Entry, History
+from tvmmobile.history.file import Entry, History, identity_of
 from tvmmobile.history.steps import Segmentation, Step, find_steps
 from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.results.report.wording import plural
@@ -24,6 +24,9 @@ from tvmmobile.system.errors import UserError
 
 #: Results on either side of a step that its kernels' times are medians of.
 _SIDE = 3
+#: Columns that the results of a series share, and those that the results of a line share as well.
+IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
+COMPARABLE = ("board", "cpu", "timing_model")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -105,11 +108,8 @@ class Series:
 
     def holds(self, context: Context, variant: VariantResult) -> bool:
         """Return whether a result belongs to this series and can be compared with its newest."""
-        found = {name: getattr(variant if hasattr(variant, name) else context, name) for name in IDENTITY}
-        values = list((found | {"dtype": variant.precision}).values())
-        line = (context.board, context.cpu, context.timing_model or "")
-        own = (self.current.board, self.current.cpu, self.current.timing_model)
-        return values == [getattr(self, name) for name in IDENTITY] and line == own
+        own = {name: getattr(self, name) for name in IDENTITY} | {name: getattr(self.current, name) for name in COMPARABLE}
+        return identity_of(context, variant) == own
 
     @property
     def current(self) -> LatencyLine:
@@ -225,10 +225,6 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     return CommitHistory(tuple(commits), series, tuple(sorted(steps, key=lambda step: -step.after)), left_out)
 
 
-#: Properties that tell series apart.
-IDENTITY = ("model", "alpha", "side", "dtype", "format", "threads", "device", "kind", "clock_hz")
-
-
 def _shows(step: Step, least: float) -> bool:
     return abs(step.change) >= least
 
@@ -240,10 +236,10 @@ def _counts(entry: Entry) -> bool:
 def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
     """Return the series of these results; `None` if none are valid."""
     counting = [entry for entry in entries if _counts(entry)]
-    lines: dict[tuple[str, str, str], list[Entry]] = {}
+    lines: dict[tuple[str, ...], list[Entry]] = {}
     for entry in counting:
-        lines.setdefault((entry.board, entry.cpu, entry.timing_model), []).append(entry)
-    lines_of_latencies = [_line(*key, group, numbers) for key, group in lines.items()]
+        lines.setdefault(tuple(getattr(entry, name) for name in COMPARABLE), []).append(entry)
+    lines_of_latencies = [_line(group, numbers) for group in lines.values()]
     if not lines_of_latencies:
         return None
     first = entries[0]
@@ -253,22 +249,24 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
     )
 
 
-def _line(board: str, cpu: str, timing_model: str, entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
+def _line(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:
     runs: dict[int, list[Entry]] = {}
     for entry in entries:
         runs.setdefault(numbers[entry.name, bool(entry.dirty)], []).append(entry)
     points = tuple(_point(commit, group) for commit, group in runs.items())
     exact = entries[0].kind == "modelled"
     found = find_steps([point.latency_us for point in points], [len(point.results) for point in points], exact)
-    return LatencyLine(board, cpu, timing_model, points, found)
+    return LatencyLine(**{name: getattr(entries[0], name) for name in COMPARABLE}, points=points, found=found)
 
 
 def _point(commit: int, runs: Sequence[Entry]) -> Point:
     spreads = [run.spread for run in runs if run.spread is not None]
     verdicts = [run.verdict for run in runs if run.verdict]
+    medians = [run.median_us for run in runs]
     return Point(
         commit,
-        math.exp(statistics.fmean(math.log(run.median_us) for run in runs)),
+        # Not rounded where all are equal, as modelled ones are: it would be above the least sample, or below.
+        medians[0] if len(set(medians)) == 1 else math.exp(statistics.fmean(map(math.log, medians))),
         min(run.least_us for run in runs),
         statistics.median(spreads) if spreads else None,
         tuple(run.id for run in runs),

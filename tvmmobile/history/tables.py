@@ -8,14 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from tvmmobile.history.series import IDENTITY, CommitHistory, ExplainedStep, LatencyLine, Series
+from tvmmobile.history.series import COMPARABLE, IDENTITY, CommitHistory, ExplainedStep, LatencyLine, Series
 from tvmmobile.results.report.spreadsheet import csv_text
 
 FORMAT = 1
-_LINE = ("board", "cpu", "timing_model")
 #: One line for each commit of a series; `change` to `p` are of the step at this commit, if there is one.
 COLUMNS = (
-    *(*IDENTITY, *_LINE, "commit", "date", "latency_us", "least_us", "spread", "runs", "verdict", "baseline"),
+    *(*IDENTITY, *COMPARABLE, "commit", "date", "latency_us", "least_us", "spread", "runs", "verdict", "baseline"),
     *("change", "change_low", "change_high", "p"),
 )
 
@@ -38,7 +37,9 @@ def history_json(over: CommitHistory) -> str:
 
 
 def _series(series: Series) -> dict[str, Any]:
-    lines = [{**_of(line, _LINE), "noise": line.found.noise, "points": [asdict(point) for point in line.points]} for line in series.lines]
+    lines = [
+        {**_of(line, COMPARABLE), "noise": line.found.noise, "points": [asdict(point) for point in line.points]} for line in series.lines
+    ]
     return {**_of(series, IDENTITY), "left_out": series.left_out, "lines": lines}
 
 
@@ -61,7 +62,7 @@ def _lines(over: CommitHistory) -> Iterator[dict[str, Any]]:
                     "baseline": int(point.baseline),
                 }
                 found = {"change": step.change, "change_low": step.low, "change_high": step.high, "p": step.p} if step else {}
-                yield {**_of(series, IDENTITY), **_of(line, _LINE), "commit": commit.name, "date": _iso(commit.time), **own, **found}
+                yield {**_of(series, IDENTITY), **_of(line, COMPARABLE), "commit": commit.name, "date": _iso(commit.time), **own, **found}
 
 
 def _of(one: Series | LatencyLine | ExplainedStep | Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +18,12 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import write_bytes
-from tvmmobile.system.package import package_facts
+from tvmmobile.system.package import cached_file
 from tvmmobile.system.workers import worker_count
 
 #: Among how many object files kernels are dealt out.
 _OBJECTS = 16
+_FOLDER = "objects"
 #: Bytes of object files in the cache beyond which those that were not used for longest are removed.
 MOST_BYTES = 512 << 20
 
@@ -47,7 +47,6 @@ def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any
         return
     _compile(functions, target, path)
     with suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(cached, path.read_bytes())
 
 
@@ -65,12 +64,7 @@ def _read(cached: Path) -> bytes | None:
 def _cached(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any]) -> Path:
     """Return the file in the cache, named after all that the object depends on."""
     hashes = [(str(name.name_hint), structural_hash(function)) for name, function in functions]
-    facts = (package_facts(), tvm.__version__, sorted(target.items(), key=str), hashes)
-    return _folder() / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.o"
-
-
-def _folder() -> Path:
-    return cache_dir() / "objects"
+    return cached_file(_FOLDER, (tvm.__version__, sorted(target.items(), key=str), hashes), ".o")
 
 
 def _compile(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
@@ -84,7 +78,7 @@ def _bound_cache() -> None:
     """Remove the cached files that were not used for longest, beyond `MOST_BYTES`."""
     found = []
     with suppress(OSError):  # there is no cache, or another process removes files as well
-        found = [(stat.st_mtime_ns, stat.st_size, entry.path) for entry in os.scandir(_folder()) for stat in [entry.stat()]]
+        found = [(stat.st_mtime_ns, stat.st_size, entry.path) for entry in os.scandir(cache_dir() / _FOLDER) for stat in [entry.stat()]]
     size = sum(one for _, one, _ in found)
     for _, one, path in sorted(found):
         if size <= MOST_BYTES:

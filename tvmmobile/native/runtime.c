@@ -114,7 +114,7 @@ extern long syscall(long number, ...);
 #if defined(__linux__)
 /* Reads the beginning of a file; returns how many bytes, 0 if it cannot be read. */
 static size_t read_file(const char *path, char *text, size_t size) {
-  long file = system_call(SYS_openat, -100L /* AT_FDCWD */, (long)path, 0L, 0L);
+  long file = system_call(SYS_openat, -100L /* AT_FDCWD */, (long)path, 02000000L /* O_CLOEXEC */, 0L);
   if (file < 0) return 0;
   long read = system_call(SYS_read, file, (long)text, (long)size, 0L);
   system_call(SYS_close, file, 0L, 0L, 0L);

@@ -78,7 +78,7 @@ def prefix_of(name: str) -> str:
 
 def header_text(description: Description) -> str:
     """Return the header of a library."""
-    guard, prefix = f"{description.prefix.upper()}_H", description.prefix
+    guard, prefix = f"{description.prefix}_H", description.prefix
     return f"""/* {description.name} for {description.core}, compiled by tvmmobile {description.version}. docs/c-library.md explains it. */
 #ifndef {guard}
 #define {guard}

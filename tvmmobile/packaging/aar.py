@@ -35,8 +35,11 @@ _RESERVED = """
 abstract assert boolean break byte case catch char class const continue default do double else enum extends false final finally
 float for goto if implements import instanceof int interface long native new null package private protected public return short
 static strictfp super switch synchronized this throw throws transient true try void volatile while"""
+#: Android loads no classes of apps from the first two, and its own in place of an app's from the third.
+_SYSTEM = ("java", "javax", "android")
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _MOST_NAME = 150
+_OTHER_NAME = "Give --name lower-case words such as org.example.mynet."
 _RELEASE = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,99}")
 #: Functions of Android's C library that the glue calls.
 _LIBC = ("free", "posix_memalign", "pthread_create", "pthread_join")
@@ -74,7 +77,9 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     facts = library.facts
     name = f"tvmmobile.{facts.program.prefix.lower()}" if name is None else name
     if _NAME.fullmatch(name) is None or len(name) > _MOST_NAME or not set(_RESERVED.split()).isdisjoint(name.split(".")):
-        raise UserError(f"{name} cannot be the name of a Java package.", "Give --name lower-case words such as org.example.mynet.")
+        raise UserError(f"{name} cannot be the name of a Java package.", _OTHER_NAME)
+    if name.partition(".")[0] in _SYSTEM:
+        raise UserError(f"{name} is among the packages of Java and Android, from which no app's classes are loaded.", _OTHER_NAME)
     if _RELEASE.fullmatch(release) is None:
         raise UserError(f"{release} is not a version.", "Give --release numbers such as 1.0 or 2.1.3.")
     whole = library.path.read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,9 +17,8 @@ from tvmmobile.networks.model import Model
 from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.loading import files_of
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import sha256_of, write_text
-from tvmmobile.system.package import package_facts
+from tvmmobile.system.package import cached_file
 from tvmmobile.tuning.regions import Region, VariantTasks
 
 
@@ -46,7 +44,6 @@ def keep_tasks(job: VariantJob, tasks: VariantTasks) -> None:
             "wiring": asdict(tasks.wiring),
         }
         with suppress(OSError):  # where the disk is full, a later command plans again
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(value, separators=(",", ":")))
 
 
@@ -66,7 +63,6 @@ def _file(job: VariantJob) -> Path | None:
     if read is None or job.options.max_drop is not None:
         return None
     facts = (
-        *package_facts(),
         replace(job.options, image=None),  # which decides by the calibration data alone
         job.model,
         job.identity,
@@ -74,7 +70,7 @@ def _file(job: VariantJob) -> Path | None:
         *([read] if read else []),
         *([] if job.calibration is None else [job.calibration.given, job.calibration.preprocessing, _stated(job.calibration.files)]),
     )
-    return cache_dir() / "kernels" / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
+    return cached_file("kernels", facts, ".json")
 
 
 def _stated(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,6 +26,8 @@ from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, check_version, read_json, validated
 
 Value = TypeVar("Value")
+#: Network, width multiplier, side, precision, threads and format: what tables, baselines and comparisons know a variant by.
+VariantKey = tuple[str, float, str, str, int, str]
 
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
@@ -208,10 +210,6 @@ class VariantFields:
     weights_dtype: str | None = None
 
 
-#: Network, α, side, precision, threads, format.
-VariantKey = tuple[str, float, str, str, int, str]
-
-
 @dataclass(frozen=True)
 class VariantResult(VariantFields):
     """One library, verified and timed; its fields are those of `VariantFields`."""
@@ -228,7 +226,7 @@ class VariantResult(VariantFields):
 
     @property
     def key(self) -> VariantKey:
-        """The properties that tell it from other results of a device, as tables and baselines have them."""
+        """The key by which results are found; that of a copy of its library under another name is the same."""
         return self.model, self.alpha, self.side, self.precision, self.threads, self.format
 
     @property
@@ -331,6 +329,24 @@ class ResultFile:
     version: int
     context: Context
     benchmarks: tuple[Benchmark, ...]
+
+
+def by_key(variants: Iterable[VariantResult]) -> dict[VariantKey, VariantResult]:
+    """Map variants by their keys, the last of each.
+
+    Raises:
+        UserError: one has two names, such as a library and its renamed copy: which of them counts is unknown.
+    """
+    found: dict[VariantKey, VariantResult] = {}
+    for variant in variants:
+        first = found.get(variant.key, variant)
+        if first.name != variant.name:
+            raise UserError(
+                f"{first.name} and {variant.name} have the same network, precision, number of threads and format.",
+                "Leave one of them out, or time each with an --out of its own and compare them: tvmmobile compare",
+            )
+        found[variant.key] = variant
+    return found
 
 
 def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,17 @@ _FIXED_TOLERANCE = 1e-3
 
 def stem_of(variant: str, dtype: str, threads: int) -> str:
     """Return a library's name without its suffix, such as `mobilenet_v1_1.0_224_float32_t1`."""
-    return f"{variant}_{dtype}_t{threads}"
+    return f"{any_threads(variant, dtype)}_t{threads}"
+
+
+def any_threads(variant: str, dtype: str) -> str:
+    """Return the part of a library's name that the libraries for other numbers of threads share, such as `net_1.0_224_int8`."""
+    return f"{variant}_{dtype}"
+
+
+def without_threads(name: str) -> str:
+    """Return that part of a library's name, or of the name of its file."""
+    return re.sub(r"_t\d+$", "", name.removesuffix(".so"))
 
 
 class Reference(NamedTuple):

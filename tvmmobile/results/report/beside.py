@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context, Results, VariantKey, VariantResult, changed_versions
+from tvmmobile.results.file import Context, Results, VariantKey, by_key, changed_versions
 from tvmmobile.results.report.view import VariantRow, View
 from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
@@ -99,13 +99,11 @@ def join(results: Sequence[Results]) -> JoinedResults:
                 f"these results have different contexts and cannot be joined: {'; '.join(differing)}.",
                 "Join results of one device; tvmmobile report without --join shows two side by side.",
             )
-    found: dict[VariantKey, VariantResult] = {}
+    found = by_key(variant for one in ordered for variant in one.variants)
     dates: dict[VariantKey, list[str]] = {}
     for one in ordered:
         for variant in one.variants:
-            key = variant.key
-            found[key] = variant
-            dates.setdefault(key, []).append(one.context.date)
+            dates.setdefault(variant.key, []).append(one.context.date)
     remarks = [
         f"{found[key].name} appears {len(when)} times, from {', '.join(when)}; the latest counts."
         for key, when in dates.items()
@@ -121,6 +119,8 @@ def join(results: Sequence[Results]) -> JoinedResults:
 
 def side_by_side(old: View, new: View) -> SideBySide:
     """Pair the variants of two results, in the new result's order."""
+    for view in (old, new):
+        by_key(row.variant for row in view.rows)  # which refuses one with two names
     mine, theirs = ({row.variant.key: row for row in view.rows} for view in (old, new))
     same_kind = old.context.kind == new.context.kind
     pairs = []

@@ -1,6 +1,7 @@
 package tvmmobile.template;
 
 import android.graphics.Bitmap;
+import android.graphics.ImageFormat;
 import android.media.Image;
 import java.nio.ByteBuffer;
 
@@ -41,14 +42,19 @@ public final class AndroidNetwork extends Network {
         return run(Frame.rgba(pixels, bitmap.getWidth(), bitmap.getHeight(), bitmap.getRowBytes()));
     }
 
-    /** As {@link Network#run(Frame)}, for a frame in YUV_420_888 that is set upright by a rotation clockwise. Its crop is not applied. */
+    /**
+     * As {@link Network#run(Frame)}, for a frame in YUV_420_888 that is set upright by a rotation clockwise. Its crop is not applied.
+     *
+     * @throws IllegalArgumentException if the image has another format
+     */
     public Outputs run(Image image, int rotationDegrees) {
         return run(frame(image).rotated(rotationDegrees));
     }
 
     private static Frame frame(Image image) {
+        if (image.getFormat() != ImageFormat.YUV_420_888)
+            throw new IllegalArgumentException("the image has the format " + image.getFormat() + ": ask for YUV_420_888");
         Image.Plane[] planes = image.getPlanes();
-        if (planes.length != 3) throw new IllegalArgumentException("the image has " + planes.length + " planes: ask for YUV_420_888");
         if (planes[1].getRowStride() != planes[2].getRowStride() || planes[1].getPixelStride() != planes[2].getPixelStride())
             throw new IllegalArgumentException("the planes of U and V have different strides");
         return Frame.yuv420(planes[0].getBuffer(), planes[1].getBuffer(), planes[2].getBuffer(), image.getWidth(), image.getHeight(),

@@ -66,18 +66,22 @@ public final class Outputs {
         }
     }
 
-    /** The largest numbers of the first output, largest first, of equal ones the first; all of them if there are fewer than wanted. */
+    /**
+     * The largest numbers of the first output, largest first, of equal ones the first; all of them if there are fewer than wanted.
+     *
+     * @throws ArithmeticException if one is infinite or not a number
+     */
     public List<Score> top(int wanted) {
         float[] scores = floats();
+        for (int i = 0; i < scores.length; ++i)
+            if (Float.isNaN(scores[i]) || Float.isInfinite(scores[i])) throw new ArithmeticException("score " + i + " is " + scores[i]);
         boolean[] taken = new boolean[scores.length];
         List<Score> found = new ArrayList<>();
         double sum = 0;
         while (found.size() < Math.min(wanted, scores.length)) {
             int best = -1;
-            for (int i = 0; i < scores.length; ++i) {
-                if (Float.isNaN(scores[i])) throw new ArithmeticException("score " + i + " is not a number");
+            for (int i = 0; i < scores.length; ++i)
                 if (!taken[i] && (best < 0 || scores[i] > scores[best])) best = i;
-            }
             taken[best] = true;
             if (found.isEmpty()) for (float score : scores) sum += Math.exp((double) score - scores[best]);
             double greatest = found.isEmpty() ? scores[best] : found.get(0).score;

@@ -41,6 +41,11 @@ public class Image implements AutoCloseable {
         this.height = height;
     }
 
+    /** That of YUV_420_888. */
+    public int getFormat() {
+        return 35;
+    }
+
     public int getWidth() {
         return width;
     }

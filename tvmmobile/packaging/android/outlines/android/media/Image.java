@@ -10,6 +10,8 @@ public abstract class Image implements AutoCloseable {
         public abstract java.nio.ByteBuffer getBuffer();
     }
 
+    public abstract int getFormat();
+
     public abstract int getWidth();
 
     public abstract int getHeight();
