@@ -44,7 +44,7 @@ class Spot:
         lanes: lanes of the accumulator.
         count: lanes that hold output elements; the others are padding.
         lane: maps a lane to its index in the output's buffer, if lanes are not consecutive.
-        taps: number of window positions that lie inside the input; 0 where it is not needed.
+        taps: number of window positions that lie inside the input, perhaps found at run time; 0 where it is not needed.
     """
 
     channel: Expr
@@ -53,7 +53,7 @@ class Spot:
     lanes: int
     count: int
     lane: Callable[[int], Expr] | None = None
-    taps: int = 0
+    taps: Expr = 0
 
 
 def scattered(output: Activation, pixel: Expr, channel: Expr, lanes: int) -> Callable[[int], Expr] | None:

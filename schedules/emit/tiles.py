@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvmmobile.graph.layers import WindowLayer
 
@@ -52,3 +52,14 @@ def cut(taps: Sequence[tuple[int, int]], tile: int) -> list[Run]:
         else:
             runs.append(Run(start, 1, len(needed), needed))
     return runs
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+    """Join neighbouring runs of tiles of the same size, whose `taps` then are those of the first tile."""
+    result: list[Run] = []
+    for run in runs:
+        if result and result[-1].size == run.size:
+            result[-1] = replace(result[-1], count=result[-1].count + run.count)
+        else:
+            result.append(run)
+    return result

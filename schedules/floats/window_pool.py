@@ -123,7 +123,12 @@ class _MeanEnds(PoolEnds):
 
     def finish(self, value: Expr, spot: Spot) -> Expr:
         """Return the mean."""
-        return self.kernel.narrowed(value * self.kernel.vectors_of_totals(spot.lanes).number(1 / spot.taps), spot.lanes)
+        totals = self.kernel.vectors_of_totals(spot.lanes)
+        if isinstance(spot.taps, int):
+            mean = value * totals.number(1 / spot.taps)
+        else:
+            mean = value / totals.cast(self.kernel.splat(spot.taps, spot.lanes))
+        return self.kernel.narrowed(mean, spot.lanes)
 
 
 class WindowMean(WindowPooling):

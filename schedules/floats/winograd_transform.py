@@ -24,6 +24,8 @@ TAPS = 3
 #: Positive points by m; their negatives, 0 and infinity are points, too. All are powers of 2, so that only sums round.
 _PAIRS = {2: (Fraction(1),), 4: (Fraction(1), Fraction(2)), 6: (Fraction(1), Fraction(2), Fraction(1, 2))}
 SIZES = tuple(_PAIRS)
+#: Largest transformed input of F(2×2), the only size in half precision, as a multiple of the largest input: a sum of four.
+GROWTH = 4
 
 #: Pairs of a coefficient and the vector that it multiplies.
 _Terms = list[tuple[float, Any]]

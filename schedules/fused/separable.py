@@ -19,7 +19,7 @@ from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, packed_
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.emit.pairs import group_of, grouped, tile_of
 from tvmmobile.schedules.emit.tiles import Run, cut, partition
-from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest
+from tvmmobile.schedules.emit.window_nest import OutputPart, Weighted, WindowNest, loops_over_rows
 from tvmmobile.schedules.floats.depthwise import Depthwise
 from tvmmobile.schedules.floats.pointwise import Pointwise
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -144,13 +144,13 @@ _SINGLE: tuple[Template, Template] = (Depthwise(), Pointwise())
 
 
 def separable_layers(task: Task) -> tuple[Conv2d, Conv2d] | None:
-    """Return both layers of a region if the second reads the first's NHWC output, else `None`."""
+    """Return both layers of a region if the second reads the first's NHWC output and the first's window is unrolled, else `None`."""
     if len(task.region) != 2:
         return None
     first, second = task.region
-    if isinstance(first, Conv2d) and isinstance(second, Conv2d) and first.output_shape == second.input_shape and first.out_layout == "NHWC":
-        return first, second
-    return None
+    if not (isinstance(first, Conv2d) and isinstance(second, Conv2d)) or loops_over_rows(first):
+        return None
+    return (first, second) if first.output_shape == second.input_shape and first.out_layout == "NHWC" else None
 
 
 def alone(task: Task) -> tuple[Task, Task]:

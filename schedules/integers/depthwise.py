@@ -23,7 +23,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.activations import input_of, output_of
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.tiles import Run, partition
-from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, window_width
+from tvmmobile.schedules.emit.window_nest import Channels, OutputPart, Span, WindowNest, first_of, loops_over_rows, window_width
 from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body, pack_constants
 from tvmmobile.schedules.integers.kernel import HALF_VECTOR_BYTES, LANES, IntegerKernel
 from tvmmobile.schedules.integers.template import IntegerTemplate, TileKnobs, is_integer_layer
@@ -165,7 +165,7 @@ class DotNest(IntegerNest):
 
 
 class IntegerDepthwise(IntegerTemplate):
-    """The base class of templates for int8 depthwise convolutions whose channels are a multiple of 8.
+    """The base class of templates for int8 depthwise convolutions whose channels are a multiple of 8 and whose windows can be unrolled.
 
     Knobs:
         rows, columns, channels, axis: see `Depthwise`.
@@ -186,7 +186,7 @@ class IntegerDepthwise(IntegerTemplate):
         layer = task.region[0]
         if not (isinstance(layer, Conv2d) and layer.is_depthwise and is_integer_layer(task)):
             return None
-        if layer.in_channels % HALF_VECTOR_BYTES or not self.suits(task):
+        if layer.in_channels % HALF_VECTOR_BYTES or loops_over_rows(layer) or not self.suits(task):
             return None
         tiles = TileKnobs(self.tiles, layer.out_height, layer.out_width)
         options = {

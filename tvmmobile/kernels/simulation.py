@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
+from tvmmobile.graph.machine import ANY
 from tvmmobile.graph.network import INPUT, Float32Layer, Network, results_from, sources_of
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
+from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
+from tvmmobile.schedules.floats.winograd import Winograd
+from tvmmobile.schedules.floats.winograd_transform import GROWTH
 
 #: Root mean square of a relative rounding error, as a multiple of half the machine epsilon, for evenly spread mantissas.
 _ROUNDED = 0.4
@@ -224,11 +228,18 @@ def _error(
     return _UNSEEN * largest
 
 
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
+
+
 def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     """Return why a layer cannot be computed in a precision; "" if it can."""
     numbers = (*run.inputs, run.parameters.weight, run.parameters.bias, *run.parameters.operands, run.sums, output)
-    largest = max(float(np.abs(array).max(initial=0.0)) for array in numbers)
-    if not largest <= float(precision.limits.max):
+    limit, largest = float(precision.limits.max), max(map(_largest, numbers))
+    if not largest <= limit:
         return f"values up to {largest:.2g}"
+    transformed = GROWTH * _largest(run.inputs[0])
+    if transformed > limit and Winograd().space(Task((run.layer,), precision.name, machine=ANY)) is not None:
+        return f"values up to {transformed:.2g} in Winograd's algorithm"
     error = relative_error(run.rounded(precision), output)
     return "" if error <= precision.tolerance else f"an error of {100 * error:.2g} % by rounding what it reads and writes"
