@@ -76,6 +76,7 @@ def test_what_is_in_it(library: Path, package: Path) -> None:
     about = json.loads(files[f"assets/{NAME}.json"])
     assert about["inputs"] == [{"name": "input", "shape": [1, 3, 16, 16], "type": "float32", "layout": "NCHW"}]
     assert (about["release"], about["threads"], about["cores"], about["image"]["side"]) == ("2.1", THREADS, ["cortex-a72"], 16)
+    assert about["fastest_threads"] == {"cortex-a72": THREADS}
     with zipfile.ZipFile(io.BytesIO(files["classes.jar"])) as jar:
         classes = {name: jar.read(name) for name in jar.namelist() if name.endswith(".class")}
     assert set(classes) == {f"org/example/my_net/{name}.class" for name in CLASSES}

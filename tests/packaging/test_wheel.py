@@ -70,7 +70,9 @@ def installed(library: CompiledLibrary, tmp_path_factory: pytest.TempPathFactory
     board = ["--platform", "manylinux_2_17_aarch64", "--only-binary", ":all:", "--python-version", "3.11", "--no-deps", "--no-index"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *board, "--target", folder / "site", wheel]
     subprocess.run(command, check=True, timeout=120)
-    assert (folder / "site" / "mynet-2.1.dist-info" / "METADATA").is_file()
+    about = (folder / "site" / "mynet-2.1.dist-info" / "METADATA").read_text(encoding="utf-8")
+    assert library.fastest_threads == {"pi4-virtual": 2}
+    assert "It runs on up to 2 threads; fastest by the records that it was compiled from: 2 on cortex-a72." in about
     return folder / "site"
 
 

@@ -20,7 +20,7 @@ from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.planning import plan_variant
 from tvmmobile.pipeline.request import jobs_for
-from tvmmobile.pipeline.sentences import differences, without_baseline
+from tvmmobile.pipeline.sentences import differences, fewer_threads, without_baseline
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.directories import log_dirs
 from tvmmobile.tuning.records import Record
@@ -204,6 +204,9 @@ def test_each_set_has_the_number_of_threads_that_was_fastest(
             database.append([Record(task, schedule, latency_us, cycles=cycles) for task, schedule in schedules.items()])
     library = tm.compile(model, DEVICES, threads=2, out=tmp_path / "out", logs=logs, check=False)
     assert all(kernel.latency_us in (1500.0, 600.0) for kernel_set in library.facts.sets for kernel in kernel_set.kernels)
+    assert library.fastest_threads == dict(zip(("pi4-virtual", "pi5-virtual"), expected, strict=True))
+    assert [library.facts.on(profile).fastest_threads for profile in profiles] == list(expected)
+    assert fewer_threads("net.so", library.facts).startswith("net.so: by") == (expected[0] < 2)
     cpus = len(os.sched_getaffinity(0))
     for cpu, threads in zip(("cortex-a72", "cortex-a76"), expected, strict=True):
         code, answers = built.answers(library, cpu, FASTEST_THREADS)

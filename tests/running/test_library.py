@@ -121,6 +121,8 @@ def test_two_of_one_name_cannot_share_a_report(tmp_path: Path) -> None:
         (lambda manifest: manifest["kernels"][0].update(latency_us=-1), r"kernels\[0\]\.latency_us: input should be greater than 0"),
         (lambda manifest: manifest["kernels"][0].update(schedule={}), "'knobs' is missing"),
         (lambda manifest: manifest["kernels"][0].update(latency_us=True), r"kernels\[0\]\.latency_us: input should be a valid number"),
+        (lambda manifest: manifest.update(fastest_threads=0), "fastest_threads: input should be greater than or equal to 1"),
+        (lambda manifest: manifest.update(fastest_threads=65), "fastest_threads is more than the"),
         (lambda manifest: manifest.update(version=999), "version: this tvmmobile reads 1, not 999"),
         (lambda manifest: manifest.update(version=True), "version: input should be a valid integer"),
         (lambda manifest: manifest.pop("version"), "version is missing"),
@@ -163,6 +165,7 @@ def test_what_older_and_newer_manifests_have_otherwise(tmp_path: Path) -> None:
         manifest["kernels"][0]["colour"] = manifest["colour"] = "red"
 
     (library,) = find_libraries([write_library(tmp_path, change)])
+    assert library.facts.fastest_threads is None and library.facts.fastest_by_core == {}
     assert not library.is_c and not {"format", "reference", "versions", "created"} & library.manifest().keys()
     (kernel,) = kernel_results(library.facts.kernels, ())
     assert (kernel.rank_correlation, kernel.least_bytes, kernel.course) == (None, None, ())

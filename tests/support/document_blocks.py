@@ -279,6 +279,13 @@ def text_table() -> str:
     return rendered_text.table(content("rendered-text.json"))
 
 
+def several_cores_table() -> str:
+    """Return boards' own libraries beside one for several."""
+    from studies.networks import several_cores
+
+    return several_cores.table(content("several-cores.json"))
+
+
 def zoo_table() -> str:
     """The outcomes of the study zoo."""
     from studies.networks import zoo
@@ -400,6 +407,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "survey": lambda: peers_table("benchmarks-survey"),
     },
     "docs/tune.md": {"tune": tune_output},
+    "docs/several-cores.md": {"sets": several_cores_table},
     "docs/pruning.md": {"gains": gains_table},
     "docs/kernels.md": {"limits": limits_table},
     "docs/gate.md": {"simulation": gate_table, "runs": gate_runs_table},

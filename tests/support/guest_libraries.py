@@ -48,5 +48,5 @@ def write_guest(folder: Path, target: Mapping[str, Any] = TARGET, takes: Preproc
     c: dict[str, Any] = {"prefix": prefix_of(VARIANT), "interface": interface_version(), **asdict(written)}
     if takes is not None:
         c["image"] = image_entry(takes)
-    write_own_manifest(folder / f"{STEM}.so", SHAPE, output.shape, THREADS, format="c", c=c)
+    write_own_manifest(folder / f"{STEM}.so", SHAPE, output.shape, THREADS, format="c", c=c, fastest_threads=THREADS)
     return module

@@ -182,6 +182,7 @@ def _description(library: Library, facts: Manifest, release: str) -> str:
         "outputs": ports[1],
         "threads": library.threads,
         "cores": facts.cores,
+        "fastest_threads": facts.fastest_by_core,
         "image": None if image is None else image.model_dump(),
         "weights": facts.weights,
         "sha256": facts.sha256,

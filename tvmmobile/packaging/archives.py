@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Mapping
 
 from tvmmobile.running.library import Library
+from tvmmobile.running.manifest import Manifest
 
 #: The earliest time that zip files know: the same library always gives the same package.
 _OLDEST_TIME = (1980, 1, 1, 0, 0, 0)
@@ -44,3 +45,11 @@ def _filling(place: int, page_bytes: int) -> bytes:
 def title_of(library: Library) -> str:
     """Return a library's description for people, such as `mobilenet_v1_0.25_128 in float32 on 2 threads`."""
     return f"{library.spec.variant} in {library.dtype} on {library.threads} thread{'s' * (library.threads > 1)}"
+
+
+def fastest_sentence(facts: Manifest) -> str:
+    """Return a sentence on the number of threads that is fastest on each core; "" for one thread, or where the manifest does not say."""
+    if facts.threads == 1 or not facts.fastest_by_core:
+        return ""
+    counts = ", ".join(f"{count} on {core}" for core, count in facts.fastest_by_core.items())
+    return f"It runs on up to {facts.threads} threads; fastest by the records that it was compiled from: {counts}."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tvmmobile.kernels import ranked
 from tvmmobile.packaging import python
-from tvmmobile.packaging.archives import title_of, zipped
+from tvmmobile.packaging.archives import fastest_sentence, title_of, zipped
 from tvmmobile.running.library import Library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
@@ -78,7 +78,7 @@ import {name}
 {name}.network().inputs   # names, shapes and types
 {name}.run(image)
 ```
-
+{threads}
 `python -m {name}` compares it with its reference output and times it.
 """
 
@@ -110,6 +110,7 @@ def write_wheel(library: Library, out: str | Path, name: str | None = None, rele
         "name": name,
         "release": release,
         "core": ", ".join(facts.cores),
+        "threads": f"\n{threads}\n" if (threads := fastest_sentence(facts)) else "",
         "version": facts.versions.get("tvmmobile", ""),
     }
     library.reference()  # raises for a damaged one

@@ -185,9 +185,10 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     images = job.options.image
     image = None if images is None else Preprocessing(spec.resolution, images.mean, images.std)
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
+    fastest = [fastest_threads(each, plan) for each, plan in zip(job.sets, plans, strict=True)]
     sets = [
-        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, fastest_threads(each, plan))
-        for each, plan in zip(job.sets, plans, strict=True)
+        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, count)
+        for each, plan, count in zip(job.sets, plans, fastest, strict=True)
     ]
     written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written.whole)}
@@ -196,10 +197,10 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     if image is not None:
         details["image"] = image_entry(image)
     entries = [
-        set_entry(each, asdict(sizes), listed) | _sparse_entry(plan)
-        for each, sizes, listed, plan in zip(job.sets, written.sets, kernels, plans, strict=True)
+        set_entry(each, asdict(sizes), count, listed) | _sparse_entry(plan)
+        for each, sizes, count, listed, plan in zip(job.sets, written.sets, fastest, kernels, plans, strict=True)
     ]
-    return {"format": C, "c": details, **({"sets": entries} if job.others else {})}
+    return {"format": C, "c": details, "fastest_threads": fastest[0], **({"sets": entries} if job.others else {})}
 
 
 def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:

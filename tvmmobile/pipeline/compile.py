@@ -15,7 +15,7 @@ from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
 from tvmmobile.pipeline.request import Models, devices_of, jobs_for
-from tvmmobile.pipeline.sentences import without_baseline
+from tvmmobile.pipeline.sentences import fewer_threads, without_baseline
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
@@ -72,8 +72,9 @@ def compile_models(
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
         libraries = [CompiledLibrary.of(library) for library in build_libraries(workers, jobs, done, listener.message)]
     for one in libraries:
-        if remark := without_baseline(one.path.name, one.facts):
-            listener.message(remark)
+        for remark in (without_baseline(one.path.name, one.facts), fewer_threads(one.path.name, one.facts)):
+            if remark:
+                listener.message(remark)
     return libraries[0] if isinstance(models, Model) else libraries
 
 

@@ -37,6 +37,16 @@ class CompiledLibrary(Library):
         facts = self.facts
         return {each.device: kernel_results(each.kernels, ()) for each in facts.sets or (facts,)}
 
+    @property
+    def fastest_threads(self) -> dict[str, int]:
+        """The number of threads on which a C library is fastest by the records of each device that it was compiled for, by its name.
+
+        `init` takes it where the options ask for it, see docs/several-cores.md. Libraries of older versions do not say.
+        """
+        facts = self.facts
+        counts = {each.device: each.fastest_threads for each in facts.sets or (facts,)}
+        return {device: count for device, count in counts.items() if count is not None}
+
     def run(self, given: Given, device: DeviceLike = "pi4") -> Any:
         """Return the library's output for an input: an array, or several by name. `tm.run` also gives latency and memory.
 

@@ -49,9 +49,14 @@ def write_manifest(job: VariantJob, origin: NetworkOrigin, kernels: list[dict[st
     write(library.manifest_path, entries)
 
 
-def set_entry(job: VariantJob, written: Mapping[str, Any], kernels: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the manifest's entry for one of several sets of kernels; `written` are its sizes and what it needs of a CPU."""
-    return {**_device_entries(job), "cpu": job.profile.cpu, **written, "kernels": kernels}
+def set_entry(job: VariantJob, written: Mapping[str, Any], fastest: int, kernels: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the manifest's entry for one of several sets of kernels.
+
+    Args:
+        written: its sizes and what it needs of a CPU.
+        fastest: number of threads on which it is fastest.
+    """
+    return {**_device_entries(job), "cpu": job.profile.cpu, **written, "fastest_threads": fastest, "kernels": kernels}
 
 
 def _device_entries(job: VariantJob) -> dict[str, Any]:

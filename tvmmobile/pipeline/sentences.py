@@ -97,6 +97,17 @@ def without_baseline(name: str, manifest: Manifest) -> str:
     )
 
 
+def fewer_threads(name: str, manifest: Manifest) -> str:
+    """Return a sentence on a library that is faster on fewer threads than it was compiled for; "" for others."""
+    fewer = [f"{count} on {core}" for core, count in manifest.fastest_by_core.items() if count < manifest.threads]
+    if not fewer:
+        return ""
+    return (
+        f"{name}: by the tuning records, it is faster on fewer threads than {manifest.threads}: {', '.join(fewer)}. "
+        "Programs that set TVMMOBILE_FASTEST_THREADS get as many."
+    )
+
+
 def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
     """Describe in a sentence how a library differs from those compiled for the device; "" if it does not.
 

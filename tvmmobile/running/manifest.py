@@ -32,6 +32,7 @@ _KIND = FileKind("a manifest of tvmmobile", "Compile the library again.")
 
 _Count = Annotated[int, Field(ge=0, le=10**18)]
 _Positive = Annotated[int, Field(ge=1, le=10**18)]
+_Threads = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class _Entry(BaseModel):
@@ -219,6 +220,7 @@ class SetEntry(_Entry):
     Attributes:
         cpu: the core's name for people.
         needs: features beyond Armv8.0 that a CPU must have, as /proc/cpuinfo names them.
+        fastest_threads: as in `Manifest`, for this set.
     """
 
     device: str
@@ -230,6 +232,7 @@ class SetEntry(_Entry):
     least_bytes: int = 0
     weight_bytes: int = 0
     needs: tuple[str, ...] = ()
+    fastest_threads: _Threads | None = None
     kernels: tuple[KernelEntry, ...]
     sparse: SparseEntry | None = None
 
@@ -280,6 +283,8 @@ class Manifest(_Entry):
     Attributes:
         checked: true if there was a run that compared the library with its reference; manifests from before there was one count as checked,
             at no `place`.
+        fastest_threads: number of threads, at most `threads`, on which the library is fastest by its device's records; `None` in older
+            manifests, and for libraries that always run on all.
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
         sparse: gains of kernels that leave zeros out; `None` where there are none, or where a kernel has no record.
         small_weights: small weights of a float32 library; `None` if all its weights are float32.
@@ -311,6 +316,7 @@ class Manifest(_Entry):
     quantised: bool = False
     loss: Annotated[float, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)]
+    fastest_threads: _Threads | None = None
     device: str
     timing_model: str | None = None
     kind: str = ""
@@ -352,6 +358,12 @@ class Manifest(_Entry):
         return tuple(kernel_set.core for kernel_set in self.sets) or (self.core,)
 
     @property
+    def fastest_by_core(self) -> dict[str, int]:
+        """By the core of each set of kernels, the number of threads on which that is fastest; empty where the manifest does not say."""
+        counts = {each.core: each.fastest_threads for each in self.sets or (self,)}
+        return {core: count for core, count in counts.items() if count is not None}
+
+    @property
     def program(self) -> CEntry:
         """Calling convention of the library, which must be a C library."""
         assert self.c is not None
@@ -379,7 +391,7 @@ class Manifest(_Entry):
         if place is None:
             return self
         found = self.sets[place]
-        names = "device", "timing_model", "kind", "target", "kernels", "sparse"
+        names = "device", "timing_model", "kind", "target", "kernels", "sparse", "fastest_threads"
         return self.model_copy(update={name: getattr(found, name) for name in names})
 
     def _tensors(self) -> tuple[tuple[str, tuple[TensorEntry, ...]], ...]:
@@ -389,6 +401,8 @@ class Manifest(_Entry):
     def _fits_its_network(self) -> Self:
         if self.format == C and self.c is None:
             raise ValueError("c is missing")
+        if any(count > self.threads for count in self.fastest_by_core.values()):
+            raise ValueError(f"fastest_threads is more than the {self.threads} that it was compiled for")
         if self.model.contents is not None and None in (self.macs, self.parameters):
             raise ValueError("macs or parameters are missing")
         for only, tensors in self._tensors():
