@@ -41,7 +41,8 @@ LATE = (
     *("devices/agents/session.py", "graph/passes/", "native/layout.py", "native/library.py", "native/objects.py"),
     *("native/parts.py", "native/program.py"),
     *("networks/models/checkpoints.py", "networks/models/network.py", "networks/models/weights.py", "networks/own/"),
-    *("networks/resizes.py", "networks/scattering.py", "networks/selection.py", "networks/sorting.py", "networks/torch_"),
+    *("networks/reductions.py", "networks/resizes.py", "networks/scattering.py", "networks/selection.py", "networks/sorting.py"),
+    "networks/torch_",
     "pipeline/precision_",
     *("pipeline/prepared.py", "quantisation/given.py", "quantisation/lowering.py", "quantisation/prepare.py"),
 )

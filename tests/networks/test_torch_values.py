@@ -16,6 +16,9 @@ from tvmmobile.networks.frontend import decomposed, export_torch, import_program
 
 Function = Callable[[torch.Tensor], Any]
 PLACES = torch.tensor([0, -2])
+PLACES_IN_BAGS = torch.tensor([0, 5, 1, 1, 1, 3, 3, 2])
+BOUNDARIES = torch.linspace(-1, 1, 9)
+GRID = 1.4 * torch.linspace(0, 40, 2 * 3 * 4 * 3).sin().reshape(1, 2, 3, 4, 3)
 KERNEL = torch.linspace(-1, 1, 4 * 3 * 2 * 3 * 3).sin().reshape(4, 3, 2, 3, 3)
 
 
@@ -83,6 +86,33 @@ FUNCTIONS: dict[str, Function] = {
     "powers and remainders of numbers": lambda x: (2 ** torch.arange(6), torch.arange(1, 5) ** (x[0, :, 0, 0] > 0).long(), 2.5 % x),
     "bilinear": lambda x: F.bilinear(x[0, 0], x[0, 1], KERNEL.reshape(-1)[:98].reshape(2, 7, 7)),
     "rrelu": F.rrelu,
+    "scaled sums of products": lambda x: torch.addmm(x[0, 0, :, :6], x[0, 1], x[0, 2].T, beta=0.3, alpha=0.7),
+    "volumes sampled": lambda x: [
+        F.grid_sample(torch.stack([x, 2 * x, x.cos()], 2), GRID, mode, padding, corners)
+        for mode, padding, corners in (("bilinear", "zeros", False), ("nearest", "border", True), ("bilinear", "reflection", True))
+    ],
+    "bags of rows": lambda x: [
+        *(F.embedding_bag(PLACES_IN_BAGS, x[0, 0], torch.tensor([0, 3, 3, 5]), mode=how, padding_idx=1) for how in ("sum", "mean", "max")),
+        F.embedding_bag(PLACES_IN_BAGS.view(2, 4), x[0, 0], mode="sum", per_sample_weights=x[0, 1, :2, :4]),
+    ],
+    "distances of pairs": lambda x: (F.pdist(x[0, 0]), F.pdist(x[0, 1], 1.0)),
+    "bits moved": lambda x: (
+        ((x > 0).long() << 2, (x * 9).int() >> 1),
+        torch.bitwise_left_shift((x > 0).int(), (x > 1).int()) + torch.bitwise_right_shift((x * 50).int(), (x > 1).int()),
+    ),
+    "diagonals": lambda x: (x.diagonal_scatter(x[..., 0], 1, 2, 3), x[0, 0].clone().fill_diagonal_(3.0)),
+    "views by strides": lambda x: (x.as_strided((2, 3, 4), (42, 7, 1), 5), x.transpose(1, 3).as_strided((4, 6, 2), (42, 1, 7))),
+    "places among boundaries": lambda x: (
+        torch.searchsorted(BOUNDARIES, x),
+        torch.searchsorted(x.sort(-1)[0], x, right=True, out_int32=True),
+        torch.searchsorted(BOUNDARIES.flip(0), x, sorter=torch.arange(8, -1, -1)),
+    ),
+    "as many values as a mask selects": lambda x: x.masked_scatter(x[:, :1] > 0, x.exp()),
+    "triangles": lambda x: x[0, 0][tuple(torch.tril_indices(6, 7, -1))],
+    "nothing": lambda x: (
+        torch.cat([torch.empty(0), x], 1),
+        x.index_fill(1, torch.tensor([], dtype=torch.long), 2.0).index_copy(1, torch.tensor([], dtype=torch.long), x[:, 3:3]),
+    ),
 }
 
 
@@ -103,6 +133,17 @@ def test_values_are_those_of_pytorch() -> None:
     for (path, expected), found in zip(wanted, run(machine, "main_0", [image]), strict=True):
         assert found.dtype == expected.numpy().dtype, path
         assert difference_of(found, expected.numpy()) <= 1e-5, (path, found, expected)
+
+
+def test_a_view_by_strides_of_elements_apart_is_refused() -> None:
+    from tvmmobile.system.errors import UserError
+
+    class Network(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 1:].as_strided((2, 3), (4, 1))
+
+    with pytest.raises(UserError, match=r"as_strided of a view with strides \[4, 1\]"):
+        import_program(decomposed(export_torch(Network(), [torch.ones(3, 4)])))
 
 
 def test_as_many_values_as_a_mask_selects_are_refused() -> None:

@@ -12,6 +12,8 @@ import torch
 from tvm import relax
 
 from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.networks.reductions import reduced
+from tvmmobile.networks.torch_elements import element_decompositions
 from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters, without_places
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
@@ -55,6 +57,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.median.default: lambda x: _median(x.flatten(), 0)[0],
             aten.sort.stable: lambda x, *, stable=None, dim=-1, descending=False: torch.sort(x, dim, descending),
             **dict.fromkeys((aten.any.default, aten.any.dim, aten.any.dims), _any),
+            aten.cat.default: _cat,
             aten.clamp.default: _clamp,
             aten.clamp.Tensor: _clamp_by_tensors,
             aten.cumprod.default: lambda x, dim, dtype=None: _running(torch.mul, x if dtype is None else x.to(dtype), dim),
@@ -75,6 +78,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
     )
+    table.update(element_decompositions())
     integers = torch.ops.quantized_decomposed
     if hasattr(integers, "quantize_per_tensor"):  # `own/pt2/quantised.py` has made it known, or torchao has
         table[integers.quantize_per_tensor.default] = _quantised
@@ -108,12 +112,22 @@ def converters() -> dict[str, Converter]:
         "prod.dim_int": partial(_reduction, "prod"),
         "arange.start_step": _arange,
         "div.Tensor_mode": _divided,
+        **{f"{side}_indices.default": partial(_triangle, side) for side in ("tril", "triu")},
         "topk.default": _topk,
         "elu.default": _elu,
         "index.Tensor": _index,
         "native_group_norm.default": _group_norm,
         "_native_batch_norm_legit.no_stats": _instance_norm,
-        "grid_sampler_2d.default": _grid_sample,
+        **dict.fromkeys(("grid_sampler_2d.default", "grid_sampler_3d.default"), _grid_sample),
+        **{
+            f"{name}.{kind}": partial(_shifted, f"{side}_shift")
+            for side in ("left", "right")
+            for name, kinds in (
+                (f"__{side[0]}shift__", ("Tensor", "Scalar")),
+                (f"bitwise_{side}_shift", ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
+            )
+            for kind in kinds
+        },
         **pool_converters(),
         **resize_converters(),
         **scatter_converters(),
@@ -252,6 +266,12 @@ def _any(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     return x.flatten().any(0) if dim is None else torch.any(x, dim, keepdim)
 
 
+def _cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> Any:
+    """Leave out tensors without elements, which may have one dimension beside others of any number."""
+    left = [tensor for tensor in tensors if tensor.numel()]
+    return torch.cat(left, dim) if left and len(left) < len(tensors) else NotImplemented
+
+
 def _clamp(x: torch.Tensor, low: Any = None, high: Any = None) -> Any:
     """Bound integers on one side; TVM's importer bounds them by infinity on the other."""
     (bound, choose), *others = [(bound, choose) for bound, choose in ((low, torch.maximum), (high, torch.minimum)) if bound is not None]
@@ -275,10 +295,7 @@ def _axes(node: Any, rank: int) -> list[int]:
 def _reduction(operator: str, node: Any, importer: Any) -> Any:
     data = importer.env[node.args[0]]
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
-    emit, reduced, axes = importer.block_builder.emit, getattr(relax.op, operator), _axes(node, len(data.ty.shape))
-    if str(data.ty.dtype) == "bool":  # TVM knows no smallest or largest one
-        return emit(relax.op.astype(emit(reduced(emit(relax.op.astype(data, "int8")), axes, keep)), "bool"))
-    return emit(reduced(data, axes, keep))
+    return importer.block_builder.emit(reduced(operator, data, _axes(node, len(data.ty.shape)), keep))
 
 
 def _arange(node: Any, importer: Any) -> Any:
@@ -287,6 +304,11 @@ def _arange(node: Any, importer: Any) -> Any:
     if not isinstance(given, int | float) or given > 0:
         return importer._arange(node)
     return constant(torch.arange(*node.args, **{"step": given} if len(node.args) < 3 else {}, dtype=node.meta["val"].dtype).numpy())
+
+
+def _triangle(side: str, node: Any, _importer: Any) -> Any:
+    """Make a constant of the places in a triangle of a matrix (`tril` or `triu`)."""
+    return constant(getattr(torch, f"{side}_indices")(*node.args, dtype=node.meta["val"].dtype).numpy())
 
 
 def _topk(node: Any, importer: Any) -> Any:
@@ -375,10 +397,19 @@ def _normed(importer: Any, node: Any, groups: int, epsilon: float) -> Any:
     return importer.block_builder.emit(normal)
 
 
+def _shifted(operator: str, node: Any, importer: Any) -> Any:
+    """Convert a shift of bits, by a tensor or a number."""
+    kind = str(node.meta["val"].dtype).removeprefix("torch.")
+    operands = [importer.env.get(operand, operand) for operand in node.args]
+    given = [relax.const(operand, kind) if isinstance(operand, int) else operand for operand in operands]
+    return importer.block_builder.emit(getattr(relax.op, operator)(*given))
+
+
 def _grid_sample(node: Any, importer: Any) -> Any:
-    """Convert `grid_sampler_2d` with the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
+    """Convert `grid_sampler_2d` and `_3d` with the coordinates in front, where Relax has them; TVM's converter leaves them behind."""
     data, grid = (importer.env[operand] for operand in node.args[:2])
     methods, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
-    grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, 3, 1, 2]))
+    rank = len(shape_of(grid))
+    grid = importer.block_builder.emit(relax.op.permute_dims(grid, [0, rank - 1, *range(1, rank - 1)]))
     attributes = {"method": methods[node.args[2]], "padding_mode": paddings[node.args[3]], "align_corners": node.args[4]}
-    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCHW", **attributes))
+    return importer.block_builder.emit(relax.op.image.grid_sample(data, grid, layout="NCDHW" if rank == 5 else "NCHW", **attributes))

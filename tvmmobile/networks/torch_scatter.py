@@ -94,6 +94,8 @@ def _written(emit: Callable[[Any], Any], data: Any, indices: Mapping[int, Any], 
     others = [axis for axis in range(len(shape)) if axis not in indices]
     order, extents = [*axes, *others], [shape[axis] for axis in others]
     counts = list(np.broadcast_shapes(*(tuple(shape_of(index)) for index in indices.values())))
+    if 0 in counts:
+        return data
     front = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0  # dimensions of the values in front of those of the indices
     values = emit(op.broadcast_to(values, [*extents[:front], *counts, *extents[front:]]))
     places = list(range(front, front + len(counts)))

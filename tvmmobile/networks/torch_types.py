@@ -10,6 +10,8 @@ import torch
 _CONVERTING = {"cat", "sum", "prod", "cumsum"}
 #: Operands that are masks, by operator.
 _MASKS = {"where": 0, "masked_fill": 1}
+#: Operators whose second operand is multiplied by `alpha`.
+_SUMS = {"add", "sub"}
 #: Operators that mean the same of two masks as arithmetic, which TVM's kernels have only for numbers.
 _OF_MASKS = {
     **dict.fromkeys(("mul", "minimum"), torch.ops.aten.logical_and.default),
@@ -29,7 +31,7 @@ def with_conversions(program: torch.export.ExportedProgram) -> torch.export.Expo
 
 
 def _multiply_alpha(node: Any) -> None:
-    if (alpha := node.kwargs.get("alpha", 1)) != 1:
+    if (alpha := node.kwargs.get("alpha", 1)) != 1 and node.target.overloadpacket.__name__ in _SUMS:
         first, second = node.args[:2]
         is_tensor = isinstance(second, torch.fx.Node)
         product = _inserted(node, torch.ops.aten.mul.Tensor, (second, alpha), {}) if is_tensor else second * alpha

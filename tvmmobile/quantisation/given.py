@@ -98,6 +98,7 @@ class _IntegerConverter:
     def __init__(self, flow: Flow, scales: WeightScales, accepts: Accepts, least: Callable[[Layer], int]) -> None:
         self.flow, self.scales, self.accepts, self.least = flow, scales, accepts, least
         self.steps = {step.number: step for step in flow.steps}
+        self.returned = {result for result in flow.results if isinstance(result, int)}
         #: The number of the integer layer that replaces each rounding of its output, by the rounding's number.
         self.replacements: dict[int, int] = {}
 
@@ -168,9 +169,10 @@ class _IntegerConverter:
         return layer if isinstance(layer, Rounding) else None
 
     def _written(self, step: FlowStep) -> int | None:
-        """Return the number of the rounding that is the only reader of a step; `None` if there is none."""
+        """Return the number of the rounding that alone needs a step's output; `None` if there is none."""
         readers = self.flow.readers.get(step.number, ())
-        return readers[0] if len(readers) == 1 and self._rounding(readers[0]) is not None else None
+        alone = len(readers) == 1 and step.number not in self.returned
+        return readers[0] if alone and self._rounding(readers[0]) is not None else None
 
     def _input_stored(self, step: FlowStep) -> tuple[int, str] | None:
         """Return the number and the stored type of the network input that a step can read directly, in place of a rounding to all 256

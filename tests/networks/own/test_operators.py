@@ -53,6 +53,7 @@ BOTH: dict[str, Function] = {
     "group norm": lambda x: F.group_norm(x, 2, torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.1, 0.2, 0.3, 0.4])),
     "group norm without parameters": lambda x: F.group_norm(x, 2),
     "leaky ReLU": lambda x: F.leaky_relu(x, 0.1),
+    "NaN found by comparison": lambda x: torch.where((y := x.log()) != y, 7.0, y) + torch.where(y == y, y, 3.0),
     "PReLU": lambda x: F.prelu(x, torch.tensor([0.1, -0.2, 0.3, 1.4])),
     "PReLU with one slope": lambda x: F.prelu(x, torch.tensor([0.3])),
     "places in two dimensions": lambda x: x[:, :, torch.tensor([0, 2]), torch.tensor([1, -1])],

@@ -1,4 +1,6 @@
-"""Rewrites comparisons of booleans as comparisons of small integers: LLVM refuses TVM's code for `==` and `!=` of booleans."""
+"""Rewrites comparisons of booleans as comparisons of small integers, as LLVM refuses TVM's code for `==` and `!=` of booleans; and those of
+a number with itself as a search for NaN, which TVM takes for equal to itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ _COMPARISONS = {"relax.equal", "relax.not_equal"}
 
 @value_pass
 def compare_booleans(value: Any, _: Mapping[Any, Any]) -> Any:
-    """Rewrite every `==` and `!=` of booleans in `main`, as ONNX's exporter writes an exclusive or."""
-    if operator_of(value) not in _COMPARISONS or str(value.args[0].ty.dtype) != "bool":
+    """Rewrite every `==` and `!=` of booleans in `main`, as ONNX's exporter writes an exclusive or, and `x != x`."""
+    if operator_of(value) not in _COMPARISONS:
         return None
-    return relax.Call(value.op, [relax.op.astype(operand, "int8") for operand in value.args], value.attrs)
+    (one, other), op = value.args, relax.op
+    kind = str(one.ty.dtype)
+    if kind == "bool":
+        return relax.Call(value.op, [op.astype(operand, "int8") for operand in value.args], value.attrs)
+    if not one.same_as(other) or not kind.startswith("float"):
+        return None
+    return op.isnan(one) if operator_of(value) == "relax.not_equal" else op.logical_not(op.isnan(one))

@@ -121,8 +121,8 @@ def stores_of(statement: Any, times: int = 1) -> int:
 
     if isinstance(statement, tirx.BufferStore):
         return times
-    if isinstance(statement, tirx.For):
-        times *= int(getattr(statement.extent, "value", 1))
+    if isinstance(statement, tirx.For) and isinstance(statement.extent, tirx.IntImm):
+        times *= int(statement.extent)
     inner = [getattr(statement, name, None) for name in ("body", "block", "init", "then_case", "else_case")]
     return sum(stores_of(part, times) for part in (*inner, *getattr(statement, "seq", ())) if part is not None)
 

@@ -67,6 +67,21 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
         [node("RoiAlign", "c r i", output_height=2, output_width=3, spatial_scale=0.5, sampling_ratio=2)],
         {"r": np.array([[1, 2, 9, 8], [0, 0, 5, 11]], np.float32), "i": ints(0, 0)},
     ),
+    "regions with as many samples as they have pixels": (
+        *(16, 1),
+        [node("RoiAlign", "c r i", output_height=2, output_width=3, spatial_scale=0.5)],
+        {"r": np.array([[1, 2, 9, 8], [0, 0, 5, 11]], np.float32), "i": ints(0, 0)},
+    ),
+    "a shape of nothing": (
+        *(14, 1),
+        [
+            node("Slice", "c a a p", "d"),
+            node("Reshape", "d s", "e", allowzero=1),
+            node("Reshape", "c r", "f"),
+            node("Concat", "e f", axis=0),
+        ],
+        {"a": ints(0), "p": ints(1), "s": ints(0, 56), "r": ints(3, 56)},
+    ),
     "fewer indices than data": (
         *(16, 1),
         [node("ScatterElements", "c i u", axis=1)],

@@ -387,6 +387,33 @@ def test_an_output_that_is_not_rounded(tmp_path: Path, operators: list[str]) -> 
     assert relative_error(run(ready.network, image), load(path).compute([image])[0]) < 1e-5
 
 
+def test_an_output_that_is_also_rounded_for_another(tmp_path: Path) -> None:
+    """The sums are returned as they are; the rounding behind them is a kernel of its own."""
+    graph = quantised_convolution(w=np.random.default_rng(2).integers(-63, 64, (8, 8)).astype(np.int8))
+    graph.nodes[3].CopyFrom(helper.make_node("Gemm", ["d", "r"], ["c"], transB=1))
+    path = write_model(tmp_path / "net.onnx", graph, (1, 8), outputs=["c"])
+    model = onnx.load(str(path))
+    for value in model.graph.output:
+        del value.type.tensor_type.shape.dim[2:]
+    onnx.save(model, str(path))
+    ready, image = in_integers(path), noise(1, (1, 8))
+    assert ready.integers is not None
+    for found, expected in zip(ready.integers.results([image]), load(path).compute([image]), strict=True):
+        assert relative_error(found, expected) < 1e-5
+
+
+def test_operators_on_integers_of_a_version_without_round(tmp_path: Path) -> None:
+    """ONNX Runtime computes them all the same."""
+    graph = quantised_convolution(ws=np.array(0.01, np.float32), wz=np.array(0, np.int8))
+    convolved = helper.make_node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "s", "z"], ["p"])
+    graph.nodes[1:5] = [convolved]
+    path, image = write_model(tmp_path / "net.onnx", graph, (1, 8, 8, 8), opset=10), noise(1, (1, 8, 8, 8))
+    imported, expected = load(path), run_onnxruntime(path, image)
+    assert imported.reference_program.startswith("ONNX Runtime")
+    off = steps_off(imported.compute([image])[0], expected, 0.05)
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.02
+
+
 def test_a_filter_of_zeros_has_any_scale(tmp_path: Path) -> None:
     """Some tools give it 0."""
     integers, scales = (np.array(quantised_convolution().constants[name]) for name in ("w", "ws"))

@@ -12,6 +12,7 @@ import onnx
 from tvm import relax
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
+from tvmmobile.networks.reductions import reduced
 
 
 def pairwise(operator: str, inputs: Sequence[Any], _attrs: dict[str, Any], _opset: int) -> Any:
@@ -156,8 +157,7 @@ def extreme(step: str, inputs: Sequence[Any], attrs: dict[str, Any], _opset: int
     if str(inputs[0].ty.dtype) != "bool":
         return None
     axes = _axes(inputs, attrs)
-    found = getattr(relax.op, step)(relax.op.astype(inputs[0], "uint8"), axes, bool(attrs.get("keepdims", 1)))
-    return inputs[0] if axes == [] else relax.op.astype(found, "bool")
+    return inputs[0] if axes == [] else reduced(step, inputs[0], axes, bool(attrs.get("keepdims", 1)))
 
 
 def _axes(inputs: Sequence[Any], attrs: dict[str, Any]) -> list[int] | None:

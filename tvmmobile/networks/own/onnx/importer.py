@@ -198,6 +198,14 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     return relax.op.nn.pad(data, [width for pair in around for width in pair], "constant", value)
 
 
+def _reshape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
+    """Convert a `Reshape` to a shape with an extent of 0, in which TVM's converter takes all extents for unknown."""
+    extents = numbers_of(inputs[1])
+    if extents is None or not attrs.get("allowzero", 0) or extents.all():
+        return None
+    return constant(np.zeros(extents, str(inputs[0].ty.dtype)))
+
+
 def _slice(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `Slice` before opset 10, whose bounds are attributes."""
     if opset >= 10:
@@ -259,6 +267,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceMax": partial(elementwise.extreme, "max"),
     "ReduceMin": partial(elementwise.extreme, "min"),
     "ReduceSumSquare": fourier.power_spectrum,
+    "Reshape": _reshape,
     "Resize": resize.resize,
     "RoiAlign": detection.roi_align,
     "Scatter": scatter.scatter_elements,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.frontend import Compute
-from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors
+from tvmmobile.networks.own.onnx.tensors import STANDARD, external_tensors, opset_of
 from tvmmobile.system.streams import silenced
 
 #: Nothing is logged below a fatal error: what matters is raised.
 _FATAL = 4
+#: The first version of the operators with `Round`.
+_HAS_ROUND = 11
+_WHOLE = "round/whole"
 
 
 @contextmanager
@@ -33,6 +37,25 @@ def _returning_logits(model: Any) -> Iterator[dict[str, str]]:
         yield logits
     finally:
         del graph.output[count:]
+
+
+def _without_new_rounds(model: Any) -> Any:
+    """Return a model whose version of the operators has every operator: `Round`, which our rewrites of integers add to older ones too, as
+    sums with a number beyond which float32 holds no fractions.
+    """
+    if opset_of(model) >= _HAS_ROUND:
+        return model
+    changed = copy.deepcopy(model)
+    del changed.graph.node[:]
+    for node in model.graph.node:
+        if node.op_type != "Round" or node.domain not in STANDARD:
+            changed.graph.node.append(node)
+            continue
+        whole, (output,) = f"{node.output[0]}/whole", node.output
+        changed.graph.node.append(helper.make_node("Add", [node.input[0], _WHOLE], [whole]))
+        changed.graph.node.append(helper.make_node("Sub", [whole, _WHOLE], [output]))
+    changed.graph.initializer.append(numpy_helper.from_array(np.float32(1.5 * 2**23), _WHOLE))
+    return changed
 
 
 def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]:
@@ -61,6 +84,7 @@ def start_onnx_runtime(model: Any, inputs: Sequence[str]) -> tuple[str, Compute]
     options.enable_cpu_mem_arena = False
     options.log_severity_level = run_options.log_severity_level = _FATAL
     names = [value.name for value in model.graph.output]
+    model = _without_new_rounds(model)
     with _returning_logits(model) as logits:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
