@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from host_kernels import check_schedule, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,3 +130,20 @@ def test_layer_norms_of_images(own: bool, behind: list[str], tmp_path: Path) -> 
     network, shape = nn.Sequential(nn.Conv2d(3, 8, 3), norm).eval(), (1, 3, 7, 8)
     assert layers_of(network, shape).count(GroupNorm) == 1 and opaque_operators(network, shape) == behind
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5
+
+
+def test_layer_norms_of_means(tmp_path: Path) -> None:
+    """Over two dimensions of three, which layout conversion would swap without swapping the factors."""
+
+    class Means(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.LayerNorm([4, 6])
+            for parameter in self.norm.parameters():
+                nn.init.uniform_(parameter)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            normed: torch.Tensor = self.norm(self.conv(x).mean(3))
+            return normed
+
+    assert error_against_torch(Means().eval(), (1, 3, 6, 7), tmp_path / "net.so") <= 1e-5

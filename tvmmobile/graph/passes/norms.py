@@ -18,14 +18,21 @@ from tvmmobile.graph.precision import FLOAT32
 
 def layer_norms_of_images(module: Any) -> Any:
     """Rewrite layer norms over whole images, `torch.nn.LayerNorm([C, H, W])`, as group norms of one group; factors and summands of pixels
-    follow it. TVM 0.27's layout conversion moves the axes of layer norms, but leaves their factors and summands as they are.
+    follow it. Those over several dimensions of what is no image become norms over one dimension. TVM 0.27's layout conversion moves the
+    axes of layer norms, but leaves their factors and summands as they are.
     """
     data, weight, bias = wildcard(), is_const(), is_const()
     norm = is_op("relax.nn.layer_norm")(data, weight, bias)
 
     def rewrite(call: Any, matched: Any) -> Any:
         shape, attrs = shape_of(call), matched[norm].attrs
-        if sorted(int(axis) % len(shape) for axis in attrs.axes) != [1, 2, 3] or not (attrs.center and attrs.scale):
+        axes = sorted(int(axis) % len(shape) for axis in attrs.axes)
+        if len(axes) > 1 and len(shape) != len("NCHW") and axes[-1] == len(shape) - 1:
+            rows = relax.op.reshape(matched[data], [*shape[: axes[0]], math.prod(shape[axes[0] :])])
+            flat = (relax.const(matched[part].value.numpy().reshape(-1)) for part in (weight, bias))
+            normed = relax.op.nn.layer_norm(rows, *flat, [-1], float(attrs.epsilon), attrs.center, attrs.scale)
+            return relax.op.reshape(normed, shape)
+        if axes != [1, 2, 3] or not (attrs.center and attrs.scale):
             return None
         factors, summands = (matched[part].value.numpy() for part in (weight, bias))
         numbers = {"num_groups": 1, "channel_axis": 1, "axes": [2, 3], "epsilon": float(attrs.epsilon)}
