@@ -29,7 +29,7 @@ _LAYERS = 5
 
 @with_cli_options(EvaluateOptions)
 def evaluate(
-    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled library; several of one network are compared.")],
+    libraries: Annotated[list[Path], typer.Argument(metavar="LIBRARY", help="Compiled library; several of one network are compared.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelled images: FOLDER/CLASS/IMAGE; or noise:N.")],
     device: Device = "pi4",
     mean: Mean = None,

@@ -63,7 +63,7 @@ def _group() -> None:
 @history.command("add")
 def add(
     file: _File,
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One or more report.json files, or baselines.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="One or more report.json files, or baselines.")],
     commit: Commit = None,
 ) -> None:
     """Add result files to a history; a result that is there already is not added again.
@@ -143,7 +143,7 @@ def page(file: _File, out: Out = Path("out"), since: _Since = 20, *, wanted: Fil
 @with_cli_options(wanted=FilterOptions)
 def bisect(
     file: _File,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="Command that builds and times a commit, after --.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="Command that builds and times a commit, after --.")],
     good: Annotated[
         str | None, typer.Option("--good", metavar="COMMIT", help="Older commit; default: the last one before the last step.")
     ] = None,

@@ -34,7 +34,7 @@ Devices = Annotated[
         help="Board, such as pi4 (default); given more than once, or with commas: one library with the kernels of each, for C.",
     ),
 ]
-Libraries = Annotated[list[Path], typer.Argument(metavar="LIBRARY…", help="Compiled libraries, or a directory that holds them.")]
+Libraries = Annotated[list[Path], typer.Argument(metavar="LIBRARY", help="Compiled libraries, or a directory that holds them.")]
 DeviceName = Annotated[str, typer.Argument(metavar="NAME", help="Device name, such as pi4.")]
 Out = Annotated[Path, word_of(RunOptions, "out")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -12,7 +12,7 @@ from tvmmobile.system.errors import UserError
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="One or more report.json files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="One or more report.json files.")],
     out: Out = Path("out"),
     join: Annotated[bool, typer.Option("--join", help="Merge all files into one result.")] = False,
     accuracy: Annotated[
