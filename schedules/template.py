@@ -93,6 +93,8 @@ class Template(ABC):
     version: int
     #: Needs that the kernels handle; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
+    #: Name of an algorithm that multiplies sums of inputs, and the largest sum in half precision as a multiple of the largest input.
+    algorithm: tuple[str, int] | None = None
     #: True if the kernels have loops whose instruction order the knob `inner` selects, see `with_inner`.
     multiplies: bool = False
 

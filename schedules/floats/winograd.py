@@ -18,7 +18,7 @@ from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
 from tvmmobile.schedules.floats.winograd_cost import cycles
 from tvmmobile.schedules.floats.winograd_nest import TileGrid, WinogradNest
-from tvmmobile.schedules.floats.winograd_transform import SIZES, TAPS, transformed
+from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
@@ -47,6 +47,7 @@ class Winograd(Template):
 
     name = "winograd"
     version = 1
+    algorithm = ("Winograd's algorithm", GROWTH)
     multiplies = True
     handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "windows"}
     enough_trials = 16

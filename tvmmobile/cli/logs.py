@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tvmmobile.cli.options import Device, DeviceFilter
-from tvmmobile.system.ranges import ranges_of
+from tvmmobile.system.ranges import range_text, ranges_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -257,7 +258,7 @@ def _print_findings(console: Console, findings: Iterable[tuple[int, str]]) -> No
 def _lines(numbers: list[int]) -> str:
     """Return `line 3`, or `lines 3, 5-9`; of many ranges, the first ones and the number of further lines."""
     ranges = ranges_of(numbers)
-    shown = ", ".join("-".join(map(str, dict.fromkeys(ends))) for ends in ranges[:_RANGES])
+    shown = ", ".join(itertools.starmap(range_text, ranges[:_RANGES]))
     more = sum(last - first + 1 for first, last in ranges[_RANGES:])
     return f"line{'s' if len(numbers) > 1 else ''} {shown}" + (f" and {more} more" if more else "")
 

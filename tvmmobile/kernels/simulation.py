@@ -20,8 +20,7 @@ from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
-from tvmmobile.schedules.floats.winograd import Winograd
-from tvmmobile.schedules.floats.winograd_transform import GROWTH
+from tvmmobile.schedules import all_templates
 
 #: Root mean square of a relative rounding error, as a multiple of half the machine epsilon, for evenly spread mantissas.
 _ROUNDED = 0.4
@@ -238,8 +237,9 @@ def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     limit, largest = float(precision.limits.max), max(map(_largest, numbers))
     if not largest <= limit:
         return f"values up to {largest:.2g}"
-    transformed = GROWTH * _largest(run.inputs[0])
-    if transformed > limit and Winograd().space(Task((run.layer,), precision.name, machine=ANY)) is not None:
-        return f"values up to {transformed:.2g} in Winograd's algorithm"
+    task, read = Task((run.layer,), precision.name, machine=ANY), _largest(run.inputs[0])
+    for template, (name, growth) in ((one, one.algorithm) for one in all_templates() if one.algorithm is not None):
+        if growth * read > limit and template.space(task) is not None:
+            return f"values up to {growth * read:.2g} in {name}"
     error = relative_error(run.rounded(precision), output)
     return "" if error <= precision.tolerance else f"an error of {100 * error:.2g} % by rounding what it reads and writes"

@@ -6,6 +6,7 @@ program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection
 
@@ -14,7 +15,7 @@ from tvmmobile.devices.board.probe import read_files
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.system.errors import DeviceUnavailable
-from tvmmobile.system.ranges import ranges_of
+from tvmmobile.system.ranges import range_text, ranges_of
 
 _ALLOWED = re.compile(r"^Cpus_allowed_list:[ \t]*([0-9,-]{1,200})$", re.MULTILINE)
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
@@ -93,5 +94,5 @@ def _fastest_numbers(board: RegisteredBoard) -> list[int]:
 
 def _cores(numbers: Collection[int]) -> str:
     """Return text such as `core 7` or `cores 0-3,6`."""
-    text = ",".join("-".join(map(str, dict.fromkeys(ends))) for ends in ranges_of(sorted(numbers)))
+    text = ",".join(itertools.starmap(range_text, ranges_of(sorted(numbers))))
     return f"core{'s' * (len(numbers) > 1)} {text}"

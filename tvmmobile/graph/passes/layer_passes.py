@@ -45,11 +45,12 @@ class LayerGraph:
 
     def moves(self, variable: Any) -> Iterator[tuple[Any, Access]]:
         """Yield a variable's successive views, each of them the only reader, with the variable's elements that it shows."""
-        access: Access | None = Access.of(shape_of(variable))
+        access = Access.of(shape_of(variable))
         while self.read_once(variable) and (variable := self.readers[variable][0]) is not None:
-            access = access.after(self.values[variable]) if access else None
-            if access is None:
+            after = access.after(self.values[variable])
+            if after is None:
                 return
+            access = after
             yield variable, access
 
     def call(self, composed: ComposedLayer, inputs: Sequence[Any], name: str = "") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,18 @@ from tvmmobile.graph.precision import FLOAT32
 
 def layer_norms_of_images(module: Any) -> Any:
     """Rewrite layer norms over whole images, `torch.nn.LayerNorm([C, H, W])`, as group norms of one group; factors and summands of pixels
-    follow it. Those over several dimensions of what is no image become norms over one dimension. TVM 0.27's layout conversion moves the
-    axes of layer norms, but leaves their factors and summands as they are.
+    follow it. Layer norms over several dimensions of other tensors become norms of rows. TVM 0.27's layout conversion moves the axes of
+    layer norms, but leaves their factors and summands as they are.
     """
     data, weight, bias = wildcard(), is_const(), is_const()
     norm = is_op("relax.nn.layer_norm")(data, weight, bias)
 
     def rewrite(call: Any, matched: Any) -> Any:
         shape, attrs = shape_of(call), matched[norm].attrs
-        axes = sorted(int(axis) % len(shape) for axis in attrs.axes)
-        if len(axes) > 1 and len(shape) != len("NCHW") and axes[-1] == len(shape) - 1:
-            rows = relax.op.reshape(matched[data], [*shape[: axes[0]], math.prod(shape[axes[0] :])])
-            flat = (relax.const(matched[part].value.numpy().reshape(-1)) for part in (weight, bias))
-            normed = relax.op.nn.layer_norm(rows, *flat, [-1], float(attrs.epsilon), attrs.center, attrs.scale)
-            return relax.op.reshape(normed, shape)
+        axes = _axes(call)
+        if len(axes) > 1 and len(shape) != 4:
+            settings = [-1], float(attrs.epsilon), attrs.center, attrs.scale
+            return _of_rows(call, lambda rows, *constants: relax.op.nn.layer_norm(rows, *constants, *settings))
         if axes != [1, 2, 3] or not (attrs.center and attrs.scale):
             return None
         factors, summands = (matched[part].value.numpy() for part in (weight, bias))
@@ -142,17 +141,29 @@ def _along_rows(module: Any) -> Any:
     data, weight = wildcard(), wildcard()
     norm = is_op("relax.nn.rms_norm")(data, weight)
 
-    def rewrite(call: Any, matched: Any) -> Any:
-        shape = shape_of(call)
-        axes = sorted(int(axis) % len(shape) for axis in call.attrs.axes)
-        count = math.prod(shape[axes[0] :])
-        if axes != list(range(axes[0], len(shape))) or (len(axes) == 1 and len(shape) != 4):
+    def rewrite(call: Any, _: Any) -> Any:
+        if len(_axes(call)) == 1 and len(shape_of(call)) != 4:
             return None
-        rows = relax.op.reshape(matched[data], [1, math.prod(shape) // count, count])
-        factors = relax.op.reshape(relax.op.broadcast_to(matched[weight], shape[axes[0] :]), [count])
-        return relax.op.reshape(relax.op.nn.rms_norm(rows, factors, [-1], float(call.attrs.epsilon)), shape)
+        return _of_rows(call, lambda rows, factors: relax.op.nn.rms_norm(rows, factors, [-1], float(call.attrs.epsilon)))
 
     return rewrite_main(module, norm, rewrite)
+
+
+def _axes(norm: Any) -> list[int]:
+    """Return the axes of a norm, in order."""
+    return sorted(int(axis) % norm.ty.ndim for axis in norm.attrs.axes)
+
+
+def _of_rows(norm: Any, normed: Callable[..., Any]) -> Any:
+    """Return a norm over last axes as one of rows, `None` for other axes; `normed` makes that from the rows and its constants."""
+    shape, axes = shape_of(norm), _axes(norm)
+    normalised = shape[axes[0] :]
+    if axes != list(range(axes[0], len(shape))):
+        return None
+    count, op = math.prod(normalised), relax.op
+    rows = op.reshape(norm.args[0], [1, math.prod(shape) // count, count])
+    constants = (op.reshape(op.broadcast_to(constant, normalised), [count]) for constant in norm.args[1:])
+    return op.reshape(normed(rows, *constants), shape)
 
 
 def _axis_of(mean: Any) -> int | None:
