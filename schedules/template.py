@@ -19,6 +19,8 @@ from tvmmobile.schedules.space import Knobs, Space
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
+    from tvmmobile.schedules.emit.expansion import Expansion
+
 
 #: Every step of `CURVES`, see `epilogue.Epilogue`; in `handles` it stands for the needs of all steps.
 EPILOGUE = frozenset({"epilogue"})
@@ -151,6 +153,10 @@ class Template(ABC):
         if wrong := sorted((space.options.keys() ^ knobs.keys()) - space.optional.keys()):
             problems = [f"{'unknown' if name in knobs else 'missing'} knob {name}" for name in wrong]
             raise ValueError(f"{self.name}@{self.version}: {', '.join(problems)}")
+
+    def expansion(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> Expansion | None:
+        """Return how `init` makes the first of `pack`'s constants from weights in fewer bits; `None` if it does not."""
+        return None
 
     @abstractmethod
     def _space(self, task: Task) -> Space | None:

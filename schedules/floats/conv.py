@@ -14,6 +14,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.activations import input_of, output_of, pieces_of_group
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
+from tvmmobile.schedules.emit.expansion import Expansion, stored_taps
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
@@ -101,6 +102,13 @@ class Conv(Template):
         with layer_body(kernel, layer, elements, task.lanes) as (buffers, epilogue):
             _ConvNest(epilogue, layer, knobs, buffers, group).emit(task.threads)
         return kernel.finish()
+
+    def expansion(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> Expansion | None:
+        """Return the packing of weights in fewer bits."""
+        layer = layer_of(task, Conv2d)
+        if not parameters[0].stored or layer.groups > 1 or layer.windows:
+            return None
+        return Expansion(*stored_taps(parameters[0]), None, knobs["columns"], knobs["k_block"] or layer.in_channels)
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return weights as a flat array [group or window][panel][K block][tap][K][channel], then the constants."""

@@ -14,11 +14,12 @@ from tvmmobile.graph.layouts import channel_block
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.epilogue import layer_body, pack_constants
+from tvmmobile.schedules.emit.expansion import Expansion, stored_taps
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
 from tvmmobile.schedules.floats.winograd_cost import cycles
 from tvmmobile.schedules.floats.winograd_nest import TileGrid, WinogradNest
-from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, transformed
+from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, in_whole_numbers, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
 
@@ -131,9 +132,18 @@ class Winograd(Template):
             WinogradNest(epilogue, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()
 
+    def expansion(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> Expansion | None:
+        """Return the transform of weights in fewer bits."""
+        if not parameters[0].stored:
+            return None
+        transform = in_whole_numbers(knobs["size"])
+        depth = layer_of(task, Conv2d).in_channels
+        return Expansion(*stored_taps(parameters[0]), transform, knobs["columns"], knobs["k_block"] or depth, knobs["parts"])
+
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
         """Return transformed weights as [part][point][panel][K][column], see `pack_panels`, then the constants."""
-        points = transformed(parameters[0].weight, knobs["size"])
+        expansion = self.expansion(task, knobs, parameters)
+        points = transformed(parameters[0].weight, knobs["size"]) if expansion is None else expansion.values()
         parts = np.split(points, knobs["parts"], axis=2)
         packed = [pack_panels(point, knobs["columns"], task.lanes, knobs["k_block"]) for part in parts for point in part]
         return [np.concatenate(packed), *pack_constants(parameters[0], task.lanes)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.schedules.emit.expansion import Transform
 from tvmmobile.schedules.emit.kernel import Expr, Kernel
 
 #: Taps of the filter in each dimension.
@@ -75,13 +78,27 @@ class Filtering:
     @property
     def weights(self) -> Array:
         """The matrix (values, taps) that transforms a filter, in float64."""
-        points = [Fraction(0), *itertools.chain.from_iterable((a, -a) for a in self._pairs)]
-        rows = []
-        for place, point in enumerate(points):
-            others = points[:place] + points[place + 1 :]
-            scale = functools.reduce(lambda product, other: product * (point - other), others, Fraction(1))
-            rows.append([float(point**tap / scale) for tap in range(TAPS)])
+        rows = [[float(point**tap / scale) for tap in range(TAPS)] for point, scale in self.scaled_points]
         return np.array([*rows, [0.0] * (TAPS - 1) + [1.0]])
+
+    @property
+    def scaled_points(self) -> list[tuple[Fraction, Fraction]]:
+        """The points but infinity, each with the product of its distances from the others."""
+        points = [Fraction(0), *itertools.chain.from_iterable((a, -a) for a in self._pairs)]
+        return [(point, math.prod((point - other for other in points if other != point), start=Fraction(1))) for point in points]
+
+
+@functools.cache
+def in_whole_numbers(outputs: int) -> Transform:
+    """Return the transform of weights by whole numbers, and factors."""
+    rows, factors = [], []
+    for point, scale in Filtering(outputs).scaled_points:
+        whole = point.denominator ** (TAPS - 1)
+        rows.append([float(point**tap * whole) for tap in range(TAPS)])
+        factors.append(1 / (scale * whole))
+    infinity, all_factors = [0.0] * (TAPS - 1) + [1.0], (*factors, Fraction(1))
+    products = [[float(one * other) for other in all_factors] for one in all_factors]
+    return Transform(np.array([*rows, infinity], FLOAT32.numpy), np.array(products, FLOAT32.numpy))
 
 
 def transformed(weight: Array, outputs: int) -> Array:

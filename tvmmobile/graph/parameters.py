@@ -14,11 +14,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class LayerParameters:
-    """Constants of one layer: weights (HWIO, (in, out), or one a channel), a bias for each output channel, and operands of its steps."""
+    """Constants of one layer: weights (HWIO, (in, out), or one a channel), a bias for each output channel, and operands of its steps.
+
+    Attributes:
+        stored: precision in which a C library's file may hold the weights, which are rounded to it; `init` computes what the kernel reads.
+            "" for what the kernel reads. See `graph.small_weights`.
+    """
 
     weight: Array
     bias: Array
     operands: tuple[Array, ...] = ()
+    stored: str = ""
 
 
 #: Parameters of layers without constants.

@@ -1,6 +1,7 @@
 /* How a thread computes with real numbers: the rounding mode, whether subnormal numbers become zeros, and which NaNs it returns. Every
  * thread has a mode of its own; those that share a run take the mode of its caller. */
 #if defined(__aarch64__)
+#define DEFAULT_FLOAT_MODE 0
 static uint64_t float_mode(void) {
   uint64_t mode;
   __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
@@ -9,6 +10,7 @@ static uint64_t float_mode(void) {
 
 static void set_float_mode(uint64_t mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode) : "memory"); }
 #elif defined(__x86_64__)
+#define DEFAULT_FLOAT_MODE 0x1f80 /* no exception interrupts */
 #define FLOAT_FLAGS UINT32_C(0x3f) /* of MXCSR: what has happened so far */
 
 static uint32_t mxcsr(void) {
@@ -24,6 +26,7 @@ static void set_float_mode(uint64_t mode) {
   __asm__ volatile("ldmxcsr %0" ::"m"(value) : "memory");
 }
 #else
+#define DEFAULT_FLOAT_MODE 0
 static uint64_t float_mode(void) { return 0; }
 static void set_float_mode(uint64_t mode) { (void)mode; }
 #endif

@@ -21,7 +21,7 @@ PUBLIC int MODEL(run_image)(tvmmobile_instance *memory, const tvmmobile_image *i
   if (!code) code = check(outputs, workspace, bytes, MODEL(image_workspace)(image->width, image->height));
   if (code) return code;
   const void *inputs[] = {workspace};
-  Frame frame = {inputs, outputs, behind, &scaling};
+  Frame frame = {.inputs = inputs, .outputs = outputs, .workspace = behind, .scaling = &scaling};
   return perform(self, &frame, threads);
 }
 

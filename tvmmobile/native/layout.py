@@ -12,9 +12,20 @@ import numpy as np
 from tvmmobile.native.memory import LiveBlock, aligned, lower_bound, pack
 from tvmmobile.native.parts import CutKernel
 from tvmmobile.native.program import Program
+from tvmmobile.schedules.emit.expansion import Expansion
 
 #: The largest page of phones' systems, in bytes.
 PAGE = 1 << 14
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """Offsets of a constant that `init` makes, in bytes: in the memory that it maps, and of what it makes it from in `weights`."""
+
+    expansion: Expansion
+    place: int
+    stored: int
+    scales: int | None
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,9 @@ class Layout:
     """Offsets of a library's memory, in bytes.
 
     Attributes:
-        constants: offset of each constant in `weights`.
+        constants: offset of each constant in `weights` but those that `init` makes.
+        expanded: those.
+        expanded_bytes: size of the memory that `init` maps for them.
         tensors: offset of each tensor between kernels in the workspace, but those placed in another one.
         states: offset of each tensor that is kept between calls, in a memory of `state_bytes`.
         scratch: offset of each call's memory there: what threads share, then a piece for each.
@@ -32,6 +45,8 @@ class Layout:
     """
 
     constants: Mapping[int, int]
+    expanded: Mapping[int, Expanded]
+    expanded_bytes: int
     tensors: Mapping[int, int]
     states: tuple[int, ...]
     state_bytes: int
@@ -43,7 +58,8 @@ class Layout:
 
 def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int) -> Layout:
     """Return the layout of a program whose kernels are run by up to `threads` threads; inputs and outputs are the caller's."""
-    constants, weights = _weights(program)
+    offsets, weights = _weights(program)
+    constants, expanded, expanded_bytes = _constants(program, offsets)
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for time, call in enumerate(program.calls):
@@ -59,7 +75,7 @@ def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int
         blocks.append(LiveBlock(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
     packing = pack(blocks)
     places, scratch = dict(zip(tensors, packing.offsets, strict=False)), packing.offsets[len(tensors) :]
-    return Layout(constants, places, states, state_bytes, scratch, weights, packing.bytes, lower_bound(blocks))
+    return Layout(constants, expanded, expanded_bytes, places, states, state_bytes, scratch, weights, packing.bytes, lower_bound(blocks))
 
 
 def _in_sequence(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
@@ -68,26 +84,50 @@ def _in_sequence(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
     return tuple(ends[:-1]), ends[-1]
 
 
-def _weights(program: Program) -> tuple[dict[int, int], bytes]:
-    """Return the constants in sequence, each aligned to a cache line, and their offsets."""
-    offsets: dict[int, int] = {}
+#: A number of a constant, and one of the arrays that the file holds for it.
+_Piece = tuple[int, int]
+
+
+def _weights(program: Program) -> tuple[dict[_Piece, int], bytes]:
+    """Return what the file holds of the constants in sequence, each piece aligned to a cache line, and their offsets."""
+    offsets: dict[_Piece, int] = {}
     known: dict[bytes, int] = {}
     pieces = bytearray()
-    for number, content in _contents(program):
+    for piece, content in _contents(program):
         digest = hashlib.sha256(content).digest()
         if digest not in known:
             pieces += bytes(aligned(len(pieces)) - len(pieces))
             known[digest] = len(pieces)
             pieces += content
-        offsets[number] = known[digest]
+        offsets[piece] = known[digest]
     return offsets, bytes(pieces)
 
 
-def _contents(program: Program) -> Iterator[tuple[int, bytes]]:
-    """Yield the constants' numbers and bytes."""
+def _contents(program: Program) -> Iterator[tuple[_Piece, bytes]]:
+    """Yield what the file holds of the constants, piece by piece."""
     for number, value in enumerate(program.values):
-        if value.data is not None:
-            yield number, np.ascontiguousarray(value.data).tobytes()
+        if value.data is None:
+            continue
+        held = (value.data,) if value.expansion is None else (value.expansion.stored, value.expansion.scales)
+        for place, array in enumerate(held):
+            if array is not None:
+                yield (number, place), np.ascontiguousarray(array).tobytes()
+
+
+def _constants(program: Program, offsets: Mapping[_Piece, int]) -> tuple[dict[int, int], dict[int, Expanded], int]:
+    """Return where constants lie whose pieces have these offsets: those in the file, those that `init` makes, and the size of these."""
+    constants, expanded, size = dict[int, int](), dict[int, Expanded](), 0
+    known: dict[int, Expanded] = {}
+    for number, value in enumerate(program.values):
+        if value.expansion is not None:
+            found = known.get(id(value.expansion))
+            if found is None:
+                found = known[id(value.expansion)] = Expanded(value.expansion, size, offsets[number, 0], offsets.get((number, 1)))
+                size += aligned(value.bytes)
+            expanded[number] = found
+        elif value.data is not None:
+            constants[number] = offsets[number, 0]
+    return constants, expanded, size
 
 
 def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tuple[list[Layout], bytes]:
@@ -99,11 +139,11 @@ def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tu
         return list(layouts), layouts[0].weights
     users: dict[bytes, list[int]] = {}
     contents: dict[bytes, bytes] = {}
-    digests: list[dict[int, bytes]] = []
+    digests: list[dict[_Piece, bytes]] = []
     for place, program in enumerate(programs):
         digests.append({})
-        for number, content in _contents(program):
-            digest = digests[-1][number] = hashlib.sha256(content).digest()
+        for piece, content in _contents(program):
+            digest = digests[-1][piece] = hashlib.sha256(content).digest()
             contents[digest] = content
             users.setdefault(digest, [])
             if place not in users[digest]:
@@ -118,5 +158,8 @@ def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tu
             memory += bytes(aligned(len(memory)) - len(memory))
             offsets[digest] = len(memory)
             memory += contents[digest]
-    placed = [{number: offsets[digest] for number, digest in each.items()} for each in digests]
-    return [replace(layout, constants=constants) for layout, constants in zip(layouts, placed, strict=True)], bytes(memory)
+    placed = []
+    for program, layout, found in zip(programs, layouts, digests, strict=True):
+        constants, expanded, _ = _constants(program, {piece: offsets[digest] for piece, digest in found.items()})
+        placed.append(replace(layout, constants=constants, expanded=expanded))
+    return placed, bytes(memory)

@@ -22,6 +22,7 @@ from tvmmobile.native.sets import CompiledSet, LoweredSet, Suitability, prefix_o
 from tvmmobile.native.source import RUNTIME, Description, cmake_text, header_text, source_text
 from tvmmobile.native.symbols import localised
 from tvmmobile.networks.states import State
+from tvmmobile.schedules.emit.expansion import NO_EXPANSIONS, Expansion
 from tvmmobile.system.files import write_bytes, write_text
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.toolchain import Toolchain, toolchain
@@ -54,11 +55,13 @@ class Written:
         workspace_bytes: size of the workspace that a run needs.
         least_bytes: the largest sum of tensors and kernels' memory that live at the same time.
         weight_bytes: size of the constants, as packed.
+        expanded_bytes: size of those that `init` makes from some of these.
     """
 
     workspace_bytes: int
     least_bytes: int
     weight_bytes: int
+    expanded_bytes: int
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,15 @@ def write_sets(
 
 
 def laid_out(
-    module: Any, target: Mapping[str, Any], threads: int, states: Sequence[State] = (), prefix: str = ""
+    module: Any,
+    target: Mapping[str, Any],
+    threads: int,
+    states: Sequence[State] = (),
+    prefix: str = "",
+    expansions: Mapping[bytes, Expansion] = NO_EXPANSIONS,
 ) -> tuple[Program, dict[str, CutKernel], Any, Layout]:
     """Lay out a library before its kernels are compiled: its calls, kernels, functions, and the placement of tensors."""
-    program = read_program(module, states)
+    program = read_program(module, states, expansions)
     with pass_context():
         kernels, parts = cut_parts(program.functions, target, prefix)
     return program, kernels, parts, make_layout(program, kernels, threads)
@@ -126,19 +134,28 @@ def write_sources(
     (folder / "weights.bin").write_bytes(weights)
     (folder / "weights.S").write_text(_WEIGHTS.format(alignment=ALIGNMENT if len(sets) == 1 else PAGE), encoding="utf-8")
     written = [
-        WrittenSet(layout.workspace_bytes, layout.least_bytes, len(layout.weights), tuple(feature.name for feature in each.needs))
+        WrittenSet(
+            layout.workspace_bytes,
+            layout.least_bytes,
+            len(layout.weights),
+            layout.expanded_bytes,
+            tuple(feature.name for feature in each.needs),
+        )
         for each, layout in zip(compiled, layouts, strict=True)
     ]
-    most, least = (max(sizes) for sizes in zip(*((each.workspace_bytes, each.least_bytes) for each in written), strict=True))
-    return WrittenSets(Written(most, least, len(weights)), tuple(written))
+    most, least, expanded = (
+        max(sizes) for sizes in zip(*((each.workspace_bytes, each.least_bytes, each.expanded_bytes) for each in written), strict=True)
+    )
+    return WrittenSets(Written(most, least, len(weights), expanded), tuple(written))
 
 
 def _compiled(lowered: LoweredSet, description: Description, folder: Path, prefix: str) -> CompiledSet:
     """Compile a set's kernels to object files in a folder of its own."""
-    program, kernels, parts, layout = laid_out(lowered.module, lowered.target, description.threads, description.states, prefix)
+    module, target = lowered.module, lowered.target
+    program, kernels, parts, layout = laid_out(module, target, description.threads, description.states, prefix, lowered.expansions)
     folder.mkdir()
-    write_objects(parts, lowered.target, folder)
-    needs = needed_features(folder.iterdir(), lowered.target) if toolchain(lowered.target).device else ()
+    write_objects(parts, target, folder)
+    needs = needed_features(folder.iterdir(), target) if toolchain(target).device else ()
     return CompiledSet(lowered, program, kernels, layout, needs)
 
 

@@ -15,6 +15,7 @@ from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.states import State, inputs_but, outputs_but
+from tvmmobile.schedules.emit.expansion import NO_EXPANSIONS, Expansion, digest_of
 from tvmmobile.system.errors import UserError
 
 
@@ -26,12 +27,14 @@ class Value:
         kind: the caller's, a constant, or what a kernel writes.
         shape, dtype: its extents and NumPy's name of its elements.
         data: a constant's elements; `None` for the others.
+        expansion: how `init` makes them, if the file does not hold them.
     """
 
     kind: Literal["input", "constant", "result"]
     shape: tuple[int, ...]
     dtype: str
     data: Array | None = None
+    expansion: Expansion | None = None
 
     @property
     def bytes(self) -> int:
@@ -77,14 +80,15 @@ class Program:
         return value, offset
 
 
-def read_program(module: Any, states: Sequence[State] = ()) -> Program:
+def read_program(module: Any, states: Sequence[State] = (), expansions: Mapping[bytes, Expansion] = NO_EXPANSIONS) -> Program:
     """Read `main` of a module that `graph.lowering.lower` returned; `UserError` for an output that no kernel writes.
 
     Args:
         module: the network.
         states: tensors that its library keeps between calls.
+        expansions: how `init` makes constants, by `digest_of` them.
     """
-    reader = _Reader()
+    reader = _Reader(expansions)
     main = module["main"]
     reader.inputs.extend(reader.added(parameter, "input") for parameter in main.params)
     for binding in bindings_of(main):
@@ -104,7 +108,8 @@ def read_program(module: Any, states: Sequence[State] = ()) -> Program:
 class _Reader:
     """Numbers the values of `main` while its bindings are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, expansions: Mapping[bytes, Expansion]) -> None:
+        self.expansions = expansions
         self.values: list[Value] = []
         self.inputs: list[int] = []
         self.calls: list[Call] = []
@@ -123,7 +128,8 @@ class _Reader:
         if isinstance(expression, relax.Var):
             return self._numbers[expression]
         data = expression.value.numpy()
-        self.values.append(Value("constant", data.shape, str(data.dtype), data))
+        expansion = self.expansions.get(digest_of(data)) if self.expansions else None
+        self.values.append(Value("constant", data.shape, str(data.dtype), data, expansion))
         return len(self.values) - 1
 
     def bind(self, variable: Any, value: Any) -> None:

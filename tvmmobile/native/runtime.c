@@ -8,6 +8,7 @@
  *   SETS                if there are several sets of kernels for different cores: how many; kernel_sets then holds `steps`, `kernels` and the
  *                       rest of each, and choose.h takes one
  *   IMAGE_STEPS         if it takes images: how many of those, at the beginning, make the network's input; image.c follows then
+ *   EXPANDED_BYTES      if init makes weights: the size of the largest set's; `expansions` lists what it makes, see expand.h
  *   STATE_BYTES         if it keeps tensors between calls: of all of these, which `states` lists
  *   typedefs Frame, Step, State and KernelSet below, which it uses: it includes this file twice, the first time for the types alone.
  *
@@ -22,6 +23,9 @@ typedef struct Frame {
   void *const *outputs;
   unsigned char *workspace;
   const struct Scaling *scaling; /* of an image, which the first IMAGE_STEPS make the input of; null: the caller gave it */
+#ifdef EXPANDED_BYTES
+  const unsigned char *expanded; /* weights that init made */
+#endif
 #ifdef STATE_BYTES
   const unsigned char *before; /* what the call before left */
   unsigned char *after;        /* what this one leaves */
@@ -37,6 +41,19 @@ typedef struct Step {
   uint8_t finishes; /* what follows reads what was written up to here */
   uint16_t kernel;  /* that it is a part of: the next step of another one begins the next kernel */
 } Step;
+
+#ifdef EXPANDED_BYTES
+/* Weights that init makes of (taps, depth, channels) numbers; see `Expansion` in schedules/emit/expansion.py. */
+typedef struct Expansion {
+  size_t place;         /* in the instance's memory */
+  size_t stored;        /* in `weights` */
+  size_t scales;        /* 1 more than their place there: the numbers are in int8; 0: there are none, and the numbers are in half precision */
+  const float *rows;    /* values x 3 */
+  const float *factors; /* values x values */
+  uint32_t values;      /* of a transformed window's side; 0: the taps are not transformed */
+  uint32_t taps, depth, channels, width, k_block, parts;
+} Expansion;
+#endif
 
 /* A tensor that is kept between calls. */
 typedef struct State {
@@ -57,6 +74,10 @@ typedef struct KernelSet {
   uint32_t count;   /* of steps */
   Features needs;   /* a CPU without these has other instructions than the kernels */
   Features typical; /* of its core; it may be taken without them */
+#ifdef EXPANDED_BYTES
+  const Expansion *expansions;
+  uint32_t expansion_count;
+#endif
 } KernelSet;
 
 /* A core, as implementer << 12 | part of its main ID register, and the sets that suit it, best first. */
@@ -159,6 +180,9 @@ typedef struct Instance {
   atomic_uint arrived;  /* at the barrier */
   Gate passed;          /* barriers */
   unsigned long handles[MOST_THREADS];
+#ifdef EXPANDED_BYTES
+  unsigned char *expanded; /* weights that init made */
+#endif
 #ifdef STATE_BYTES
   unsigned char *state; /* twice STATE_BYTES: a run reads one half and writes the other */
   bool second;          /* is read by the next run */
@@ -182,11 +206,15 @@ static const Step *steps_of(const Instance *self) { return self->set->steps; }
 static uint32_t step_count(const Instance *self) { return self->set->count; }
 static const char *name_of(const Instance *self, const Step *step) { return self->set->kernels[step->kernel]; }
 static size_t workspace_of(const Instance *self) { return description.sets[self->set - kernel_sets].workspace_bytes; }
+#define expansions_of(self) ((self)->set->expansions)
+#define expansion_count(self) ((self)->set->expansion_count)
 #else
 #define steps_of(self) ((void)(self), steps)
 #define step_count(self) ((void)(self), STEPS)
 #define name_of(self, step) ((void)(self), kernels[(step)->kernel])
 #define workspace_of(self) ((void)(self), description.workspace_bytes)
+#define expansions_of(self) ((void)(self), expansions)
+#define expansion_count(self) ((void)(self), sizeof expansions / sizeof *expansions)
 #endif
 
 static void relax(void) {
@@ -511,6 +539,10 @@ static uint32_t less(uint32_t one, uint32_t other) { return one < other ? one : 
 #include "choose.h"
 #endif
 
+#ifdef EXPANDED_BYTES
+#include "expand.h"
+#endif
+
 static bool ready(const tvmmobile_instance *memory, const Instance *self) {
   return self->magic == MAGIC && self->self == (const void *)memory;
 }
@@ -519,6 +551,9 @@ static int stop(Instance *self, int code) {
   self->magic = 0;
   if (self->started) open_gate(&self->begun, (atomic_load(&self->begun.value) / LANES + 1) * LANES);
   for (uint32_t i = 0; i < self->started; ++i) self->join(self->handles[i], 0);
+#ifdef EXPANDED_BYTES
+  if (self->expanded) unmap(self->expanded, EXPANDED_BYTES);
+#endif
   return code;
 }
 
@@ -580,6 +615,9 @@ PUBLIC int MODEL(init)(uint32_t interface, tvmmobile_instance *memory, const tvm
   self->cpus = cpus;
   find_speeds(self);
   self->self = memory;
+#ifdef EXPANDED_BYTES
+  if (!make_weights(self)) return TVMMOBILE_MEMORY;
+#endif
   int code = threads > 1 && !self->parallel ? start(self, options) : TVMMOBILE_OK;
   if (code) return stop(self, code);
   self->magic = MAGIC;
@@ -609,7 +647,10 @@ static int find(tvmmobile_instance *memory, Instance **self) {
   return ready(memory, *self) ? TVMMOBILE_OK : TVMMOBILE_UNREADY;
 }
 
-static int perform(Instance *self, const Frame *frame, uint32_t threads) {
+static int perform(Instance *self, Frame *frame, uint32_t threads) {
+#ifdef EXPANDED_BYTES
+  frame->expanded = self->expanded;
+#endif
   uint32_t lanes = threads ? threads : self->threads;
   if (lanes > self->threads) return TVMMOBILE_THREADS;
   if (lanes == 1) {
@@ -659,7 +700,7 @@ PUBLIC int MODEL(run)(tvmmobile_instance *memory, const void *const *inputs, voi
   int code = find(memory, &self);
   if (!code) code = check_pointers(inputs, description.input_count);
   if (!code) code = check(outputs, workspace, bytes, workspace_of(self));
-  Frame frame = {inputs, outputs, workspace, 0};
+  Frame frame = {.inputs = inputs, .outputs = outputs, .workspace = workspace};
 #ifdef STATE_BYTES
   if (!code) code = take_state(self, &frame);
 #endif
@@ -700,6 +741,9 @@ PUBLIC const char *MODEL(message)(int code) {
     case TVMMOBILE_CPU:
       return "the CPU lacks instructions that the kernels use, or the system does not report them" NEEDED_WORDS
              ": compile the library for this CPU's core";
+#ifdef EXPANDED_BYTES
+    case TVMMOBILE_MEMORY: return "there is no memory for the weights that init makes";
+#endif
     default: return OTHER_MESSAGE;
   }
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvmmobile.native.instructions import CPUID, Feature
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tvmmobile.native.layout import Layout
     from tvmmobile.native.parts import CutKernel
     from tvmmobile.native.program import Program
+    from tvmmobile.schedules.emit.expansion import Expansion
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class LoweredSet:
         separate: kernels whose parts write different outputs, and need not wait for each other.
         device: device whose records chose its kernels.
         fastest_threads: number of threads with which it is fastest; `None` for all that it was compiled for.
+        expansions: how `init` makes constants, see `native.program.read_program`.
     """
 
     module: Any
@@ -32,6 +34,7 @@ class LoweredSet:
     separate: frozenset[str] = frozenset()
     device: str = ""
     fastest_threads: int | None = None
+    expansions: Mapping[bytes, Expansion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ def need_lines(sets: Sequence[CompiledSet], suitability: Suitability | None) -> 
 
 def set_lines(sets: Sequence[CompiledSet], suitability: Suitability) -> Iterator[str]:
     """Yield the tables that choose.h reads."""
+    expanded = any(each.layout.expanded for each in sets)
     yield "static const KernelSet kernel_sets[] = {"
     for place, each in enumerate(sets):
         name, needs, typical = prefix_of_set(place, sets), *(_initialiser(found) for found in (each.needs, suitability.typical[place]))
-        yield f"    {{{name}steps, {name}kernels, sizeof {name}steps / sizeof *{name}steps, {needs}, {typical}}},"
+        rest = f", {name}expansions, {len({one.place for one in each.layout.expanded.values()})}" if expanded else ""
+        yield f"    {{{name}steps, {name}kernels, sizeof {name}steps / sizeof *{name}steps, {needs}, {typical}{rest}}},"
     yield "};"
     yield f"static const uint8_t by_features[] = {{{_listed(suitability.by_features)}}};"
     yield "static const Core cores[] = {"

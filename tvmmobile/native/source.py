@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tvmmobile.native.expanding import expansion_lines
 from tvmmobile.native.memory import ALIGNMENT
 from tvmmobile.native.sets import CompiledSet, Suitability, need_lines, prefix_of_set, set_lines, shown_lines
 from tvmmobile.native.text import c_string
@@ -177,12 +178,14 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
         suitability: suitability of each of several sets for cores.
     """
     image, first = description.image, sets[0]
+    expanded_bytes = max(kernel_set.layout.expanded_bytes for kernel_set in sets)
     assert all(kernel_set.layout.state_bytes == first.layout.state_bytes for kernel_set in sets)
     lines = [
         f"/* {description.name}: its kernels in order. */",
         f'#include "{description.prefix}.h"',
         f"#define MODEL(name) {description.prefix}_##name",
         '#define PUBLIC __attribute__((visibility("default")))',
+        *([f"#define EXPANDED_BYTES {expanded_bytes}"] if expanded_bytes else []),
         *([f"#define STATE_BYTES {first.layout.state_bytes}"] if first.program.states else []),
         *([f"#define SETS {len(sets)}"] if suitability is not None else []),
         '#include "runtime.c" /* its types */',
@@ -197,6 +200,7 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
     lines += ["", *_described(description, sets, weight_bytes), *([] if image is None else _image_lines(image)), ""]
     for place, each in enumerate(sets):
         lines += _set_lines(prefix_of_set(place, sets), each, takes_images=image is not None)
+        lines += expansion_lines(prefix_of_set(place, sets), each.layout) if expanded_bytes else []
     lines += _state_lines(description, first.program, first.layout)
     if suitability is None:
         lines += ["#define STEPS ((uint32_t)(sizeof steps / sizeof *steps))", ""]
@@ -259,6 +263,8 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
             yield f"frame->inputs[{program.inputs.index(value)}]"
         elif value in program.outputs:
             yield f"(unsigned char *)frame->outputs[{program.outputs.index(value)}] + {offset}"
+        elif value in layout.expanded:
+            yield f"frame->expanded + {layout.expanded[value].place}"
         elif program.values[value].kind == "constant":
             yield f"weights + {layout.constants[value]}"
         else:
@@ -288,4 +294,5 @@ def _described(description: Description, sets: Sequence[CompiledSet], weight_byt
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"
     yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts},"
-    yield f"    sets, reasons, {len(sets)}, fastest_threads}};"
+    expanded_bytes = max(kernel_set.layout.expanded_bytes for kernel_set in sets)
+    yield f"    sets, reasons, {len(sets)}, fastest_threads, {expanded_bytes}}};"

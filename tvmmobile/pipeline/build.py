@@ -104,7 +104,9 @@ def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
         export(planned.compiled(job.profile.target), library.path, tools)
     _write_reference(job, planned.prepared)
     details |= _sparse_entry(planned) | ({} if shared.entry is None else {"shared_weights": shared.entry})
-    write_manifest(job, planned.prepared.origin, kernels[0], details | with_shortcuts(planned.prepared.details, planned.shortcuts()))
+    small = _small_weights_entry(planned)
+    details |= with_shortcuts(planned.prepared.details, planned.shortcuts()) | ({} if small is None else {"small_weights": small})
+    write_manifest(job, planned.prepared.origin, kernels[0], details)
     refused = {
         _placed(line, each.logs): None
         for each, plan in zip(job.sets, plans, strict=True)
@@ -114,17 +116,23 @@ def _built(job: VariantJob, shared: Shared) -> BuiltVariant:
     outdated = max(plan.database.outdated for plan in plans)
     prepared = planned.prepared
     max_drop = prepared.details.get("quantisation", {}).get("max_drop")
-    float32_layers, small = planned.network.float32_layers, prepared.details.get("small_weights")
     return BuiltVariant(
         library,
         tuple(refused),
         outdated,
-        float32_layers,
+        planned.network.float32_layers,
         loss=prepared.origin.loss,
         max_drop=max_drop,
         small_weights=small,
         shared_weights=shared.entry,
     )
+
+
+def _small_weights_entry(planned: PlannedVariant) -> dict[str, Any] | None:
+    """Return the manifest's entry on weights in fewer bits, without layers whose kernels need them in float32 after all."""
+    entry: dict[str, Any] | None = planned.prepared.details.get("small_weights")
+    kept = planned.weights_not_stored()
+    return entry and {**entry, "layers": entry["layers"] - len(kept), "weights": entry["weights"] - sum(kept)}
 
 
 def _sparse_entry(planned: PlannedVariant) -> dict[str, Any]:
@@ -187,7 +195,7 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     fastest = [fastest_threads(each, plan) for each, plan in zip(job.sets, plans, strict=True)]
     sets = [
-        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, count)
+        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, count, plan.expansions())
         for each, plan, count in zip(job.sets, plans, fastest, strict=True)
     ]
     written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared_variant import PreparedVariant
 from tvmmobile.pipeline.regions import basis_of, regions_of
 from tvmmobile.pipeline.variant import prepare_variant
-from tvmmobile.schedules import template_named
+from tvmmobile.schedules import KnobSchedule, template_named
+from tvmmobile.schedules.emit.expansion import Expansion, digest_of
 from tvmmobile.tuning.choice import Choice, choose, plan_by_records
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, dense_us, make_plan
@@ -96,6 +97,31 @@ class PlannedVariant:
                 shares = template.shortcuts(step.task, schedule.values, parameters_of(self.network, step))
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
+
+    def expansions(self) -> dict[bytes, Expansion]:
+        """Return how a C library's `init` makes constants from weights in fewer bits, by the constants' digests."""
+        found = {}
+        for step, expansion in self._expanded():
+            schedule, parameters = self.choices[step.task].schedule, parameters_of(self.network, step)
+            found[digest_of(packed_constants(step.task, schedule, parameters)[0])] = expansion
+        return found
+
+    def weights_not_stored(self) -> list[int]:
+        """Return the sizes of weights that were rounded to fewer bits, but lie in a kernel that neither widens nor expands them."""
+        expanded = {step.first for step, _ in self._expanded()}
+        kept = [node.parameters for place, node in enumerate(self.network.nodes) if place not in expanded and node.parameters]
+        return [parameters.weight.size for parameters in kept if parameters.stored]
+
+    def _expanded(self) -> Iterator[tuple[PlannedKernel, Expansion]]:
+        """Yield the steps whose first constant `init` makes."""
+        for step in self.steps:
+            schedule, node = self.choices[step.task].schedule, self.network.nodes[step.first]
+            if step.first == step.last and node.parameters is not None and node.parameters.stored and isinstance(schedule, KnobSchedule):
+                template = template_named(schedule.template, schedule.version)
+                assert template is not None
+                expansion = template.expansion(step.task, schedule.values, (node.parameters,))
+                if expansion is not None:
+                    yield step, expansion
 
     def zeros(self, step: PlannedKernel) -> float | None:
         """Return the share of its weights that a step's kernel leaves out because they are zero; `None` if it is not sparse."""

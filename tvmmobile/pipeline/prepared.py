@@ -32,6 +32,8 @@ from tvmmobile.quantisation.given import prepare_given
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import Mixed, Quantiser, chosen_layers, quantise_within
 from tvmmobile.quantisation.prepare import prepare_calibrated
+from tvmmobile.running.formats import C
+from tvmmobile.schedules.emit.expansion import is_expandable
 from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
@@ -95,7 +97,7 @@ def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:
 
 
 def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) -> Mapping[str, ComposedLayer]:
-    """Return a float32 network's layers with weights as the job stores them, rounded to that, where a kernel takes them."""
+    """Return a float32 network's layers with weights as the job stores them, rounded to that, where a kernel or `init` takes them."""
     name = job.options.weights
     if name == FLOAT32.name:
         return layers
@@ -104,10 +106,13 @@ def _with_small_weights(layers: Mapping[str, ComposedLayer], job: VariantJob) ->
         weight = found.parameters.weight
         if not isinstance(found.layer, SumLayer) or not fits(weight, name):
             return found
+        near = replace(found.parameters, weight=rounded(weight, name))
         layer = found.layer.with_weights(name)
-        if not template_accepts(job.task((layer,))):
-            return found
-        return replace(found, layer=layer, parameters=replace(found.parameters, weight=rounded(weight, name)))
+        if template_accepts(job.task((layer,))):
+            return replace(found, layer=layer, parameters=near)
+        if job.options.format == C and is_expandable(found.layer):
+            return replace(found, parameters=replace(near, stored=name))
+        return found
 
     return {key: stored(found) for key, found in layers.items()}
 

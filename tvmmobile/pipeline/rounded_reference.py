@@ -31,7 +31,7 @@ class RoundedNetwork:
 
 def round_weights(network: Network, inputs: Sequence[Array], wanted: tuple[Array, ...], name: str) -> RoundedNetwork:
     """Compute a network with weights rounded to a precision; `wanted` are the outputs without rounding."""
-    sizes = [node.parameters.weight.size for node in network.nodes if node.layer.weights and node.parameters is not None]
+    sizes = [node.parameters.weight.size for node in network.nodes if node.parameters and (node.layer.weights or node.parameters.stored)]
     computed = zip(network_outputs(network, inputs), wanted, strict=True)
     outputs = tuple(np.ascontiguousarray(output.reshape(each.shape)) for output, each in computed)
     entry = {

@@ -101,6 +101,7 @@ class CEntry(_Entry):
     workspace_bytes: Annotated[int, Field(ge=0, lt=1 << 40)]
     least_bytes: int = 0
     weight_bytes: int = 0
+    expanded_bytes: int = 0
     states: tuple[StateEntry, ...] = ()
     image: ImageEntry | None = None
 
@@ -231,6 +232,7 @@ class SetEntry(_Entry):
     workspace_bytes: Annotated[int, Field(ge=0, lt=1 << 40)]
     least_bytes: int = 0
     weight_bytes: int = 0
+    expanded_bytes: int = 0
     needs: tuple[str, ...] = ()
     fastest_threads: _Threads | None = None
     kernels: tuple[KernelEntry, ...]
