@@ -17,7 +17,7 @@ static const char *const kernels[] = {"nothing"};
 #define STEPS 1u
 
 static uint32_t numbers[1];
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 8, "fastest", "0", "host", 0, 0, 0, 0, 0, 0, 64, 0, 0, 1, numbers};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 8, "fastest", "0", "host", 0, 0, 0, 0, 0, 0, 64, 0, 0, 1, numbers, 0};
 #include "runtime.c"
 
 int main(int count, char **words) {

@@ -20,7 +20,7 @@ enum { CELLS = 3 * IMAGE_SIDE * IMAGE_SIDE, MOST = 3 };
 static const float image_mean[] = {0.485f, 0.456f, 0.406f}, image_std[] = {0.229f, 0.224f, 0.225f};
 static const int64_t shape[] = {1, 3, IMAGE_SIDE, IMAGE_SIDE};
 static const tvmmobile_tensor tensor[] = {{"image", "float32", "NCHW", shape, 4, 0, CELLS * sizeof(float), 0, 0, 0}};
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "frames", "0", "host", tensor, tensor, 1, 1, 64, 0, 64, 0, 0, 0, 0};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "frames", "0", "host", tensor, tensor, 1, 1, 64, 0, 64, 0, 0, 0, 0, 0};
 
 static void copy(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) {
   (void)lane;

@@ -32,7 +32,7 @@ static const char *const kernels[] = {"compute"};
 static const int64_t shape[] = {CELLS + 1}, result[] = {CELLS};
 static const tvmmobile_tensor tensors[] = {{"input", "float32", "", shape, 1, 0, sizeof(float[CELLS + 1]), 0, 0, 0},
                                            {"output", "float32", "", result, 1, 0, sizeof(float[CELLS]), 0, 0, 0}};
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 4, "modes", "0", "host", tensors, tensors + 1, 1, 1, 0, 0, 64, 0, 0, 0, 0};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 4, "modes", "0", "host", tensors, tensors + 1, 1, 1, 0, 0, 64, 0, 0, 0, 0, 0};
 #include "runtime.c"
 
 #if defined(__aarch64__)

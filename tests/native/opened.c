@@ -11,7 +11,7 @@ static void do_nothing(const Frame *frame, uint32_t lane, int32_t begin, int32_t
 static const Step steps[] = {{do_nothing, 0, 0, 1, 0}};
 static const char *const kernels[] = {"do_nothing"};
 #define STEPS 1u
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 1, "opened", "0", "none", 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, 1, "opened", "0", "none", 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0};
 #include "runtime.c"
 
 static int opened, inherited;

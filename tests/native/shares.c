@@ -25,7 +25,7 @@ static void note(const Frame *frame, uint32_t lane, int32_t begin, int32_t end) 
 static Step steps[] = {{note, 0, 0, 1, 0}};
 static const char *const kernels[] = {"note"};
 #define STEPS 1u
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "shares", "0", "host", 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "shares", "0", "host", 0, 0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0};
 #include "runtime.c"
 
 /* Shares `extent`; returns the time of the last to finish, for `speeds`, or -1 if an iteration is done twice or not at all. */

@@ -58,7 +58,7 @@ static const char *const kernels[] = {"fill", "turn", "add", "last"};
 
 static const int64_t shape[] = {CELLS};
 static const tvmmobile_tensor tensor[] = {{"cells", "uint32", "", shape, 1, 0, sizeof(uint32_t[CELLS]), 0, 0, 0}};
-static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "team", "0", "host", tensor, tensor, 1, 1, sizeof(Cells), 0, 64, 0, 0, 0, 0};
+static const tvmmobile_description description = {TVMMOBILE_INTERFACE, MOST, "team", "0", "host", tensor, tensor, 1, 1, sizeof(Cells), 0, 64, 0, 0, 0, 0, 0};
 #include "runtime.c"
 
 typedef struct Caller {

@@ -6,6 +6,7 @@ import random
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,9 +46,10 @@ class Chooser:
         self.suited: Suitability = suitability(profiles)
         nothing: Any = object()
         lowered = [LoweredSet(None, profile.target, device=profile.name) for profile in profiles]
-        sets = [CompiledSet(one, nothing, {}, nothing, needs) for one, needs in zip(lowered, self.needs, strict=True)]
+        layout: Any = SimpleNamespace(expanded={})
+        sets = [CompiledSet(one, nothing, {}, layout, needs) for one, needs in zip(lowered, self.needs, strict=True)]
         empty = [f"static const Step set{i}_steps[1]; static const char *const set{i}_kernels[1];" for i in range(len(names))]
-        described = 'static const tvmmobile_description description = {1, 1, "", "", "", 0, 0, 0, 0, 0, 0, 64, 0, 0, SETS};'
+        described = 'static const tvmmobile_description description = {1, 1, "", "", "", 0, 0, 0, 0, 0, 0, 64, 0, 0, SETS, 0, 0};'
         lines = [f"#define SETS {len(names)}", '#include "runtime.c"', *need_lines(sets, self.suited), *empty, described]
         (folder / "choose_tables.h").write_text("\n".join([*lines, *set_lines(sets, self.suited), ""]), encoding="utf-8")
         folders = f"-I{folder}", f"-I{REPOSITORY}/tvmmobile/native"

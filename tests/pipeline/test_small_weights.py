@@ -81,6 +81,41 @@ def test_a_library_with_small_weights(tmp_path: Path, name: str) -> None:
     assert np.abs(near - wanted).max() / np.abs(wanted).max() == pytest.approx(entry["loss"], rel=0.1)
 
 
+WINDOWS = """
+from torch import nn
+
+def make():
+    windows = nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(), nn.Conv2d(64, 70, 5, 2), nn.ReLU()
+    return nn.Sequential(*windows, nn.Conv2d(70, 70, 3, groups=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(70, 10))
+"""
+
+
+@pytest.mark.virtual
+def test_init_makes_the_weights_of_larger_windows(tmp_path: Path) -> None:
+    """A C library's file holds them in fewer bits, once for all devices; one for TVM's virtual machine has them in float32."""
+    file = tmp_path / "network.py"
+    file.write_text(WINDOWS)
+    model = tvmmobile.load(f"{file}:make", resolution=32)
+    sizes, entries, libraries = {}, {}, {}
+    for name, devices, options in (
+        ("wide", "pi4", {}),
+        ("small", "pi4", {"weights": INT8.name}),
+        ("both", ["pi4", "pi5"], {"weights": INT8.name}),
+        ("machine", "pi4", {"weights": INT8.name, "format": "vm"}),
+    ):
+        library = libraries[name] = tvmmobile.compile(model, devices, out=tmp_path / name, **options)
+        sizes[name], entries[name] = library.path.stat().st_size, json.loads(library.manifest_path.read_text())
+        assert entries[name]["checked"]
+    windows = 64 * 64 * 9 + 64 * 70 * 25
+    small = entries["small"]["small_weights"]
+    assert (small["layers"], small["weights"]) == (2, windows)
+    assert entries["machine"]["small_weights"]["layers"] == 0
+    assert sizes["small"] < sizes["wide"] / 2 and entries["both"]["c"]["weight_bytes"] < 1.5 * entries["small"]["c"]["weight_bytes"]
+    assert entries["wide"]["c"]["expanded_bytes"] == 0 and entries["small"]["c"]["expanded_bytes"] > 4 * windows
+    (result,) = tvmmobile.bench(libraries["both"], "pi5").variants
+    assert result.weights_dtype == INT8.name and result.max_error < 1e-4
+
+
 def test_networks_without_large_layers_say_so() -> None:
     entry = {"dtype": INT8.name, "layers": 0, "weights": 0, "loss": 0.0, "signal_to_noise_db": None}
     assert "net: no layer is large enough for weights in int8" in small_weights_sentence("net", entry)

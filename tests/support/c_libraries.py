@@ -83,6 +83,7 @@ class Described(ctypes.Structure):
         ("reasons", ctypes.POINTER(ctypes.c_char_p)),
         ("set_count", ctypes.c_uint32),
         ("fastest_threads", ctypes.POINTER(ctypes.c_uint32)),
+        ("expanded_bytes", ctypes.c_size_t),
     ]
 
 

@@ -1,8 +1,8 @@
 """Weights that are stored in fewer bits than float32, and the numbers that they represent.
 
 A layer's `weights` names the precision in which its kernel reads them. If the kernel reads float32 numbers that a C library's `init` makes,
-`LayerParameters.stored` names the one in which the file holds them. A layer's constants are float32 numbers that this precision has, in int8
-times a scale for each output channel.
+`LayerParameters.stored` names the one in which the file holds them. A layer's constants are float32 numbers that this precision has, in
+int8 times a scale for each output channel.
 """
 
 from __future__ import annotations

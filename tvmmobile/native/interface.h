@@ -17,7 +17,7 @@ enum tvmmobile_error {
   TVMMOBILE_THREADS = 7,    /* more threads than the library was compiled for, or than init was asked for */
   TVMMOBILE_NO_THREADS = 8, /* threads cannot be started */
   TVMMOBILE_CPU = 13,       /* init: the CPU lacks instructions that the kernels use, so compile the library for its core; 9 to 12 are of images */
-  TVMMOBILE_MEMORY = 14     /* init: there is no memory for the description's expanded_bytes */
+  TVMMOBILE_MEMORY = 14     /* init: no memory for expanded_bytes */
 };
 
 /* A tensor of the network's interface: contiguous, in the machine's byte order. */
@@ -60,7 +60,7 @@ typedef struct tvmmobile_description {
   const char *const *reasons; /* why an instance takes its set, see tvmmobile_instance */
   uint32_t set_count;
   const uint32_t *fastest_threads; /* of each set, by its device's records */
-  size_t expanded_bytes; /* of memory that init maps for each instance, for weights that the file holds in fewer bits; mostly 0 */
+  size_t expanded_bytes; /* that init maps for each instance: weights that the file holds in fewer bits */
 } tvmmobile_description;
 
 /* One piece of work: `number` counts from 0. */

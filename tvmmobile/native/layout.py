@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
@@ -33,20 +33,18 @@ class Layout:
     """Offsets of a library's memory, in bytes.
 
     Attributes:
-        constants: offset of each constant in `weights` but those that `init` makes.
-        expanded: those.
-        expanded_bytes: size of the memory that `init` maps for them.
+        constants: offset of each constant in `weights` but those in `expanded`.
         tensors: offset of each tensor between kernels in the workspace, but those placed in another one.
         states: offset of each tensor that is kept between calls, in a memory of `state_bytes`.
         scratch: offset of each call's memory there: what threads share, then a piece for each.
         weights: all constants; equal ones are there once.
         workspace_bytes: size of the whole workspace.
         least_bytes: the largest sum of memory that lives at the same time: no workspace can be smaller.
+        expanded: constants that `init` makes.
+        expanded_bytes: size of the memory that it maps for them.
     """
 
     constants: Mapping[int, int]
-    expanded: Mapping[int, Expanded]
-    expanded_bytes: int
     tensors: Mapping[int, int]
     states: tuple[int, ...]
     state_bytes: int
@@ -54,6 +52,8 @@ class Layout:
     weights: bytes
     workspace_bytes: int
     least_bytes: int
+    expanded: Mapping[int, Expanded] = field(default_factory=dict)
+    expanded_bytes: int = 0
 
 
 def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int) -> Layout:
@@ -75,7 +75,8 @@ def make_layout(program: Program, kernels: Mapping[str, CutKernel], threads: int
         blocks.append(LiveBlock(kernel.shared_bytes + threads * kernel.own_bytes, time, time))
     packing = pack(blocks)
     places, scratch = dict(zip(tensors, packing.offsets, strict=False)), packing.offsets[len(tensors) :]
-    return Layout(constants, expanded, expanded_bytes, places, states, state_bytes, scratch, weights, packing.bytes, lower_bound(blocks))
+    sizes = packing.bytes, lower_bound(blocks)
+    return Layout(constants, places, states, state_bytes, scratch, weights, *sizes, expanded, expanded_bytes)
 
 
 def _in_sequence(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:

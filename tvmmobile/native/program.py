@@ -27,7 +27,7 @@ class Value:
         kind: the caller's, a constant, or what a kernel writes.
         shape, dtype: its extents and NumPy's name of its elements.
         data: a constant's elements; `None` for the others.
-        expansion: how `init` makes them, if the file does not hold them.
+        expansion: way in which `init` makes them, if the file does not hold them.
     """
 
     kind: Literal["input", "constant", "result"]
@@ -86,7 +86,7 @@ def read_program(module: Any, states: Sequence[State] = (), expansions: Mapping[
     Args:
         module: the network.
         states: tensors that its library keeps between calls.
-        expansions: how `init` makes constants, by `digest_of` them.
+        expansions: ways in which `init` makes constants, by `digest_of` them.
     """
     reader = _Reader(expansions)
     main = module["main"]

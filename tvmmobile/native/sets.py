@@ -26,7 +26,7 @@ class LoweredSet:
         separate: kernels whose parts write different outputs, and need not wait for each other.
         device: device whose records chose its kernels.
         fastest_threads: number of threads with which it is fastest; `None` for all that it was compiled for.
-        expansions: how `init` makes constants, see `native.program.read_program`.
+        expansions: ways in which `init` makes constants, see `native.program.read_program`.
     """
 
     module: Any
