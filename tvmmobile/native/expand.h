@@ -49,8 +49,14 @@ static Four stored_at(const Expansion *self, uint32_t tap, uint32_t k, uint32_t 
   size_t place = ((size_t)tap * self->depth + k) * self->channels + channel;
   uint32_t count = less(self->channels - channel, LANES_OF_WEIGHTS);
   Four found = {0};
-  for (uint32_t i = 0; i < count; ++i)
-    found[i] = self->scales ? (float)(signed char)weights[self->stored + place + i] : half_of(((const uint16_t *)(weights + self->stored))[place + i]);
+  if (!self->scales) {
+    for (uint32_t i = 0; i < count; ++i) found[i] = half_of(((const uint16_t *)(weights + self->stored))[place + i]);
+  } else if (count == LANES_OF_WEIGHTS) {
+    const signed char *bytes = (const signed char *)weights + self->stored + place;
+    found = (Four){bytes[0], bytes[1], bytes[2], bytes[3]};
+  } else {
+    for (uint32_t i = 0; i < count; ++i) found[i] = (signed char)weights[self->stored + place + i];
+  }
   return found;
 }
 
@@ -66,15 +72,19 @@ static Four combined(const float *row, Four first, Four second, Four third) { re
 
 /* Transforms the weights of four channels, and stores each value `pitch` numbers behind the one before. */
 static void transform_weights(const Expansion *self, uint32_t k, uint32_t channel, float *to, size_t pitch) {
-  Four taps[3][3], scales = scales_at(self, channel);
-  for (uint32_t tap = 0; tap < 9; ++tap) taps[tap / 3][tap % 3] = stored_at(self, tap, k, channel);
-  for (uint32_t p = 0; p < self->values; ++p) {
-    Four column[3];
-    for (uint32_t x = 0; x < 3; ++x) column[x] = combined(self->rows + 3 * p, taps[0][x], taps[1][x], taps[2][x]);
-    for (uint32_t q = 0; q < self->values; ++q, to += pitch) {
-      Four value = combined(self->rows + 3 * q, column[0], column[1], column[2]);
-      *(Four *)to = value * (scales * self->factors[p * self->values + q]);
-    }
+  Four top[3], middle[3], bottom[3], scales = scales_at(self, channel);
+  for (uint32_t x = 0; x < 3; ++x) {
+    top[x] = stored_at(self, x, k, channel);
+    middle[x] = stored_at(self, 3 + x, k, channel);
+    bottom[x] = stored_at(self, 6 + x, k, channel);
+  }
+  const float *factor = self->factors;
+  for (const float *row = self->rows, *end = row + 3 * self->values; row < end; row += 3) {
+    Four left = combined(row, top[0], middle[0], bottom[0]);
+    Four centre = combined(row, top[1], middle[1], bottom[1]);
+    Four right = combined(row, top[2], middle[2], bottom[2]);
+    for (const float *column = self->rows; column < end; column += 3, to += pitch)
+      *(Four *)to = combined(column, left, centre, right) * (scales * *factor++);
   }
 }
 
@@ -83,8 +93,10 @@ static void expand_transformed(const Expansion *self, float *to) {
   uint32_t channels = self->channels / self->parts, whole = channels / self->width;
   size_t pitch = (size_t)self->depth * channels, values = (size_t)self->values * self->values;
   for (uint32_t part = 0; part < self->parts; ++part, to += (values - 1) * pitch)
-    for (uint32_t first = 0; first < channels; first = first ? channels : whole * self->width) {
-      uint32_t width = first || !whole ? channels - first : self->width, end = first || !whole ? channels : whole * self->width;
+    for (uint32_t first = 0, end; first < channels; first = end) {
+      bool wide = !first && whole;
+      uint32_t width = wide ? self->width : channels - first;
+      end = wide ? whole * self->width : channels;
       for (uint32_t start = 0; start < self->depth; start += self->k_block)
         for (uint32_t panel = first; panel < end; panel += width)
           for (uint32_t k = start; k < start + less(self->k_block, self->depth - start); ++k)

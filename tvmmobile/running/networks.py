@@ -98,11 +98,12 @@ def calling(library: Path, profile: DeviceProfile) -> Calling:
     if not path.is_file():
         return Calling()
     manifest, program = read_manifest(path), None
+    place = manifest.set_for(profile)
     if manifest.format == C:
         shapes = tuple(port.shape for port in manifest.returns)
-        program = CProgram(manifest.program.prefix, manifest.program.workspace_bytes, shapes, adapter())
+        needing = manifest.program if place is None else manifest.sets[place]
+        program = CProgram(manifest.program.prefix, needing.workspace_bytes, shapes, adapter())
     takes, returns = (tuple(tensor.dtype for tensor in tensors) for tensors in (manifest.takes, manifest.returns))
-    place = manifest.set_for(profile)
     return Calling(takes, returns, program, 0 if place is None else place + 1)
 
 
