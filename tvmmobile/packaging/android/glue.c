@@ -73,6 +73,7 @@ static void complain(Java java, const char *type, const char *message) {
 static void complain_of(Java java, int code) {
   const char *type = "java/lang/IllegalStateException";
   if (code == TVMMOBILE_CPU) type = "java/lang/UnsupportedOperationException";
+  if (code == TVMMOBILE_MEMORY) type = "java/lang/OutOfMemoryError";
   if (code == TVMMOBILE_THREADS || (code >= TVMMOBILE_FORMAT && code <= TVMMOBILE_VALUES)) type = "java/lang/IllegalArgumentException";
   complain(java, type, NET(message)(code));
 }
