@@ -195,10 +195,6 @@ class Mixed:
     decision: Decision
 
 
-#: Chooses the integer layers, as `quantise_within` does.
-Quantiser = Callable[[Flow, Images, Method, Accepts, dict[int, str], Limit | None, Pricing], Mixed]
-
-
 def quantise_within(
     flow: Flow,
     images: Images,
