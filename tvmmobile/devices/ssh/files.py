@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from tvmmobile.devices.board.storage import error_number
 from tvmmobile.devices.ssh.process import execute
 from tvmmobile.system.files import replacing
 
@@ -41,9 +42,6 @@ def pull(transport: Any, where: str, source: str, target: Path) -> None:
 def _reason(stderr: bytes, where: str, path: str) -> OSError:
     """Return the programs' message, in the C locale, as an exception with an error number."""
     message = stderr.decode(errors="replace").strip()
-    numbers = [number for number in errno.errorcode if os.strerror(number) in message]
-    if "nonexistent" in message:  # dash's wording
-        numbers.append(errno.ENOENT)
-    number = numbers[0] if numbers else errno.EIO
-    lines = message.splitlines()
-    return OSError(number, f"{os.strerror(number)} on {where}" + ("" if numbers or not lines else f" ({lines[-1]})"), path)
+    known = error_number(message, errno.ENOENT if "nonexistent" in message else 0)  # dash's wording
+    number, lines = known or errno.EIO, message.splitlines()
+    return OSError(number, f"{os.strerror(number)} on {where}" + ("" if known or not lines else f" ({lines[-1]})"), path)
