@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "plugin_api.h"
+#include "../../tvmmobile/virtual/plugin/plugin_api.h"
 
 EXPORT int qemu_plugin_version = 1;
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,12 +15,10 @@ from pydantic.dataclasses import dataclass as validated
 from studies.digests import digest_of
 from studies.peers.runs import PeerRun, check_difference, difference_in, environment_of, figures_of, instructions_of, run_to_the_end
 from studies.peers.systems import OURS_C, System
-from tvmmobile.native.source import INTERFACE
-from tvmmobile.system.compiled import HOST_FLAGS, built_once
-from tvmmobile.system.doctor import CROSS_COMPILER, require
+from tvmmobile.running.networks import compiled_for_devices
+from tvmmobile.system.compiled import host_library
 from tvmmobile.system.environment import cache_dir
 from tvmmobile.system.files import write_text
-from tvmmobile.system.programs import run_tool
 from tvmmobile.virtual.plugin import build
 from tvmmobile.virtual.program import find_program, plain_qemu_words
 
@@ -102,7 +100,7 @@ def _marked(job: PeerRun, region: Literal["load", "import"]) -> PeerRun:
 
 def plain_program(job: PeerRun, prefix: str) -> PeerRun:
     """Return a run of the job's C library in a C program, marked from dlopen to the first result."""
-    program = _compiled(CROSS_COMPILER, ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lm", "-ldl"), _PROGRAM, "", INTERFACE)
+    program = compiled_for_devices(_PROGRAM, "", ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-lm", "-ldl"))
     program.chmod(0o755)
     system = System(OURS_C, job.system.title, program, job.system.requirements, (), job.system.tolerance, {"TVMMOBILE_PREFIX": prefix})
     return replace(job, system=system)
@@ -152,12 +150,4 @@ def count_pages(job: PeerRun) -> Pages:
 
 def plugin() -> Path:
     """Return `pages.c` for QEMU, compiled if it is not there yet."""
-    return _compiled("cc", HOST_FLAGS, _PAGES, ".so", _PLUGIN_API)
-
-
-def _compiled(compiler: str, flags: Sequence[str], source: Path, suffix: str, header: Path) -> Path:
-    def write(output: Path) -> None:
-        command = [str(require(compiler)), f"-I{header.parent}", str(source), *flags, "-o", str(output)]
-        run_tool(command, f"Compiling {source.name}", "Run: ./scripts/tvmmobile doctor")
-
-    return built_once(source, suffix, flags, write, (header,))
+    return host_library(_PAGES, f"Compiling {_PAGES.name}", (_PLUGIN_API,))

@@ -259,7 +259,7 @@ def test_prices_are_those_of_the_plan_that_is_compiled(precision: str, tmp_path:
     profile, model = find_device("pi5").profile, Model(ModelSpec("mobilenet_v3_small", 1.0, 224))
     options = LibraryOptions.of({"dtype": precision, **({"calibrate": "noise:2"} if precision == "int8" else {})})
     (job,) = jobs_of(model, profile, options, tmp_path, LogDirs((SHIPPED_LOGS,), tmp_path), None)
-    planned = plan_variant(job, with_reference=False)
+    planned = plan_variant(job)
     tasks = tasks_of(job, planned.network)
     keep_tasks(job, tasks)
     kept = read_tasks(job)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CommandLine
+from quiet_listener import Quiet
 from registered_boards import make_board, make_home, register
 from waiting import wait_until
 
@@ -73,19 +74,12 @@ def wait_for_all(meeting: tuple[Path, int]) -> None:
     wait_until(lambda: len(list(folder.iterdir())) >= count, "all workers", 60)
 
 
-class Silent:
+class Silent(Quiet):
     """A listener that notes the order of events."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.finished: list[Task] = []
-        self.records: list[Record] = []
-
-    def kernel_started(self, assignment: TrialBudget) -> None:
-        """See `SearchListener`."""
-
-    def trial_finished(self, record: Record, best: Record | None) -> None:
-        """See `SearchListener`."""
-        self.records.append(record)
 
     def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
         """See `SearchListener`."""

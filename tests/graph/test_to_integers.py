@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from quantised import decibels, flow_from, images_of, run
-from small_networks import Lambda, Residual, seeded, unit
+from small_networks import Lambda, Residual, SqueezeExcite, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import NO_CLAMP, Array, Conv2d, Dense, Gating, Layer, LayerParameters, Opaque, Pool
@@ -26,19 +26,6 @@ from tvmmobile.schedules import template_for
 
 SHAPE = (1, 3, 12, 12)
 Refused = Callable[[Layer], bool]
-
-
-class SqueezeExcite(nn.Module):
-    """`x` times factors made of its means."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 8, 1), nn.ReLU(), nn.Conv2d(8, channels, 1), nn.Hardsigmoid()
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.gate(image) * image
 
 
 def network() -> nn.Module:

@@ -35,7 +35,7 @@ from tvmmobile.system.files import sha256_of
 from tvmmobile.system.workers import WorkerError, Workers
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
-from tvmmobile.tuning.search.tuner import Search, TrialBudget, assign, tune
+from tvmmobile.tuning.search.tuner import Search, SearchListener, assign, tune
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 pytestmark = pytest.mark.virtual
@@ -70,21 +70,15 @@ def address(cluster: Any) -> str:
     return found
 
 
-class Listener:
+class Listener(SearchListener):
     """Calls a function after each record."""
 
     def __init__(self, after: Callable[[], None] = lambda: None) -> None:
         self.after = after
 
-    def kernel_started(self, assignment: TrialBudget) -> None:
-        """See `SearchListener`."""
-
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """See `SearchListener`."""
         self.after()
-
-    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
-        """See `SearchListener`."""
 
 
 def tuned(bench: Bench, logs: Path, trials: int, strategy: str = "climb", listener: Listener | None = None) -> list[tuple[Any, ...]]:

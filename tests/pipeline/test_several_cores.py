@@ -197,7 +197,7 @@ def test_each_set_has_the_number_of_threads_that_was_fastest(
     for each, profile, slower in zip(job.sets, profiles, (1.5, 0.6), strict=True):
         database, clock_hz = Database(each.identity, (), logs), load_board(str(profile.board_file)).clock_hz
         for count in counts:
-            plan = plan_variant(replace(each, options=replace(each.options, threads=count)), with_reference=False)
+            plan = plan_variant(replace(each, options=replace(each.options, threads=count)))
             latency_us = 1000.0 if count == 1 else 1000.0 * slower
             schedules = {step.task: plan.choices[step.task].schedule for step in plan.steps}
             cycles = round(latency_us * clock_hz / 1e6)

@@ -17,7 +17,7 @@ from torch import nn
 from tvmmobile.graph.layers import Array, MaxPool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation import mixed
-from tvmmobile.quantisation.assignment import fastest
+from tvmmobile.quantisation.assignment import KernelSpan, fastest
 from tvmmobile.quantisation.calibration import Images, Method, observe, quantised
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import (
@@ -30,7 +30,6 @@ from tvmmobile.quantisation.mixed import (
     limit_of,
     programme_of,
     quantise_within,
-    unit_costs,
 )
 from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
@@ -41,6 +40,12 @@ METHOD = Method("minimum and maximum", equalise=False)
 
 def everything(_: object) -> bool:
     return True
+
+
+def unit_costs(network: IntegerNetwork) -> Costs:
+    """A cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
+    numbers = [step.number for step in network.flow.steps]
+    return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +123,9 @@ def test_layers_are_kept_for_top1_alone(images: Array) -> None:
     assert (ours != theirs).any()
     limit = Limit(1, "%")
     labelled = replace(images_of(images), labels=tuple(map(int, ours)))
-    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons == {}
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit, unit_costs).decision.float32_reasons == {}
     labelled = replace(images_of(images), labels=tuple(map(int, theirs)))
-    assert quantise_within(flow, labelled, coarse, everything, {}, limit).decision.float32_reasons
+    assert quantise_within(flow, labelled, coarse, everything, {}, limit, unit_costs).decision.float32_reasons
 
 
 def test_inputs_are_counted_where_the_output_has_no_batch_dimension(images: Array) -> None:
@@ -152,7 +157,7 @@ def test_large_outputs_are_compared_on_fewer_images(images: Array, monkeypatch: 
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
     float32_reasons = chosen_layers(flow, ["dw_*", "0"])
-    found = quantise_within(flow, images_of(images), METHOD, everything, float32_reasons, None)
+    found = quantise_within(flow, images_of(images), METHOD, everything, float32_reasons, None, unit_costs)
     network = found.network
     assert (
         found.decision.float32_reasons == float32_reasons
@@ -182,7 +187,7 @@ def within(images: Array) -> Mixed:
     flow, data = trained_flow(), images_of(images)
     plain = quantised(observe(flow, data, METHOD.equalise), METHOD, everything)
     limit = Limit(round(decibels(plain.outputs(images), flow.outputs(images))) + 3, "dB")
-    return quantise_within(flow, data, METHOD, everything, {}, limit)
+    return quantise_within(flow, data, METHOD, everything, {}, limit, unit_costs)
 
 
 def test_a_limit_holds_with_the_layers_that_are_kept(images: Array, within: Mixed) -> None:
@@ -243,17 +248,17 @@ def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytes
     """Because of a layer that stays in int8, here the last one."""
     monkeypatch.setattr(mixed, "_keepable", lambda flow: iter(flow.steps[:-1]))
     with pytest.raises(UserError, match=r"`max_drop='200dB'` cannot be met, even with every possible layer in float32") as caught:
-        quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"))
+        quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
     assert caught.value.remedy
     monkeypatch.undo()
-    found = quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"))
+    found = quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
     assert not found.network.steps
 
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
     """Not even weights of 7 bits are made wider."""
     narrow = replace(METHOD, seven_bit_steps=frozenset({2, 4}))
-    found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"))
+    found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"), unit_costs)
     assert found.decision == Decision(narrow, {})
 
 
@@ -267,5 +272,7 @@ def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
         for chosen in (frozenset[int](), numbers)
     )
     assert narrow < wide - 0.5
-    found = quantise_within(flow, data, replace(METHOD, seven_bit_steps=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"))
+    found = quantise_within(
+        flow, data, replace(METHOD, seven_bit_steps=numbers), everything, {}, Limit((narrow + wide) / 2, "dB"), unit_costs
+    )
     assert found.decision == Decision(METHOD, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -115,10 +114,6 @@ class Browser:
         else:
             self.run("document.execCommand('delete')")
         self.settle()
-
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Write the page's image as PNG: all of it, or the part in the window."""
-        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
 
     def _navigate(self, address: str) -> None:
         before = self._loaded

@@ -45,6 +45,19 @@ class Residual(nn.Module):
         return image + self.inner(image)
 
 
+class SqueezeExcite(nn.Module):
+    """`x` times factors made of its means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 8, 1), nn.ReLU(), nn.Conv2d(8, channels, 1), nn.Hardsigmoid()
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.gate(image) * image
+
+
 class Lambda(nn.Module):
     """A function of a tensor as a module."""
 

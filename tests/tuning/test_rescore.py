@@ -26,6 +26,7 @@ from tvmmobile.tuning.logs.compact import compact
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.earlier_models import Rescored, rankings, replace_logs, rescore, unmeasured
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
+from tvmmobile.tuning.search.tuner import SearchListener
 
 PROFILE = find_device("pi4").profile
 PRESENT = Identity.of(PROFILE)
@@ -59,24 +60,12 @@ class Workers:
             yield job, self.answer(number)
 
 
-class Deaf:
-    """A listener that does nothing."""
-
-    def kernel_started(self, assignment: object) -> None:
-        """See `SearchListener`."""
-
-    def trial_finished(self, record: object, best: object) -> None:
-        """See `SearchListener`."""
-
-    def kernel_finished(self, assignment: object, best: object) -> None:
-        """See `SearchListener`."""
-
-
 def rescored(folder: Path, answer: Callable[[int], Any], keep: int = 8) -> tuple[Workers, list[Rescored], list[Path]]:
     workers, database = Workers(answer), Database(PRESENT, (), folder)
     ranked = rankings(folder, PRESENT, keep)
     assignments = unmeasured(ranked, database, {})
-    rescore(ranked, assignments, database, Bench(Agents(PROFILE, Endpoint("127.0.0.1", 1, "pi4")), workers), Deaf())  # type: ignore[arg-type]
+    bench = Bench(Agents(PROFILE, Endpoint("127.0.0.1", 1, "pi4")), workers)  # type: ignore[arg-type]
+    rescore(ranked, assignments, database, bench, SearchListener())
     return workers, *replace_logs(ranked, database)
 
 

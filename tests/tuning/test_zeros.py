@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import Residual, prepared, run_lowered, seeded, unit
+from small_networks import Residual, SqueezeExcite, prepared, run_lowered, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import Conv2d
@@ -24,19 +24,6 @@ from tvmmobile.tuning.regions import Region, candidate_regions
 from tvmmobile.tuning.zeros import entries_of, is_sparse, left_out, planes_of, rounded_up
 
 SHAPE = (1, 3, 24, 20)
-
-
-class Gated(nn.Module):
-    """Squeeze and excite."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 8, 1), nn.ReLU(), nn.Conv2d(8, channels, 1), nn.Hardsigmoid()
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image * self.gate(image)
 
 
 def pruned(network: nn.Module, share: float, together: int = 1) -> nn.Module:
@@ -58,7 +45,7 @@ def plain(share: float) -> nn.Module:
 
 def inverted(share: float) -> nn.Module:
     """Two residual blocks of a MobileNet v3, one behind the other, with factors in the first."""
-    first = [*unit(12, 24), *unit(24, 24, 3, groups=24), Gated(24), *unit(24, 12, activation=nn.Identity())]
+    first = [*unit(12, 24), *unit(24, 24, 3, groups=24), SqueezeExcite(24), *unit(24, 12, activation=nn.Identity())]
     second = [*unit(12, 24), *unit(24, 24, 5, groups=24), *unit(24, 12, activation=nn.Identity())]
     blocks = [Residual(nn.Sequential(*block)) for block in (first, second)]
     return pruned(seeded(*unit(3, 12, 3, 2), *blocks, *unit(12, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(32, 5)), share)

@@ -49,7 +49,7 @@ def title_of(library: Library) -> str:
 
 def fastest_sentence(facts: Manifest) -> str:
     """Return a sentence on the number of threads that is fastest on each core; "" for one thread, or where the manifest does not say."""
-    if facts.threads == 1 or not facts.fastest_by_core:
+    counts = facts.fastest_in_words()
+    if facts.threads == 1 or not counts:
         return ""
-    counts = ", ".join(f"{count} on {core}" for core, count in facts.fastest_by_core.items())
     return f"It runs on up to {facts.threads} threads; fastest by the records that it was compiled from: {counts}."

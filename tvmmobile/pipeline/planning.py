@@ -14,7 +14,6 @@ from tvmmobile.kernels.codegen import make_target, pass_context
 from tvmmobile.kernels.function import kernel_function, packed_constants
 from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.kernels.serial import TraceSchedule
-from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.prepared_variant import PreparedVariant
 from tvmmobile.pipeline.regions import basis_of, regions_of
@@ -141,8 +140,6 @@ def plan_variant(
     job: VariantJob,
     database: Database | None = None,
     candidates: Callable[..., list[Region]] = candidate_regions,
-    with_reference: bool = True,
-    imported: Imported | None = None,
 ) -> PlannedVariant:
     """Plan a job's network; compiles only what the fallback needs.
 
@@ -150,10 +147,8 @@ def plan_variant(
         job: the library to make.
         database: the device's records; those in the job's logs if `None`.
         candidates: a function like `candidate_regions`, of whose regions it may leave some out.
-        with_reference: true if reference outputs are needed, see `prepare_variant`.
-        imported: network of the job, if it was imported before.
     """
-    ready = prepare_variant(job, with_reference, imported)
+    ready = prepare_variant(job)
     network = ready.network
     if database is None:
         database = Database(job.identity, job.logs, None)

@@ -30,7 +30,7 @@ from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.given import prepare_given
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.mixed import Mixed, Quantiser, chosen_layers, quantise_within
+from tvmmobile.quantisation.mixed import Mixed, chosen_layers, quantise_within
 from tvmmobile.quantisation.prepare import prepare_calibrated
 from tvmmobile.running.formats import C
 from tvmmobile.schedules.emit.expansion import is_expandable
@@ -57,12 +57,8 @@ class Prepared:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantise: Quantiser = quantise_within) -> Prepared:
-    """Prepare a job's network; raise `UserError` where it, or its calibration data, cannot be used.
-
-    Args:
-        quantise: chooses the integer layers of a network that is calibrated here.
-    """
+def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prepared:
+    """Prepare a job's network; raise `UserError` where it, or its calibration data, cannot be used."""
     elementary.register()  # constants are folded identically in every build of a process
     precision, outside = job.options.precision, job.options.io_precision
 
@@ -77,7 +73,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None, quantis
     composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _calibrated(composed, job, job.calibration, imported.spec.returns[0].classes, quantise)
+        return _calibrated(composed, job, job.calibration, imported.spec.returns[0].classes)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = lower_to_kernels(composed, precision, outside=outside)
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
@@ -145,7 +141,7 @@ def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
     return UserError(f"{INT8.name} is for networks with {wanted}, not {there}.", "Leave out --dtype.")
 
 
-def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int, quantise: Quantiser) -> Prepared:
+def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
     """Quantise a network of that many classes."""
     images = replace(data.images(), labels=data.labels(classes))
     check_values(data, images)
@@ -153,7 +149,7 @@ def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationDat
 
     def choose(wide: Network, flow: Flow, method: Method, accepts: Accepts) -> Mixed:
         pricing = partial(layer_costs, job, composed, wide, accepts)
-        return quantise(flow, images, method, accepts, chosen_layers(flow, options.keep), options.limit(), pricing)
+        return quantise_within(flow, images, method, accepts, chosen_layers(flow, options.keep), options.limit(), pricing)
 
     found = prepare_calibrated(composed, images, job.task, choose)
     entry = calibrated_entry(found, data.given, images, options.max_drop)

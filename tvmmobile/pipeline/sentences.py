@@ -99,11 +99,11 @@ def without_baseline(name: str, manifest: Manifest) -> str:
 
 def fewer_threads(name: str, manifest: Manifest) -> str:
     """Return a sentence on a library that is faster on fewer threads than it was compiled for; "" for others."""
-    fewer = [f"{count} on {core}" for core, count in manifest.fastest_by_core.items() if count < manifest.threads]
+    fewer = manifest.fastest_in_words(only_fewer=True)
     if not fewer:
         return ""
     return (
-        f"{name}: by the tuning records, it is faster on fewer threads than {manifest.threads}: {', '.join(fewer)}. "
+        f"{name}: by the tuning records, it is faster on fewer threads than {manifest.threads}: {fewer}. "
         "Programs that set TVMMOBILE_FASTEST_THREADS get as many."
     )
 

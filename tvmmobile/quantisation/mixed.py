@@ -133,16 +133,6 @@ class Costs:
     dequantise_us: Mapping[int, float] = field(default_factory=dict)
 
 
-#: Returns the costs of the layers of a network that has all possible layers in integers.
-Pricing = Callable[[IntegerNetwork], Costs]
-
-
-def unit_costs(network: IntegerNetwork) -> Costs:
-    """Return a cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
-    numbers = [step.number for step in network.flow.steps]
-    return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
-
-
 @dataclass(frozen=True)
 class FoundAssignment:
     """An assignment that `--max-drop` found.
@@ -155,7 +145,6 @@ class FoundAssignment:
         noise: noise measured on calibration data, relative to the output's power.
         plain_us: predicted latency with all possible layers in int8.
         rounds: number of rounds until it was found.
-        programme: the integer programme that it solves.
     """
 
     predicted: Assignment
@@ -164,7 +153,6 @@ class FoundAssignment:
     noise: float
     plain_us: float
     rounds: int
-    programme: Programme = field(repr=False)
 
 
 def decibels_below(noise: float) -> float | None:
@@ -195,10 +183,6 @@ class Mixed:
     decision: Decision
 
 
-#: Chooses the integer layers, as `quantise_within` does.
-Quantiser = Callable[[Flow, Images, Method, Accepts, dict[int, str], Limit | None, Pricing], Mixed]
-
-
 def quantise_within(
     flow: Flow,
     images: Images,
@@ -206,10 +190,13 @@ def quantise_within(
     accepts: Accepts,
     float32_reasons: dict[int, str],
     limit: Limit | None,
-    pricing: Pricing = unit_costs,
+    pricing: Callable[[IntegerNetwork], Costs],
 ) -> Mixed:
     """Quantise a network except the layers in `float32_reasons` and those that are not accepted. If the limit is not met, 7-bit weights get
     8 bits; if that is not enough, an integer programme chooses the further layers whose float32 kernels cost least.
+
+    Args:
+        pricing: returns the costs of the layers of a network that has all possible layers in integers.
 
     Raises:
         UserError: the limit is not met even with all these layers in float32.
@@ -346,10 +333,7 @@ def _fastest_within(
             outputs = compared.outputs(network)
             measured[assignment.integers] = holds, noise = compared.holds_for(outputs), compared.noise(outputs)
             if holds and (best is None or assignment.latency_us < best[1].predicted.latency_us):
-                best = (
-                    network,
-                    FoundAssignment(assignment, predictor.noise_of(bound), predicted, noise, plain.latency_us, rounds, programme),
-                )
+                best = network, FoundAssignment(assignment, predictor.noise_of(bound), predicted, noise, plain.latency_us, rounds)
             predictor.learn(assignment.noise, noise)
         if measured[assignment.integers][0]:
             holding = max(holding, bound)
@@ -364,7 +348,7 @@ def _fastest_within(
         predicted = predictor.noise_of(least.noise)
         network = network_of(least)
         noise = compared.noise(compared.outputs(network))
-        best = network, FoundAssignment(least, predicted, predicted, noise, plain.latency_us, _ROUNDS, programme)
+        best = network, FoundAssignment(least, predicted, predicted, noise, plain.latency_us, _ROUNDS)
     return best
 
 

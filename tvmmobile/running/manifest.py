@@ -365,6 +365,10 @@ class Manifest(_Entry):
         counts = {each.core: each.fastest_threads for each in self.sets or (self,)}
         return {core: count for core, count in counts.items() if count is not None}
 
+    def fastest_in_words(self, only_fewer: bool = False) -> str:
+        """Return the numbers of `fastest_by_core`, or those that are fewer than it was compiled for, such as `2 on cortex-a72`."""
+        return ", ".join(f"{count} on {core}" for core, count in self.fastest_by_core.items() if count < self.threads or not only_fewer)
+
     @property
     def program(self) -> CEntry:
         """Calling convention of the library, which must be a C library."""

@@ -182,15 +182,17 @@ def _refusal(code: int) -> str:
 @functools.cache
 def adapter() -> Path:
     """Return `adapter.c` for devices, compiled if needed; raise `UserError` without the cross compiler."""
-    return _compiled(_ADAPTER, ".so", _FLAGS)
+    return compiled_for_devices(_ADAPTER, ".so", _FLAGS)
 
 
 def checker() -> Path:
     """Return `check.c` for devices, compiled if needed: it runs a C library on its reference input, without agent or TVM."""
-    return _compiled(_CHECK, "", ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread"))
+    return compiled_for_devices(_CHECK, "", ("-O2", f"-DTOLERANCE={FLOAT32.network_tolerance}", "-ldl", "-lpthread"))
 
 
-def _compiled(source: Path, suffix: str, flags: tuple[str, ...]) -> Path:
+def compiled_for_devices(source: Path, suffix: str, flags: tuple[str, ...]) -> Path:
+    """Return a C file that knows a C library's interface, compiled for devices if needed; raise `UserError` without the cross compiler."""
+
     def build(output: Path) -> None:
         command = [str(require(CROSS_COMPILER)), f"-I{INTERFACE.parent}", str(source), *flags, "-o", str(output)]
         run_tool(command, f"Compiling {source.name}", f"Run: apt-get install -y --reinstall {CROSS_PACKAGE}")

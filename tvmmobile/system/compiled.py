@@ -11,13 +11,16 @@ from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.files import filling_cache, replacing
 from tvmmobile.system.programs import run_tool
 
-#: Flags for a shared library for this machine.
-HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
+_HOST_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 
 
-def compile_here(source: Path, output: Path, title: str) -> None:
-    """Compile a C file to a shared library for this machine; raise `UserError`, with `title`, if there is no compiler or it fails."""
-    run_tool([str(require("cc")), *HOST_FLAGS, str(source), "-o", str(output)], title, "Run: apt-get install -y gcc libc6-dev")
+def host_library(source: Path, title: str, headers: Sequence[Path] = ()) -> Path:
+    """Return a C file as a shared library for this machine (`built_once`); raise `UserError`, with `title`, if it cannot be compiled."""
+
+    def build(output: Path) -> None:
+        run_tool([str(require("cc")), *_HOST_FLAGS, str(source), "-o", str(output)], title, "Run: apt-get install -y gcc libc6-dev")
+
+    return built_once(source, ".so", _HOST_FLAGS, build, headers)
 
 
 def built_once(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvmmobile.virtual.board import Board
-from tvmmobile.virtual.calibration.fit import Fit, Phase, calibration_of
+from tvmmobile.virtual.calibration.fit import Phase, calibration_of
 from tvmmobile.virtual.calibration.terms import Parameter, overlaps, summed_ms, term_ms, terms_of
 from tvmmobile.virtual.cores.core_model import CoreTime, block_cycles
 from tvmmobile.virtual.cores.corrected import corrected_time, costs_for
@@ -58,16 +58,15 @@ class RegionTime:
     misses: MissCounts
 
 
-def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0, fit: Fit | None = None) -> ModelledRun:
+def modelled_run(profile: Profile, board: Board, threads: int = 1, hottest: int = 0) -> ModelledRun:
     """Model a region of a run whose caches were simulated with the board's figures.
 
     Args:
         threads: 1 models the thread that opened the region; more model all threads, each on a core of its own: the opening thread on the
             first core, which is the fastest, and the others on the next cores, in the order of their numbers.
         hottest: number of the hottest blocks to return.
-        fit: calibration to use instead of the core's.
     """
-    fit = fit or calibration_of(board)
+    fit = calibration_of(board)
     parameters = fit.parameters if fit else ()
     seen = profile.of_thread(profile.thread) if threads == 1 else profile
     misses = seen.misses()

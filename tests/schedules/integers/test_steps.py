@@ -15,7 +15,7 @@ from steps_interpreter import StepsInterpreter
 from tvmmobile.graph.layers import Array, Conv2d, Dense
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules import template_named
+from tvmmobile.schedules import Template, template_named
 from tvmmobile.schedules.integers.image import LongImage
 from tvmmobile.schedules.integers.long import LongProduct, pack_steps
 from tvmmobile.schedules.integers.steps import StepsLoop
@@ -80,18 +80,23 @@ def spread_weights(layer: Conv2d | Dense) -> tuple[Array, Array]:
     return even, normal
 
 
+def check_gains(template: Template, layer: Conv2d | Dense) -> None:
+    """Evenly spread weights gain on cores without SDOT, others nowhere."""
+    even, normal = spread_weights(layer)
+    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
+        task = Task((layer,), "int8", machine=machine_of(mcpu))
+        assert template.gains_by_smaller_weights(task, even) == gains
+        assert not template.gains_by_smaller_weights(task, normal) and not template.gains_by_smaller_weights(task, even // 2)
+
+
 @pytest.mark.parametrize(
     "layer", [Conv2d(8, 8, 24, 64), Conv2d(8, 8, 32, 64), Conv2d(8, 8, 512, 32), Dense(320, 30)], ids=lambda layer: layer.name
 )
 def test_who_gains_by_seven_bits(layer: Conv2d | Dense) -> None:
     """Products of evenly spread weights on cores without SDOT; a normal distribution's fit in pairs as they are."""
-    even, normal = spread_weights(layer)
-    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
-        task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert LongProduct().gains_by_smaller_weights(task, even) == gains
-        assert not LongProduct().gains_by_smaller_weights(task, normal) and not LongProduct().gains_by_smaller_weights(task, even // 2)
+    check_gains(LongProduct(), layer)
     narrow = Task((Conv2d(8, 8, 16, 64),), "int8", machine=machine_of("cortex-a72"))
-    assert not LongProduct().gains_by_smaller_weights(narrow, even.ravel()[: 16 * 64])
+    assert not LongProduct().gains_by_smaller_weights(narrow, spread_weights(layer)[0].ravel()[: 16 * 64])
 
 
 def image_layer(kernel: int, channels: int = 3, **others: Any) -> Conv2d:
@@ -102,11 +107,7 @@ def image_layer(kernel: int, channels: int = 3, **others: Any) -> Conv2d:
 @pytest.mark.parametrize("layer", [image_layer(3), image_layer(3, in_layout="NCHW"), image_layer(5)], ids=lambda layer: layer.name)
 def test_which_image_gains_by_seven_bits(layer: Conv2d) -> None:
     """One whose window takes two steps or more, on cores without SDOT."""
-    even, normal = spread_weights(layer)
-    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
-        task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert LongImage().gains_by_smaller_weights(task, even) == gains
-        assert not LongImage().gains_by_smaller_weights(task, normal) and not LongImage().gains_by_smaller_weights(task, even // 2)
+    check_gains(LongImage(), layer)
 
 
 @pytest.mark.parametrize("layer", [image_layer(3, 1), Conv2d(32, 32, 16, 32, (3, 3), (1, 1), (1, 1, 1, 1))], ids=lambda layer: layer.name)
@@ -119,10 +120,6 @@ def test_images_of_one_step_and_other_windows_do_not(layer: Conv2d) -> None:
 def test_which_windows_gain_by_seven_bits() -> None:
     """Those with evenly spread weights, on cores without SDOT; products and images are another template's."""
     layer = Conv2d(8, 8, 24, 32, (3, 3), (1, 1), (1, 1, 1, 1))
-    even, normal = spread_weights(layer)
-    for mcpu, gains in (("cortex-a53", True), ("cortex-a72", True), ("cortex-a76", False)):
-        task = Task((layer,), "int8", machine=machine_of(mcpu))
-        assert LongWindow().gains_by_smaller_weights(task, even) == gains
-        assert not LongWindow().gains_by_smaller_weights(task, normal) and not LongWindow().gains_by_smaller_weights(task, even // 2)
+    check_gains(LongWindow(), layer)
     for other in (Conv2d(8, 8, 64, 32), image_layer(3)):
         assert not LongWindow().gains_by_smaller_weights(Task((other,), "int8", machine=machine_of("cortex-a72")), spread_weights(other)[0])

@@ -80,17 +80,16 @@ class Tracker:
     Args:
         selector: the event loop's; call `handle` with each ready key whose `data` is this tracker's.
         secret: the run's, 64 hexadecimal digits.
-        host: the address to listen on; the port is `port`.
 
     Raises:
         ValueError: the secret is shorter, or something else.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, secret: str, host: str = "127.0.0.1") -> None:
+    def __init__(self, selector: selectors.BaseSelector, secret: str) -> None:
         self._selector, self._key = selector, bytes.fromhex(secret)
         if len(self._key) != BYTES:
             raise ValueError(f"a tracker's secret has {2 * BYTES} digits")
-        self._listener = socket.create_server((host, 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._peers: dict[_Peer, None] = {}  # in order of arrival

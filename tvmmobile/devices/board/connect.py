@@ -13,9 +13,9 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def connected(address: Address, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Remote]:
+def connected(address: Address) -> Iterator[Remote]:
     """Connect to a board until the context ends; raise `DeviceUnavailable` if the connection cannot be made, or is lost."""
-    remote = connect(address, timeout_s)
+    remote = connect(address)
     try:
         yield remote
     except LinkLost as error:

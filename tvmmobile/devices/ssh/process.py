@@ -72,7 +72,7 @@ class IdleWatch:
 
 
 @contextlib.contextmanager
-def watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
+def _watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
     """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.note_activity`, and at the end; raise `LinkLost`."""
     try:
         channel = transport.open_session(timeout=idle_s)
@@ -108,7 +108,7 @@ def execute(
         Exception: whatever `stdin` or `take` raised.
     """
     program = f"{words[0]} on {where}"
-    with watched_session(transport, where, timeout_s) as (channel, watch):
+    with _watched_session(transport, where, timeout_s) as (channel, watch):
         moved = watch.note_activity if idle else lambda: None
         errors: list[bytes] = []
         problems: list[Exception] = []

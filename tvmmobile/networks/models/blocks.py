@@ -264,13 +264,13 @@ def unit(
     return Sequential((*parts, ActivationFunction(activation, function)) if function else parts)
 
 
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Return rounded channels: the multiple of `divisor` nearest to `channels`, at least one of it, and at least 90 % of `channels`.
+def make_divisible(channels: float) -> int:
+    """Return rounded channels: the multiple of 8 nearest to `channels`, at least one of it, and at least 90 % of `channels`.
 
     As in tensorflow/models `research/slim/nets/mobilenet/mobilenet.py` (`_make_divisible`), torchvision and timm.
     """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def placed(body: Part, side: int) -> list[PlacedLeaf]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context, Results, VariantKey, by_key, changed_versions
-from tvmmobile.results.report.view import VariantRow, View
+from tvmmobile.results.file import Context, Results, VariantKey, VariantResult, by_key, changed_versions
+from tvmmobile.results.report.view import View
 from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
 
@@ -35,8 +35,8 @@ class VariantPair:
     """
 
     name: str
-    old: VariantRow | None
-    new: VariantRow | None
+    old: VariantResult | None
+    new: VariantResult | None
     change: float | None
 
 
@@ -119,15 +119,13 @@ def join(results: Sequence[Results]) -> JoinedResults:
 
 def side_by_side(old: View, new: View) -> SideBySide:
     """Pair the variants of two results, in the new result's order."""
-    for view in (old, new):
-        by_key(row.variant for row in view.rows)  # which refuses one with two names
-    mine, theirs = ({row.variant.key: row for row in view.rows} for view in (old, new))
+    mine, theirs = (by_key(row.variant for row in view.rows) for view in (old, new))
     same_kind = old.context.kind == new.context.kind
     pairs = []
     for key in dict.fromkeys((*theirs, *mine)):
         before, after = mine.get(key), theirs.get(key)
-        known = before and after and before.valid and after.valid and same_kind
-        change = after.variant.latency_us / before.variant.latency_us - 1 if known and before and after else None
+        known = before and after and not (before.invalid or after.invalid) and same_kind
+        change = after.latency_us / before.latency_us - 1 if known and before and after else None
         either = after or before
         assert either is not None
         pairs.append(VariantPair(_name(either), before, after, change))
@@ -143,6 +141,5 @@ def side_by_side(old: View, new: View) -> SideBySide:
     return SideBySide(old, new, headings, tuple(pairs), tuple(remarks))
 
 
-def _name(row: VariantRow) -> str:
-    variant = row.variant
+def _name(variant: VariantResult) -> str:
     return f"{variant.model} {label_of(variant)} {variant.precision} t{variant.threads} {variant.format}"

@@ -89,7 +89,7 @@ def _beside(beside: SideBySide) -> list[str]:
     lines = [
         (
             pair.name,
-            *(UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)),
+            *(UNKNOWN if one is None else latency_ms(one.latency_us) for one in (pair.old, pair.new)),
             *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []),
         )
         for pair in beside.pairs

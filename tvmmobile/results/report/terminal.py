@@ -54,7 +54,7 @@ def print_side_by_side(old: Results, new: Results) -> None:
     change = ["change"] if comparison.compared else []
     table = table_of(("variant",), (*(clean(heading).replace(", ", "\n", 1) for heading in comparison.headings), *change))
     for pair in comparison.pairs:
-        latencies = [UNKNOWN if row is None else latency_ms(row.variant.latency_us) for row in (pair.old, pair.new)]
+        latencies = [UNKNOWN if one is None else latency_ms(one.latency_us) for one in (pair.old, pair.new)]
         table.add_row(clean(pair.name), *latencies, *([UNKNOWN if pair.change is None else signed(pair.change)] if change else []))
     console = output()
     console.print(table)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tvmmobile.system.compiled import HOST_FLAGS, built_once, compile_here
+from tvmmobile.system.compiled import host_library
 from tvmmobile.virtual.cores.operands import Instruction, instruction_of
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -241,8 +241,4 @@ def retired_after(tables: Sequence[int], operations: Sequence[int], count: int, 
 @functools.cache
 def _library() -> ctypes.CDLL:
     """Load `out_of_order.c`, compiled for the host; in Python, it took most of the time of modelling a kernel."""
-
-    def build(output: Path) -> None:
-        compile_here(_SOURCE, output, f"Compiling {_SOURCE.name}")
-
-    return ctypes.CDLL(str(built_once(_SOURCE, ".so", HOST_FLAGS, build)))
+    return ctypes.CDLL(str(host_library(_SOURCE, f"Compiling {_SOURCE.name}")))
