@@ -1,4 +1,4 @@
-"""3×3 convolution by Winograd's minimal filtering: 20 % to 44 % of the multiplications, 1.8 to 7.1 times the weights."""
+"""3×3 convolution by Winograd's minimal filtering: 18 % to 44 % of the multiplications, 1.8 to 9 times the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tvmmobile.schedules.emit.expansion import Expansion, stored_taps
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
 from tvmmobile.schedules.floats.winograd_cost import cycles
-from tvmmobile.schedules.floats.winograd_nest import TileGrid, WinogradNest
+from tvmmobile.schedules.floats.winograd_nest import CHAIN, TileGrid, WinogradNest
 from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, in_whole_numbers, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
@@ -27,6 +27,10 @@ from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORA
 LEAST_CHANNELS = 16
 #: Largest estimated time at which an untuned kernel replaces a direct one, as a share of the direct kernel's multiply-adds.
 CLEARLY = 0.8
+#: Most products of a tile of odd size, as a share of those of the best even size.
+MUCH = 0.9
+#: Fewest tiles of the largest size: 28² outputs; and output channels, since with fewer it gains less than a twentieth.
+FEWEST_TILES, FEWEST_CHANNELS = 16, 128
 #: Number of knob combinations in the space per tile size, those with the lowest estimated cost.
 MEMBERS = 24
 
@@ -38,10 +42,10 @@ class Winograd(Template):
     docs/kernels.md has its rounding errors.
 
     Knobs:
-        size: m, the side of a tile in output pixels.
+        size: m, the side of a tile in output pixels; odd ones are tried where they save much, and are no untuned kernel's.
         tiles: most tiles per block; 0 for all of them.
         rows, columns: register tile of the products, in tiles and output channels.
-        k_block: input channels per cache block of a product, 0 for all of them.
+        k_block: input channels per cache block of a product, 0 for all of them; with the largest size at most `CHAIN` and half of them.
         parts: parts of the output channels that are computed one after another.
         axis: loop that threads share: 0 blocks of tiles, 1 parts.
     """
@@ -67,7 +71,7 @@ class Winograd(Template):
         depth, channels = layer.in_channels, layer.out_channels
         most = TileGrid(layer, min(SIZES), 0).tiles
         options = {
-            "size": SIZES[:1] if task.precision.chain else SIZES,  # half precision has enough digits only for the smallest
+            "size": _sizes(task, layer),
             "tiles": (0, *(tiles for tiles in (8, 14, 21, 28, 42, 56) if tiles < most)),
             "rows": up_to(tuple(range(min(most, 4), 9)), most),
             "columns": up_to((2, 4), channels, task.lanes),
@@ -85,7 +89,7 @@ class Winograd(Template):
 
         @functools.cache
         def usual() -> dict[str, int]:
-            best = min(likely(), key=lambda values: likely()[values])
+            best = min((values for values in likely() if not values[0] % 2), key=lambda values: likely()[values])
             return dict(zip(options, best, strict=True))
 
         return Space(self.name, self.version, options, fits, usual())
@@ -94,7 +98,7 @@ class Winograd(Template):
         """Return the multiply-adds of the tile size that needs the fewest."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
-        return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in SIZES) * channels)
+        return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in _sizes(task, layer)) * channels)
 
     def promises(self, task: Task) -> bool:
         """Return whether the estimated time is clearly below a direct convolution's multiply-adds."""
@@ -149,6 +153,21 @@ class Winograd(Template):
         return [np.concatenate(packed), *pack_constants(parameters[0], task.lanes)]
 
 
+def _sizes(task: Task, layer: Conv2d) -> tuple[int, ...]:
+    """Return the tile sizes for a layer: odd ones where they save much; half precision has enough digits only for the smallest.
+
+    The largest needs many tiles, too: with few, reading its weights would take as long as multiplying by them, and they make files larger.
+    It has the largest errors, so it is not used where it gains little.
+    """
+    if task.precision.chain:
+        return SIZES[:1]
+    tiles = {size: TileGrid(layer, size, 0).tiles for size in SIZES}
+    products = {size: (size + TAPS - 1) ** 2 * count for size, count in tiles.items()}
+    most = MUCH * min(products[size] for size in SIZES if size % 2 == 0)
+    largest = tiles[SIZES[-1]] >= FEWEST_TILES and layer.out_channels >= FEWEST_CHANNELS
+    return tuple(size for size in SIZES if size % 2 == 0 or (products[size] <= most and (size < SIZES[-1] or largest)))
+
+
 def _grid(layer: Conv2d, knobs: Knobs) -> TileGrid:
     """Return the tiles that the knobs make of a layer's output."""
     return TileGrid(layer, knobs["size"], knobs["tiles"])
@@ -171,7 +190,9 @@ def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[st
             continue
         if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
             continue
+        if knobs["size"] == SIZES[-1] and (knobs["k_block"] or layer.in_channels) > min(CHAIN, layer.in_channels / 2):
+            continue
         by_size.setdefault(knobs["size"], []).append((cycles(task, grid, knobs), values))
-    best = min((cost for priced in by_size.values() for cost, _ in priced), default=0.0)
+    best = min((cost for size, priced in by_size.items() if size % 2 == 0 for cost, _ in priced), default=0.0)
     members = (member for priced in by_size.values() for member in sorted(priced)[:MEMBERS])
     return {values: cost for cost, values in members if cost <= 1.5 * best}

@@ -9,8 +9,8 @@ from tvmmobile.schedules.floats.winograd_transform import TAPS
 from tvmmobile.schedules.space import Knobs
 
 #: Vector operations of one transform along a line of a tile, by m: of its input and its output, with loads and stores that do not overlap.
-_INPUT_OPERATIONS = {2: 6, 4: 16, 6: 30}
-_OUTPUT_OPERATIONS = {2: 8, 4: 15, 6: 27}
+_INPUT_OPERATIONS = {2: 6, 4: 16, 5: 26, 6: 30, 7: 44}
+_OUTPUT_OPERATIONS = {2: 8, 4: 15, 5: 21, 6: 27, 7: 37}
 
 
 def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:

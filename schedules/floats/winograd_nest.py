@@ -21,10 +21,12 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.floats.winograd_transform import Filtering
+from tvmmobile.schedules.floats.winograd_transform import SIZES, Filtering
 from tvmmobile.schedules.space import Knobs, round_up
 
 _Kind = TypeVar("_Kind")
+#: Most terms of a sum in tiles of the largest size, whose transforms enlarge rounding errors most: a sum of 512 terms would double them.
+CHAIN = 64
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ class _Products(Ends):
     def begin(self, spot: Spot) -> Expr:
         """Return zeros."""
         return self.kernel.splat(self.kernel.number(0.0), spot.lanes)
+
+
+class _ChainedTile(MatmulTile):
+    """A tile whose sum over each part of K begins with zeros and is added to those in C, rather than continuing them."""
+
+    def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
+        """Emit one tile, see `MatmulTile.emit`."""
+        kernel, c = self.kernel, self.c.buffer
+        sums = kernel.accumulators(rows * panel.width)
+        self.accumulate(sums, row, rows, panel.width, weights, part, blank=True)
+        for number, spot in enumerate(self.spots(target, rows, panel, index)):
+            total = kernel.load(sums, number * spot.lanes)
+            kernel.store(c, total if part.first else kernel.load(c, spot.target) + total, spot.target)
 
 
 class _PointNest(MatmulNest):
@@ -162,7 +177,8 @@ class WinogradNest:
         """Emit the product at one point, for one part."""
         a = Activation(self.inputs, count, self.layer.in_channels, self.layer.in_channels, point * self.in_pitch)
         c = Activation(self.products, count, self.channels, self.channels, point * self.out_pitch)
-        tile = MatmulTile(self.kernel, a, self.weight, c, self.kernel.lanes, _Products(self.kernel))
+        kind = _ChainedTile if self.grid.outputs == SIZES[-1] else MatmulTile
+        tile = kind(self.kernel, a, self.weight, c, self.kernel.lanes, _Products(self.kernel))
         knobs = {"rows": self.knobs["rows"], "k_block": self.knobs["k_block"], "order": 1}
         origin = (part * self.filtering.values**2 + point) * self.elements
         _PointNest(tile, knobs, Pixels(count), self.panels, origin).emit()

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tvmmobile.schedules.floats.winograd_nest import CHAIN
 from tvmmobile.schedules.floats.winograd_transform import SIZES, Filtering, transformed
 
 #: Largest error relative to the largest output, of a thousand layers (docs/kernels.md), by the tile's outputs.
-MOST = {2: 1e-6, 4: 1e-5, 6: 2e-5}
+MOST = {2: 2e-6, 4: 3e-5, 5: 4e-5, 6: 4e-5, 7: 4e-5}
 
 
 class Arrays:
@@ -54,8 +55,20 @@ def direct(found: Example) -> np.ndarray:
     return np.tensordot(windows, found.weight.astype(np.float64), ([3, 4, 2], [0, 1, 2]))
 
 
-def filtered(found: Example, size: int) -> np.ndarray:
-    """The outputs in float32, by tiles."""
+def summed(points: np.ndarray, weights: np.ndarray, chain: int) -> np.ndarray:
+    """The products of (points, K) and (points, K, N), as fused multiply-adds of at most `chain` terms, and sums of these."""
+    total = np.zeros((len(points), weights.shape[2]), np.float32)
+    exact = points[:, :, None].astype(np.float64) * weights
+    for start in range(0, exact.shape[1], chain):
+        sums = np.zeros_like(total)
+        for k in range(start, min(start + chain, exact.shape[1])):
+            sums = (sums + exact[:, k]).astype(np.float32)
+        total += sums
+    return total
+
+
+def filtered(found: Example, size: int, chain: int) -> np.ndarray:
+    """The outputs in float32, by tiles, whose products are sums of at most `chain` terms, added up."""
     kernel: Any = Arrays()
     along, count = Filtering(size), size + 2
     tiles = (found.data.shape[0] - 2) // size
@@ -66,8 +79,9 @@ def filtered(found: Example, size: int) -> np.ndarray:
             patch = found.data[y : y + count, x : x + count]
             lines = [along.input(kernel, [patch[i, j] for j in range(count)]) for i in range(count)]
             columns = [along.input(kernel, [lines[i][j] for i in range(count)]) for j in range(count)]
-            products = [[columns[j][i] @ weights[i * count + j] for i in range(count)] for j in range(count)]
-            between = [along.output(kernel, products[j]) for j in range(count)]
+            points = np.array([columns[j][i] for i in range(count) for j in range(count)])
+            products = summed(points, weights, chain).reshape(count, count, -1)
+            between = [along.output(kernel, list(products[:, j])) for j in range(count)]
             for i in range(size):
                 output[y + i, x : x + size] = along.output(kernel, [between[j][i] for j in range(count)])
     return output
@@ -77,7 +91,8 @@ def error(size: int, seed: int) -> float:
     """The largest error of a random layer, relative to its largest output."""
     found = example(size, seed)
     expected = direct(found)
-    return float(np.abs(filtered(found, size) - expected).max() / np.abs(expected).max())
+    computed = filtered(found, size, CHAIN if size == SIZES[-1] else found.weight.shape[2])
+    return float(np.abs(computed - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", SIZES)
