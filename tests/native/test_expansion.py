@@ -90,7 +90,7 @@ def test_init_makes_the_bits_that_kernels_are_given(tmp_path: Path) -> None:
     found: dict[int, Expanded] = {}
     held, size = bytearray(), 0
     seen = set()
-    for place in range(64):
+    for place in range(96):
         layer, kind = random_layer(generator, place), (INT8, FLOAT16)[place // 3 % 2].name
         task = Task((layer,))
         template = next(each for each in templates_for(task) if each.name == ("winograd" if place % 2 else "conv"))
