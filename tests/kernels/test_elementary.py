@@ -150,7 +150,9 @@ class Fallback(nn.Module):
         curved = nn.functional.gelu(flat) + nn.functional.gelu(flat * 0.5, approximate="tanh") + torch.erf(flat) + torch.tanh(flat)
         powers = torch.exp(flat * 0.1) + torch.log(flat.abs() + 0.1) + torch.sigmoid(flat) + nn.functional.softplus(flat)
         above = curved - torch.logsumexp(curved, 1, keepdim=True)
-        return torch.cat([above, powers, torch.sin(flat), torch.cos(flat), (flat.abs() + 1) ** 1.7], 1)
+        root = (flat.abs() + 0.1) ** 0.5
+        scaled = torch.where(root > 1, 1 / (root + 1e-7), 1.0)
+        return torch.cat([above, powers, torch.sin(flat), torch.cos(flat), (flat.abs() + 1) ** 1.7, scaled], 1)
 
 
 SHAPE = (1, 3, 5, 7)

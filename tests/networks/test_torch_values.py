@@ -18,6 +18,7 @@ Function = Callable[[torch.Tensor], Any]
 PLACES = torch.tensor([0, -2])
 PLACES_IN_BAGS = torch.tensor([0, 5, 1, 1, 1, 3, 3, 2])
 BOUNDARIES = torch.linspace(-1, 1, 9)
+SIGNED = torch.tensor([0.0, -0.0, 1.0, -1.0, torch.inf, -torch.inf, 2.0])
 GRID = 1.4 * torch.linspace(0, 40, 2 * 3 * 4 * 3).sin().reshape(1, 2, 3, 4, 3)
 KERNEL = torch.linspace(-1, 1, 4 * 3 * 2 * 3 * 3).sin().reshape(4, 3, 2, 3, 3)
 
@@ -109,6 +110,14 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "as many values as a mask selects": lambda x: x.masked_scatter(x[:, :1] > 0, x.exp()),
     "triangles": lambda x: x[0, 0][tuple(torch.tril_indices(6, 7, -1))],
+    "magnitudes with other signs": lambda x: (
+        x.copysign(x.flip(3)),
+        x.copysign(-2.0),
+        torch.copysign(torch.arange(7), x[0, 0, 0]),
+        x[0].copysign(SIGNED),
+    ),
+    "histograms": lambda x: (x.histc(8), x.histc(5, -1, 1), x.mul(0).histc(4), x.round().histc(4, -2, 2)),
+    "most frequent elements": lambda x: (x.round().mode(3), x.round().mode(1, True), x.round().int().flatten().mode()[0]),
     "nothing": lambda x: (
         torch.cat([torch.empty(0), x], 1),
         x.index_fill(1, torch.tensor([], dtype=torch.long), 2.0).index_copy(1, torch.tensor([], dtype=torch.long), x[:, 3:3]),
@@ -144,6 +153,14 @@ def test_a_view_by_strides_of_elements_apart_is_refused() -> None:
 
     with pytest.raises(UserError, match=r"as_strided of a view with strides \[4, 1\]"):
         import_program(decomposed(export_torch(Network(), [torch.ones(3, 4)])))
+
+
+def test_a_pool_of_random_windows_is_refused() -> None:
+    from tvmmobile.system.errors import UserError
+
+    network = nn.FractionalMaxPool2d(2, output_size=2)
+    with pytest.raises(UserError, match="fractional max pool, which draws its windows at random"):
+        import_program(decomposed(export_torch(network, [torch.ones(1, 3, 6, 6)])))
 
 
 def test_as_many_values_as_a_mask_selects_are_refused() -> None:

@@ -25,6 +25,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 threads = st.sampled_from((1, 2, 3))
 choices = st.integers(0, 1 << 16)
 PAIR = Conv2d(14, 14, 60, 58, clamp=(0.0, None), sources=(116, 58), pieces=((0, 56, 31), (1, 0, 29)))
+JOINED = Conv2d(14, 14, 128, 64, (3, 3), padding=(1, 1, 1, 1), sources=(64, 64), pieces=((0, 0, 64), (1, 0, 64)))
 
 
 @st.composite
@@ -133,6 +134,8 @@ def test_max_pool(tmp_path: Path, size: tuple[int, int], given_channels: Pieces,
         (replace(PAIR, groups=2), ["conv"]),
         (replace(PAIR, groups=60, out_channels=60, kernel=(3, 3)), ["depthwise"]),
         (replace(PAIR, groups=60, out_channels=60, kernel=(3, 3), out_layout="NCHW20c"), []),
+        (JOINED, ["conv", "winograd"]),
+        (replace(JOINED, in_layout="NCHW32c"), []),
         # Strassen's algorithm would take it as one tensor.
         (Conv2d(14, 14, 256, 256, sources=(512,), pieces=((0, 128, 256),)), ["pointwise"]),
     ],

@@ -319,7 +319,11 @@ def power(x: Expr, y: Expr, lanes: int, bind: Callable[[Expr], Expr]) -> Expr:
     y = bind(y)
     size = narrow.size(x)
     value = narrow.cast(wide.exp(wide.cast(y) * wide.log(wide.cast(size))))
-    whole, half = bind(tirx.floor(y)), bind(y * narrow.number(0.5))
+    if math.isnan(exponent):
+        whole, half = bind(tirx.floor(y)), bind(y * narrow.number(0.5))
+    else:  # TVM refuses bindings whose value it could compute, where an operator contains the result twice
+        floor = math.floor(exponent) if math.isfinite(exponent) else exponent
+        whole, half = narrow.number(floor), narrow.number(exponent * 0.5)
     odd = tirx.And(narrow.equal(whole, y), tirx.NE(tirx.floor(half), half))
     value = T.Select(odd, narrow.signed(value, x), value)
     broken = tirx.And(tirx.And(x < narrow.number(0.0), x > narrow.number(-math.inf)), tirx.NE(whole, y))

@@ -20,7 +20,9 @@ def element_decompositions() -> Mapping[Any, Callable[..., Any]]:
         aten.as_strided.default: _as_strided,
         aten.as_strided_scatter.default: _as_strided_scatter,
         aten.diagonal_scatter.default: _diagonal_scatter,
+        aten.histc.default: _histogram,
         aten.masked_scatter.default: _masked_scatter,
+        aten.mode.default: _mode,
         aten.searchsorted.Scalar: lambda boundaries, number, **options: _searchsorted(boundaries, torch.full((), number), **options),
         aten.searchsorted.Tensor: _searchsorted,
     }
@@ -97,6 +99,29 @@ def _diagonal_scatter(x: torch.Tensor, source: torch.Tensor, offset: int = 0, fi
     moved = x.movedim((first, second), (0, 1))
     written = moved.index_put([place + max(-offset, 0), place + max(offset, 0)], source.movedim(-1, 0))
     return written.movedim((0, 1), (first, second))
+
+
+def _histogram(x: torch.Tensor, bins: int = 100, low: float = 0, high: float = 0) -> torch.Tensor:
+    """Count the numbers in each part of a range, by default that of the numbers, which is one wider on both sides if all are equal."""
+    x = x.flatten()
+    least, most = (x.amin(), x.amax()) if low == high else (torch.full((), float(low)), torch.full((), float(high)))
+    if low == high:
+        least, most = (torch.where(least == most, end + more, end) for end, more in ((least, -1.0), (most, 1.0)))
+    place = torch.floor((x - least) * (bins / (most - least))).clamp(max=bins - 1)
+    place = torch.where((x >= least) & (x <= most), place, -1.0)
+    return (place == torch.arange(float(bins)).unsqueeze(1)).to(x.dtype).sum(1)
+
+
+def _mode(x: torch.Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """Return the most frequent element, the least of several, and the last place of it."""
+    if x.dim() == 0:
+        return x, torch.zeros_like(x, dtype=torch.int64)
+    rows = x.movedim(dim, -1)
+    counts = (rows.unsqueeze(-1) == rows.unsqueeze(-2)).sum(-1)
+    frequent = counts == counts.amax(-1, keepdim=True)
+    found = torch.where(frequent, rows, rows.amax(-1, keepdim=True)).amin(-1, keepdim=True)
+    place = torch.where(rows == found, torch.arange(rows.shape[-1]), 0).amax(-1, keepdim=True)
+    return tuple(part.movedim(-1, dim) if keepdim else part.squeeze(-1) for part in (found, place))
 
 
 def _masked_scatter(x: torch.Tensor, mask: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

@@ -14,11 +14,12 @@ from tvm import relax
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.networks.reductions import reduced
 from tvmmobile.networks.torch_elements import element_decompositions
-from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters, without_places
+from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters, refuse_random_windows, without_places
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
 from tvmmobile.networks.torch_scatter import scatter_converters
 from tvmmobile.networks.torch_selection import selection_converters
+from tvmmobile.networks.torch_special import special_decompositions
 
 #: From an operator's node and TVM's importer to a Relax variable; `importer.env` has the operands'.
 Converter = Callable[[Any, Any], Any]
@@ -41,6 +42,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             **dict.fromkeys((aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default), adaptive_max_pool),
             **{operator.default: partial(average_pool, rank) for rank, operator in ((2, aten.avg_pool2d), (3, aten.avg_pool3d))},
             aten.max_pool2d_with_indices.default: max_pool,
+            **dict.fromkeys((aten.fractional_max_pool2d.default, aten.fractional_max_pool3d.default), refuse_random_windows),
             aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
             aten.min.dim: lambda x, dim, keepdim=False: (x.amin(dim, keepdim), x.argmin(dim, keepdim)),
             aten.convolution.default: _convolution,
@@ -71,14 +73,10 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             ),
             aten.remainder.Scalar_Tensor: lambda number, x: torch.remainder(torch.full((), number), x),
             **dict.fromkeys((aten.pow.Scalar, aten.pow.Tensor_Tensor), _power),
-            aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
-            aten.erfc.default: lambda x: 1 - torch.erf(x),
-            aten.logaddexp.default: lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
-            aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
     )
-    table.update(element_decompositions())
+    table.update({**element_decompositions(), **special_decompositions()})
     integers = torch.ops.quantized_decomposed
     if hasattr(integers, "quantize_per_tensor"):  # `own/pt2/quantised.py` has made it known, or torchao has
         table[integers.quantize_per_tensor.default] = _quantised

@@ -12,6 +12,7 @@ import torch
 from tvm import relax
 
 from tvmmobile.graph.expressions import constant, shape_of
+from tvmmobile.system.errors import UserError
 
 
 def pool_converters() -> dict[str, Callable[[Any, Any], Any]]:
@@ -36,6 +37,12 @@ def adaptive_max_pool(x: torch.Tensor, size: Sequence[int]) -> Any:
     maxima = [x[(..., *window)].amax(tuple(range(-rank, 0))) for window in windows]
     first = [places[window].flatten()[x[(..., *window)].flatten(-rank).argmax(-1)] for window in windows]
     return tuple(torch.stack(numbers, -1).unflatten(-1, size) for numbers in (maxima, first))
+
+
+def refuse_random_windows(*_: Any) -> Any:
+    """Raise `UserError` for a fractional max pool."""
+    problem = "the network has a fractional max pool, which draws its windows at random in each call."
+    raise UserError(problem, "Use an adaptive max pool instead.")
 
 
 def without_places(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
