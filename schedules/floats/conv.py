@@ -14,7 +14,7 @@ from tvmmobile.graph.layers import Array, Conv2d, LayerParameters, TapWindow
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.activations import input_of, output_of, pieces_of_group
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
-from tvmmobile.schedules.emit.expansion import Expansion, stored_taps
+from tvmmobile.schedules.emit.expansion import Expansion, is_expandable, stored_taps
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
 from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
@@ -106,7 +106,7 @@ class Conv(Template):
     def expansion(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> Expansion | None:
         """Return the packing of weights in fewer bits."""
         layer = layer_of(task, Conv2d)
-        if not parameters[0].stored or layer.groups > 1 or layer.windows:
+        if not (parameters[0].stored and is_expandable(layer)):
             return None
         return Expansion(*stored_taps(parameters[0]), None, knobs["columns"], knobs["k_block"] or layer.in_channels)
 

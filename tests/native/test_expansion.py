@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from c_libraries import OK, CLibrary, Options, describe
-from conftest import REPOSITORY
 from small_networks import HOST, prepared, run_lowered, seeded, unit
 from torch import nn
 
@@ -217,8 +216,7 @@ def pages() -> int:
 
 def test_without_memory_init_says_so(two: Two) -> None:
     script = f"""
-import ctypes, resource, sys
-sys.path[:0] = {[str(REPOSITORY / "tests" / "support"), str(REPOSITORY / "tests")]!r}
+import ctypes, resource
 library = ctypes.CDLL({str(two.path)!r})
 library.net_message.restype = ctypes.c_char_p
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

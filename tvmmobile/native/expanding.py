@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from tvmmobile.native.layout import Expanded, Layout
 
 
+def distinct(layout: Layout) -> list[Expanded]:
+    """Return what `init` makes for a set, each memory once."""
+    return list({each.place: each for each in layout.expanded.values()}.values())
+
+
 def expansion_lines(prefix: str, layout: Layout) -> Iterator[str]:
     """Yield a set's expansions and the transforms that they refer to; an empty one if there are none."""
-    every = list({each.place: each for each in layout.expanded.values()}.values())
+    every = distinct(layout)
     transforms = {id(each.expansion.transform): each.expansion.transform for each in every}
     names = {key: f"{prefix}transform{place}" for place, key in enumerate(transforms)}
     for key, transform in transforms.items():

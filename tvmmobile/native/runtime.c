@@ -12,7 +12,7 @@
  *   STATE_BYTES         if it keeps tensors between calls: of all of these, which `states` lists
  *   typedefs Frame, Step, State and KernelSet below, which it uses: it includes this file twice, the first time for the types alone.
  *
- * Nothing here is written but what the caller provides: the instance, its state, the workspace and the outputs.
+ * Nothing here is written but what the caller provides, the instance, its state, the workspace and the outputs, and what expand.h maps.
  */
 #ifndef RUNTIME_TYPES
 #define RUNTIME_TYPES

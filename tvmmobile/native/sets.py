@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tvmmobile.native.expanding import distinct
 from tvmmobile.native.instructions import CPUID, Feature
 from tvmmobile.native.text import c_string
 
@@ -107,7 +108,7 @@ def set_lines(sets: Sequence[CompiledSet], suitability: Suitability) -> Iterator
     yield "static const KernelSet kernel_sets[] = {"
     for place, each in enumerate(sets):
         name, needs, typical = prefix_of_set(place, sets), *(_initialiser(found) for found in (each.needs, suitability.typical[place]))
-        rest = f", {name}expansions, {len({one.place for one in each.layout.expanded.values()})}" if expanded else ""
+        rest = f", {name}expansions, {len(distinct(each.layout))}" if expanded else ""
         yield f"    {{{name}steps, {name}kernels, sizeof {name}steps / sizeof *{name}steps, {needs}, {typical}{rest}}},"
     yield "};"
     yield f"static const uint8_t by_features[] = {{{_listed(suitability.by_features)}}};"

@@ -197,7 +197,7 @@ def source_text(description: Description, sets: Sequence[CompiledSet], weight_by
         for kernel, call in {call.symbol: (each.kernels[call.symbol], call) for call in each.program.calls}.values():
             pointers = ", ".join(["const void *"] * len(call.arguments) + ["void *"] * 3)
             lines += [f"extern void {part.symbol}({pointers}, int32_t, int32_t);" for part in kernel.parts]
-    lines += ["", *_described(description, sets, weight_bytes), *([] if image is None else _image_lines(image)), ""]
+    lines += ["", *_described(description, sets, weight_bytes, expanded_bytes), *([] if image is None else _image_lines(image)), ""]
     for place, each in enumerate(sets):
         lines += _set_lines(prefix_of_set(place, sets), each, takes_images=image is not None)
         lines += expansion_lines(prefix_of_set(place, sets), each.layout) if expanded_bytes else []
@@ -275,7 +275,7 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
     yield f"frame->workspace + {own} + lane * {kernel.own_bytes}u" if kernel.own_bytes else "0"
 
 
-def _described(description: Description, sets: Sequence[CompiledSet], weight_bytes: int) -> Iterator[str]:
+def _described(description: Description, sets: Sequence[CompiledSet], weight_bytes: int, expanded_bytes: int) -> Iterator[str]:
     """Yield the lines of the description, its tensors and its sets."""
     program = sets[0].program
     for kind, ports, values in (("input", description.inputs, program.inputs), ("output", description.outputs, program.outputs)):
@@ -294,5 +294,4 @@ def _described(description: Description, sets: Sequence[CompiledSet], weight_byt
     counts = f"{len(program.inputs)}, {len(program.outputs)}, {workspace_bytes}, {weight_bytes}, {ALIGNMENT}"
     yield "static const tvmmobile_description description = {"
     yield f"    TVMMOBILE_INTERFACE, {description.threads}, {words}, inputs, outputs, {counts},"
-    expanded_bytes = max(kernel_set.layout.expanded_bytes for kernel_set in sets)
     yield f"    sets, reasons, {len(sets)}, fastest_threads, {expanded_bytes}}};"

@@ -195,8 +195,9 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
     description = Description(*names, job.options.threads, spec.takes, spec.returns, image, states)
     fastest = [fastest_threads(each, plan) for each, plan in zip(job.sets, plans, strict=True)]
     sets = [
-        LoweredSet(plan.lowered(), each.profile.target, plan.separate, each.identity.device, count, plan.expansions())
+        LoweredSet(module, each.profile.target, plan.separate, each.identity.device, count, expansions)
         for each, plan, count in zip(job.sets, plans, fastest, strict=True)
+        for module, expansions in [plan.lowered()]
     ]
     written = write_sets(sets, description, job.library.path, job.options.archive, job.suitability)
     details: dict[str, Any] = {"prefix": description.prefix, "interface": interface_version(), **asdict(written.whole)}

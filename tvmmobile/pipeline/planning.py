@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,17 +71,19 @@ class PlannedVariant:
         """The network that the steps cover."""
         return self.prepared.network
 
-    def lowered(self) -> Any:
-        """Return the network's Relax module, with every distinct kernel once."""
+    def lowered(self) -> tuple[Any, dict[bytes, Expansion]]:
+        """Return the network's Relax module, with every distinct kernel once, and how `init` makes constants, by their digests."""
         with pass_context(self.left_out):
-            return _lowered(self.network, self.steps, self.choices)
+            kernels = _kernels(self.network, self.steps, self.choices)
+            by_digest = {digest_of(one.constants[0]): self._expansions[one.first] for one in kernels if one.first in self._expansions}
+            return lower(self.network, kernels), by_digest
 
     def compiled(self, target: Mapping[str, Any], observed: bool = False) -> Any:
         """Return the network built for TVM's virtual machine; `observed`, it also returns each kernel's output, in order."""
         from tvm import relax
 
         with pass_context(self.left_out):
-            lowered = _lowered(self.network, self.steps, self.choices, observed)
+            lowered = lower(self.network, _kernels(self.network, self.steps, self.choices), observed)
             return relax.build(lowered, target=make_target(target), tir_pipeline=PIPELINE)
 
     def shortcuts(self) -> dict[int, dict[str, float]]:
@@ -97,30 +100,22 @@ class PlannedVariant:
                 found |= dict(zip(range(step.first, step.last + 1), shares, strict=False))
         return found
 
-    def expansions(self) -> dict[bytes, Expansion]:
-        """Return how a C library's `init` makes constants from weights in fewer bits, by the constants' digests."""
-        found = {}
-        for step, expansion in self._expanded():
-            schedule, parameters = self.choices[step.task].schedule, parameters_of(self.network, step)
-            found[digest_of(packed_constants(step.task, schedule, parameters)[0])] = expansion
-        return found
-
     def weights_not_stored(self) -> list[int]:
         """Return the sizes of weights that were rounded to fewer bits, but lie in a kernel that neither widens nor expands them."""
-        expanded = {step.first for step, _ in self._expanded()}
-        kept = [node.parameters for place, node in enumerate(self.network.nodes) if place not in expanded and node.parameters]
+        kept = [node.parameters for place, node in enumerate(self.network.nodes) if place not in self._expansions and node.parameters]
         return [parameters.weight.size for parameters in kept if parameters.stored]
 
-    def _expanded(self) -> Iterator[tuple[PlannedKernel, Expansion]]:
-        """Yield the steps whose first constant `init` makes."""
+    @functools.cached_property
+    def _expansions(self) -> dict[int, Expansion]:
+        """By node, how `init` makes the first constant of a kernel."""
+        found = {}
         for step in self.steps:
             schedule, node = self.choices[step.task].schedule, self.network.nodes[step.first]
             if step.first == step.last and node.parameters is not None and node.parameters.stored and isinstance(schedule, KnobSchedule):
                 template = template_named(schedule.template, schedule.version)
                 assert template is not None
-                expansion = template.expansion(step.task, schedule.values, (node.parameters,))
-                if expansion is not None:
-                    yield step, expansion
+                found[step.first] = template.expansion(step.task, schedule.values, (node.parameters,))
+        return {node: expansion for node, expansion in found.items() if expansion is not None}
 
     def zeros(self, step: PlannedKernel) -> float | None:
         """Return the share of its weights that a step's kernel leaves out because they are zero; `None` if it is not sparse."""
@@ -190,8 +185,8 @@ def _recorded_us(job: VariantJob, planned: PlannedVariant, threads: int) -> floa
     return plan_by_records(len(network.nodes), regions, planned.basis).latency_us
 
 
-def _lowered(network: Network, steps: tuple[PlannedKernel, ...], choices: Mapping[Task, Choice], observed: bool = False) -> Any:
-    """Return the network's module lowered by its plan, with every distinct kernel once; see `lower` for `observed`."""
+def _kernels(network: Network, steps: tuple[PlannedKernel, ...], choices: Mapping[Task, Choice]) -> tuple[Lowered, ...]:
+    """Return the kernels of a network by its plan; equal ones share a function."""
     functions: dict[Task, Any] = {}
     kernels = []
     for step in steps:
@@ -201,7 +196,7 @@ def _lowered(network: Network, steps: tuple[PlannedKernel, ...], choices: Mappin
             functions[step.task] = kernel_function(step.task, schedule, node.function)
         constants = () if node.function is not None else packed_constants(step.task, schedule, parameters_of(network, step))
         kernels.append(Lowered(step.first, step.last, step.task, functions[step.task], tuple(constants)))
-    return lower(network, tuple(kernels), observed)
+    return tuple(kernels)
 
 
 def parameters_of(network: Network, step: PlannedKernel) -> tuple[LayerParameters, ...]:
