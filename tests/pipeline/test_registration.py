@@ -32,6 +32,8 @@ def test_options_are_checked_before_a_board_is_reached() -> None:
         tm.add_device("desk")
     with pytest.raises(UserError, match=r"^`directory` relative is not absolute"):
         tm.add_device("desk", adb="serial", directory="relative")
+    with pytest.raises(UserError, match=r"^`root` tree is not absolute"):
+        tm.add_device("desk", local=True, root="tree")
     with pytest.raises(UserError, match=r"^`port=0` is too small"):
         tm.add_device("desk", ssh="pi@desk", port=0)
     with pytest.raises(UserError, match=r"^`port` is for boards that are reached over SSH"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -10,11 +11,15 @@ from tvmmobile.pipeline.options.option import Options, option
 from tvmmobile.system.errors import UserError
 
 
-def _absolute(directory: str | None) -> str | None:
-    """Return the directory; raise `UserError` for a relative one."""
-    if directory is not None and not directory.startswith("/"):
-        raise UserError(f"--directory {directory} is not absolute.", "Give a path that begins with a slash.")
-    return directory
+def _absolute(flag: str) -> Callable[[str | None], str | None]:
+    """Return the parser of a directory on the board, which raises `UserError` for a relative one: agents run in other folders."""
+
+    def parsed(directory: str | None) -> str | None:
+        if directory is not None and not directory.startswith("/"):
+            raise UserError(f"{flag} {directory} is not absolute.", "Give a path that begins with a slash.")
+        return directory
+
+    return parsed
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -34,9 +39,9 @@ class DeviceOptions(Options):
     local: bool = option(False, "--local", "This machine itself, if it is AArch64 Linux.")
     port: int | None = option(None, "--port N", "Port of the SSH server.", typer_settings={"min": 1, "max": 65535})
     fingerprint: str | None = option(None, "--fingerprint SHA256:…", "Expected host key; without it you are asked to confirm the key.")
-    directory: str | None = option(None, "--directory DIR", "Directory for the agent on the board.", parse=_absolute)
+    directory: str | None = option(None, "--directory DIR", "Directory for the agent on the board.", parse=_absolute("--directory"))
     runner: tuple[str, ...] = option("", "--runner WORDS", "Command prefix for the agent, such as an emulator.", parse=_words)
-    root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.")
+    root: str = option("/", "--root DIR", "Directory on the board whose proc and sys describe it.", parse=_absolute("--root"))
     clock_ghz: float | None = option(
         None,
         "--clock GHZ",
