@@ -105,6 +105,20 @@ def test_a_single_commit_has_a_page(tmp_path: Path) -> None:
     assert "No latency has changed beyond its noise." in "".join(found.text["p"])
 
 
+def test_steps_that_are_too_small_to_be_listed_are_counted(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with open_history(path, add=True) as history:
+        for number in (1, 2, 3):
+            history.add(results(number, [1 + 0.005 * number], measured=False), commit(number), "bench")
+    found = check(history_page(read(path), 20))
+    (text,) = [text for text in found.text["p"] if "--least" in text]
+    assert text == "2 steps too small to be listed (--least)."
+    assert json.loads(found.text["script"][0])["series"][0]["smaller"] == 2
+    assert cli("history", "show", str(path)).out.endswith("3 commits, 1 series, 0 steps; 2 smaller steps left out (--least).\n")
+    shown = cli("history", "show", str(path), "--least", "0").out
+    assert shown.endswith("3 commits, 1 series, 2 steps.\n")
+
+
 def test_a_history_without_valid_results_has_a_page(tmp_path: Path) -> None:
     with open_history(tmp_path / "history.sqlite", add=True) as history:
         history.add(results(1), replace(commit(1), dirty=True), "bench")

@@ -71,7 +71,7 @@ def test_filters_and_the_smallest_step(cli: CommandLine, slower: Path) -> None:
     assert "1 series" in cli("history", "show", str(slower), "--network", "1.0-224", "--device", "pi4", "--threads", "1").out
     assert "0 steps" in cli("history", "show", str(slower), "--least", "9").out
     outcome = cli("history", "show", str(slower), "--dtype", "int8")
-    assert outcome.code == 1 and "has no such results" in outcome.err
+    assert outcome.code == 1 and outcome.err.endswith("has no such results.\nSee all that it has: tvmmobile history show FILE\n")
 
 
 def test_json_and_csv_have_all_numbers(cli: CommandLine, slower: Path) -> None:

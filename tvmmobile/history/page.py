@@ -92,13 +92,14 @@ def _data(over: CommitHistory) -> Any:
 
 
 def _series(series: Series, steps: list[ExplainedStep], names: dict[str, int]) -> dict[str, Any]:
-    return {
+    found: dict[str, Any] = {
         "label": clean(series.label),
         "where": clean(where(series)),
         "kind": series.kind,
         "lines": [_line(line) for line in series.lines],
         "steps": [_step(step, names) for step in steps],
     }
+    return found | {"smaller": series.smaller} if series.smaller else found
 
 
 def _line(line: LatencyLine) -> dict[str, Any]:

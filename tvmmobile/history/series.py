@@ -77,6 +77,7 @@ class Series:
     Attributes:
         lines: lines of latencies, by the last commit of each, the current one last.
         left_out: results that do not count: of dirty trees, and invalid ones.
+        smaller: number of its steps that are too small to be listed.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Series:
     clock_hz: float
     lines: tuple[LatencyLine, ...]
     left_out: int
+    smaller: int = 0
 
     @property
     def network(self) -> str:
@@ -185,6 +187,11 @@ class CommitHistory:
     steps: tuple[ExplainedStep, ...]
     left_out: int
 
+    @property
+    def smaller(self) -> int:
+        """Number of steps that are too small to be listed."""
+        return sum(one.smaller for one in self.series)
+
 
 @dataclass(frozen=True)
 class SeriesFilter:
@@ -209,15 +216,17 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
     Raises:
         UserError: it has no results of the kind that is wanted, or is damaged.
     """
-    entries = [entry for entry in history.entries() if wanted.has(entry)]
+    known = history.entries()
+    entries = [entry for entry in known if wanted.has(entry)]
     if not entries:
-        raise UserError(f"{history.path} has no such results.", "Add some: tvmmobile history add FILE report.json")
+        add, show = "Add some: tvmmobile history add FILE report.json", "See all that it has: tvmmobile history show FILE"
+        raise UserError(f"{history.path} has no such results.", show if known else add)
     commits = list(dict.fromkeys(MeasuredCommit(entry.name, bool(entry.dirty), entry.time, entry.subject) for entry in entries))
     numbers = {(commit.name, commit.dirty): number for number, commit in enumerate(commits)}
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault(tuple(getattr(entry, name) for name in IDENTITY), []).append(entry)
-    series = tuple(filter(None, (_series(group, numbers) for group in groups.values())))
+    series = tuple(filter(None, (_series(group, numbers, least) for group in groups.values())))
     steps = [
         _with_kernels(history, one, line, step) for one in series for line in one.lines for step in line.found.steps if _shows(step, least)
     ]
@@ -233,7 +242,7 @@ def _counts(entry: Entry) -> bool:
     return not entry.invalid and not entry.dirty
 
 
-def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> Series | None:
+def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int], least: float) -> Series | None:
     """Return the series of these results; `None` if none are valid."""
     counting = [entry for entry in entries if _counts(entry)]
     lines: dict[tuple[str, ...], list[Entry]] = {}
@@ -244,9 +253,9 @@ def _series(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> S
         return None
     first = entries[0]
     identity = {name: getattr(first, name) for name in IDENTITY}
-    return Series(
-        **identity, lines=tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit)), left_out=len(entries) - len(counting)
-    )
+    ordered = tuple(sorted(lines_of_latencies, key=lambda line: line.points[-1].commit))
+    smaller = sum(not _shows(step, least) for line in ordered for step in line.found.steps)
+    return Series(**identity, lines=ordered, left_out=len(entries) - len(counting), smaller=smaller)
 
 
 def _line(entries: Sequence[Entry], numbers: dict[tuple[str, bool], int]) -> LatencyLine:

@@ -38,6 +38,7 @@ def print_history(over: CommitHistory, since: int, most_steps: int) -> None:
         for kernel in explained.kernels[:MOST_KERNELS]:
             console.print(f"  {clean(kernel_line(kernel, explained.series.kind))}", soft_wrap=True)
     more = f"; {most_steps} are listed" if len(over.steps) > most_steps else ""
+    more += f"; {plural(over.smaller, 'smaller step')} left out (--least)" if over.smaller else ""
     console.print(f"{plural(len(over.commits), 'commit')}, {f'{len(over.series)} series'}, {plural(len(over.steps), 'step')}{more}.")
     if over.left_out:
         console.print(f"{plural(over.left_out, 'result')} of dirty trees, or not valid, {'do' if over.left_out > 1 else 'does'} not count.")

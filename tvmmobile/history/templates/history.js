@@ -174,7 +174,8 @@
     const told = find("told");
     told.replaceChildren();
     const shown = steps.filter((step) => step[1] >= view[0] && step[1] <= view[1]);
-    if (!shown.length) { told.textContent = steps.length ? "No step among these commits." : "No step: no change beyond the noise."; return; }
+    const none = series.smaller ? "No step that is large enough to be listed (--least)." : "No step: no change beyond the noise.";
+    if (!shown.length) { told.textContent = steps.length ? "No step among these commits." : none; return; }
     const step = shown[shown.length - 1], size = document.createElement("b");
     size.className = side(step);
     size.textContent = signed(step[4]);
