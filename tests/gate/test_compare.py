@@ -15,7 +15,7 @@ import pytest
 from conftest import CommandLine, Outcome
 from report_samples import HIDDEN_STATE, sample_results
 
-from tvmmobile.gate.baselines import baseline_name, devices_in, load_baselines, save_baselines
+from tvmmobile.gate.baselines import baseline_name, devices_in, load_baselines, results_of, save_baselines
 from tvmmobile.gate.comparison import Pairing, changed_kernels, compare_results
 from tvmmobile.gate.statistics import Pair, Verdict
 from tvmmobile.results.file import Results, VariantResult, write_results
@@ -334,6 +334,29 @@ def test_versions_that_differ_are_said(compare: Files) -> None:
     base = sample_results(1)
     outcome = compare(base, _context(versions={"tvmmobile": "0.1.0", "tvm": "0.28"})(rebuilt(base)))
     assert outcome.code == 0 and "The version of tvm was 0.27.0.post1, now 0.28." in outcome.out
+
+
+def test_no_output_replaces_an_input_or_another_output(compare: Files, tmp_path: Path) -> None:
+    base, link = sample_results(1), tmp_path / "link.json"
+    link.symlink_to("base.json")
+    outcome = compare(base, rebuilt(base), "--json", str(link))
+    assert outcome.code == 1 and f"--json {link} would replace {tmp_path / 'base.json'}, which is compared." in outcome.err
+    assert json.loads((tmp_path / "base.json").read_text())["benchmarks"]
+    outcome = compare(base, rebuilt(base), "--markdown", str(tmp_path / "out"), "--junit", str(tmp_path / "." / "out"))
+    assert outcome.code == 1 and "would replace what --markdown writes." in outcome.err and not (tmp_path / "out").exists()
+    assert compare(base, rebuilt(base), "--markdown", "/dev/null", "--junit", "/dev/null").code == 0
+
+
+def test_baselines_of_several_versions_are_said(tmp_path: Path) -> None:
+    results = sample_results(2)
+    old = replace(results, context=replace(results.context, versions={"tvmmobile": "0.0.9"}), variants=results.variants[1:])
+    save_baselines(replace(results, variants=results.variants[:1]), tmp_path, tmp_path)
+    save_baselines(old, tmp_path, tmp_path)
+    base = results_of(load_baselines(tmp_path, "pi4-virtual"))
+    assert [variant.name for variant in base.variants] == sorted(variant.name for variant in results.variants)
+    (note,) = compare_results(base, rebuilt(results)).notes
+    now = results.context.versions["tvmmobile"]
+    assert set(note.removeprefix("The version of tvmmobile was ").removesuffix(f", now {now}.").split(", ")) == {"0.0.9", now}
 
 
 def test_baselines_are_kept_listed_and_shown(cli: CommandLine, tmp_path: Path) -> None:

@@ -32,13 +32,19 @@ Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", dir_okay=
 BaselineDir = Annotated[Path, typer.Option("--baselines", "--dir", metavar="DIR", file_okay=False, help="Directory of the baselines.")]
 
 
-def check_targets(*files: Path | None) -> None:
-    """Raise `UserError` unless the files can be written; before any work."""
-    from tvmmobile.system.files import check_file_writable
+def check_targets(*files: Path | None, compared: tuple[Path, ...] = ()) -> None:
+    """Raise `UserError` unless the files can be written, and replace neither one another nor what is compared; before any work."""
+    from tvmmobile.system.errors import UserError
+    from tvmmobile.system.files import check_file_writable, replaced_by
 
+    taken = {replaced_by(file): f"{file}, which is compared" for file in compared if file.is_file()}
     for file, option in zip(files, ("--markdown", "--json", "--junit"), strict=True):
         if file is not None:
             check_file_writable(file, option)
+            goal = replaced_by(file)
+            if goal is not None and goal in taken:
+                raise UserError(f"{option} {file} would replace {taken[goal]}.", f"Name another file with {option}.")
+            taken[goal] = f"what {option} writes"
 
 
 def present(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> int:
@@ -68,7 +74,7 @@ def compare(
     from tvmmobile.gate.comparison import compare as run
 
     check_threshold(chosen["threshold"])
-    check_targets(markdown, json_file, junit)
+    check_targets(markdown, json_file, junit, compared=(base, new))
     return present(run(base, new, **chosen), markdown, json_file, junit)
 
 

@@ -9,11 +9,11 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvmmobile.devices.protocol import Device
-from tvmmobile.results.file import Context, Results, VariantResult, read_results, write_results
+from tvmmobile.results.file import Context, Results, VariantResult, joined_versions, read_results, write_results
 from tvmmobile.running.library import Library, find_libraries, stem_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing
@@ -74,6 +74,12 @@ def load_baselines(baselines: str | Path, device: str | Device) -> list[Baseline
     """Return a device's baselines by name, none where it has no folder; raise `UserError` for a damaged or misplaced file."""
     folder = device_folder(Path(baselines), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
+
+
+def results_of(baselines: Sequence[Baseline]) -> Results:
+    """Return comparable baselines, which may be of several runs, as one result; its context has the versions of all."""
+    contexts = [baseline.context for baseline in baselines]
+    return Results(replace(contexts[0], versions=joined_versions(contexts)), tuple(baseline.variant for baseline in baselines))
 
 
 def find_baselines(baselines: Path, device: str | None = None) -> list[Baseline]:

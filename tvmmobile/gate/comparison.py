@@ -332,7 +332,8 @@ def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> st
     if judgement.pairs == 1 and _unwatched(Pairing(base, new)):
         return "the machine tells neither clocks nor governor: only repeated runs can decide (tvmmobile regress)"
     if math.isinf(judgement.detects):
-        return f"{min(len(base.samples_us), len(new.samples_us))} samples are too few to know their noise"
+        few = min(len(base.samples_us), len(new.samples_us))
+        return f"{plural(few, 'sample')} {'is' if few == 1 else 'are'} too few to know the noise"
     if judgement.p is not None and judgement.p <= ALPHA:
         return "slower, but perhaps by no more than the threshold"
     return f"a slowdown of up to {judgement.detects:.1%} cannot be told from noise"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
-from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines
+from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines, results_of
 from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, check_threshold, compare_results
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries
@@ -96,8 +97,7 @@ def _compared(
             return None
         return Pair(first, second) if base_first else Pair(second, first)
 
-    base = Results(baselines[0].context, tuple(baseline.variant for baseline in baselines))
-    return compare_results(base, new, threshold, measure)
+    return compare_results(results_of(baselines), new, threshold, measure)
 
 
 def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, directory: Path) -> list[Baseline]:
@@ -108,7 +108,8 @@ def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, director
     found = [baseline for baseline in load_baselines(directory, profile.name) if baseline.name in wanted]
     if not found:
         raise UserError(
-            f"{directory} has no baseline of these libraries on {profile.name}.", "Save one: tvmmobile baseline save out/report.json"
+            f"{directory} has no baseline of these libraries on {profile.name}.",
+            f"Save one: tvmmobile baseline save out/report.json --baselines {shlex.quote(str(directory))}",
         )
     for baseline in found:
         check_comparable(baseline.context, context_of(profile, libraries[0].threads))

@@ -356,6 +356,12 @@ def changed_versions(base: Context, new: Context) -> list[tuple[str, str, str]]:
     return [pair for pair in pairs if pair[1] != pair[2]]
 
 
+def joined_versions(contexts: Iterable[Context]) -> dict[str, str]:
+    """Return the versions of several results by name, with commas between those that differ."""
+    each = [one.versions for one in contexts]
+    return {name: ", ".join(dict.fromkeys(one[name] for one in each if name in one)) for known in each for name in known}
+
+
 def write_results(results: Results, path: Path) -> None:
     """Write `report.json` whole; raise `ValueError` and write nothing if a number is not finite: JSON has no such numbers."""
     results = encodable(results)

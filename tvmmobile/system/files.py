@@ -223,6 +223,12 @@ def check_file_writable(file: Path, option: str) -> None:
     check_writable(goal.parent, option)
 
 
+def replaced_by(file: Path) -> Path | None:
+    """Return the file whose content is lost when `file` is written; `None` for a device, a pipe or an open file, which is added to."""
+    goal = _goal(file)
+    return None if _written_through(goal) else goal
+
+
 def check_space(folder: Path, needed_bytes: int = 0) -> None:
     """Raise `OSError` if the disk under `folder` is full, or files as large as allowed: the probable reasons for a failure there."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tvmmobile.results.file import Context, Results, VariantKey, VariantResult, by_key, changed_versions
+from tvmmobile.results.file import Context, Results, VariantKey, VariantResult, by_key, changed_versions, joined_versions
 from tvmmobile.results.report.view import View
 from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
@@ -109,8 +109,7 @@ def join(results: Sequence[Results]) -> JoinedResults:
         for key, when in dates.items()
         if len(when) > 1
     ]
-    each = [one.context.versions for one in ordered]
-    versions = {name: ", ".join(dict.fromkeys(one[name] for one in each if name in one)) for known in each for name in known}
+    versions = joined_versions(one.context for one in ordered)
     remarks += [f"The version of {name} differs: {text}." for name, text in versions.items() if ", " in text]
     known = [one.context for one in ordered if one.context.memory_bytes_per_s is not None] or [latest]
     context = replace(latest, versions=versions, memory_bytes_per_s=known[-1].memory_bytes_per_s, memory_source=known[-1].memory_source)
