@@ -79,12 +79,13 @@ def _warn(done: ProgramRun) -> None:
 
 
 def _print(done: ProgramRun, board: Board, blocks: list[HotBlock]) -> None:
+    from tvmmobile.results.report.wording import plural
     from tvmmobile.system.console import output, table_of
     from tvmmobile.virtual.summary import trust
 
     console = output()
     table = table_of(("modelled", "of"), ("figure",))
-    of_threads = "" if done.modelled.threads == 1 else f", {len(done.modelled.busy_ms)} threads"
+    of_threads = "" if done.modelled.threads == 1 else f", {plural(len(done.modelled.busy_ms), 'thread')}"
     what = {0: "the whole run", 1: "the region"}.get(done.regions, f"{done.regions} regions")
     table.add_row("instructions", what + of_threads, f"{done.core.instructions:,}")
     table.add_row("core cycles", board.cpu, f"{done.core.cycles:,}")

@@ -21,6 +21,7 @@ from tvmmobile.history.commits import Commit, commit_of
 from tvmmobile.history.file import History
 from tvmmobile.history.series import CommitHistory, Point, Series
 from tvmmobile.results.file import VariantResult, read_results
+from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.programs import run_tool
@@ -165,7 +166,7 @@ def bisect(
     chain = _between(first, last)
     with _worktree(last) as tree:
         _check_command(command[0], tree, last)
-        say(f"{len(chain)} commits, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
+        say(f"{plural(len(chain), 'commit')}, {old.latency_us / 1e3:.4g} and {new.latency_us / 1e3:.4g} ms {series.kind}")
         timer = _Timer(history, series, command, tree, tree / result, say)
         return _halved([first, *chain], lambda name: timer.is_new(name, middle, math.copysign(1.0, difference)))
 
