@@ -371,6 +371,8 @@ def test_baselines_are_kept_listed_and_shown(cli: CommandLine, tmp_path: Path) -
     assert listed.code == 0 and "pi4-virtual" in listed.out and "modelled" in listed.out and "not kept" in listed.out
     shown = cli("baseline", "show", "mobilenet_v1_1.0_192", "--dir", str(kept))
     assert shown.code == 0 and "ms modelled" in shown.out and results.variants[1].kernels[0].name in shown.out
+    assert cli("baseline", "list", "--dir", str(kept), "--device", "pi4").out == listed.out  # as `bench --device pi4` timed it
+    assert cli("baseline", "list", "--dir", str(kept), "--device", "pi5").code == 1
     # A baseline is a result file: the gate reads it as it is.
     assert cli("compare", str(path), str(tmp_path / "report.json")).code == 0
     assert load_baselines(kept, "pi4-virtual")[1].variant == results.variants[0] and load_baselines(kept, "pi4") == []

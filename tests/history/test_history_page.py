@@ -117,6 +117,7 @@ def test_steps_that_are_too_small_to_be_listed_are_counted(cli: CommandLine, tmp
     assert cli("history", "show", str(path)).out.endswith("3 commits, 1 series, 0 steps; 2 smaller steps left out (--least).\n")
     shown = cli("history", "show", str(path), "--least", "0").out
     assert shown.endswith("3 commits, 1 series, 2 steps.\n")
+    assert cli("history", "show", str(path), "--least", "0", "--device", "pi4").out == shown  # as `bench --device pi4` timed it
 
 
 def test_a_history_without_valid_results_has_a_page(tmp_path: Path) -> None:

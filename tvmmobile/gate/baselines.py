@@ -17,6 +17,7 @@ from tvmmobile.results.file import Context, Results, VariantResult, joined_versi
 from tvmmobile.running.library import Library, find_libraries, stem_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import replacing
+from tvmmobile.virtual.board import device_among
 
 _SUFFIX = ".result.json"
 #: Names of devices and networks come from files; these cannot lead out of a folder or be hidden in it.
@@ -83,8 +84,9 @@ def results_of(baselines: Sequence[Baseline]) -> Results:
 
 
 def find_baselines(baselines: Path, device: str | None = None) -> list[Baseline]:
-    """Return the baselines of one device, or of all; raise `UserError` where there are none."""
-    names = [device] if device is not None else devices_in(baselines)
+    """Return the baselines of one device, `pi4-virtual` if there are none of `pi4`, or of all; raise `UserError` where there are none."""
+    known = devices_in(baselines)
+    names = known if device is None else [device_among(device, known)]
     found = [one for name in names for one in load_baselines(baselines, name)]
     if not found:
         place = f"{baselines} has no baseline" + (f" of {device}" if device is not None else "")

@@ -21,6 +21,7 @@ from tvmmobile.results.file import Context, KernelResult, VariantResult
 from tvmmobile.results.report.wording import plural
 from tvmmobile.running.formats import WORDS, C
 from tvmmobile.system.errors import UserError
+from tvmmobile.virtual.board import device_among
 
 #: Results on either side of a step that its kernels' times are medians of.
 _SIDE = 3
@@ -217,6 +218,8 @@ def over_commits(history: History, wanted: SeriesFilter, least: float) -> Commit
         UserError: it has no results of the kind that is wanted, or is damaged.
     """
     known = history.entries()
+    if wanted.device is not None:
+        wanted = replace(wanted, device=device_among(wanted.device, {entry.device for entry in known}))
     entries = [entry for entry in known if wanted.has(entry)]
     if not entries:
         add, show = "Add some: tvmmobile history add FILE report.json", "See all that it has: tvmmobile history show FILE"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -243,6 +244,17 @@ def load_board(name: str) -> Board:
         known = ", ".join(board_names())
         raise UserError(f"there is no virtual board {name!r}.", f"Known boards: {known}; or give the path of a board's file, *.toml.")
     return read_board(*_places().get(name, (BOARDS / f"{name}.toml", "")))
+
+
+def device_among(name: str, known: Collection[str]) -> str:
+    """Return which of the devices `known` is meant by `name`: the one of that name, else its virtual board, else the name itself."""
+    if name in known:
+        return name
+    try:
+        virtual = load_board(name).name + VIRTUAL_SUFFIX
+    except UserError:
+        return name
+    return virtual if virtual in known else name
 
 
 def read_board(path: Path, cluster: str = "") -> Board:
