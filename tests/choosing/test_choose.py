@@ -225,6 +225,7 @@ def test_memory_and_weights_are_bounded(whole_front: NetworkChoice) -> None:
     assert [one["variant"] for one in json_of(found)["oversized"]] == ["mobilenet_v1_0.25_160"]
     none = choose(SMALL, "pi4", size="1MB")
     assert not none.front and len(none.oversized) == 2 and none.best is None
+    assert verdict(none) == "There is no network within 1 MB of weights on pi4-virtual."
 
 
 def test_a_network_from_a_file_is_planned_once(tmp_path: Path) -> None:

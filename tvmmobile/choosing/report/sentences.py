@@ -18,12 +18,15 @@ _NAMED = 3
 def verdict(choice: NetworkChoice) -> str:
     """Return the answer in one sentence."""
     budget, where = choice.budget, " and ".join(profile.name for profile in choice.profiles)
-    if not budget.is_bound:
+    if not budget.is_bound and choice.front:
         return f"Networks on {where} that no other is as fast and as accurate as:"
+    if not budget.is_bound:
+        sizes = f" within {', '.join(_sizes(budget))}" if choice.oversized else ""
+        return f"There is no network{' with a known latency' if choice.untuned else ''}{sizes} on {where}."
     bound = f"within {budget.most_us / 1e3:g} ms" if math.isfinite(budget.most_us) else f"with a top-1 of {budget.least_top1:g} %"
     bound += "".join(f", {limit}" for limit in _sizes(budget))
     if choice.best is None:
-        return f"No network is {bound} on {where}."
+        return f"There is no network {bound} on {where}."
     best = choice.best.candidate
     what = "The most accurate network" if math.isfinite(budget.most_us) else "The fastest network"
     threads = f" on {best.threads} threads" if best.threads > 1 else ""
