@@ -19,6 +19,7 @@ from tvmmobile.graph.network import Network
 from tvmmobile.graph.tasks import Task, symbol_of
 from tvmmobile.kernels.codegen import export, make_target, pass_context
 from tvmmobile.kernels.elementary import ERRORS
+from tvmmobile.kernels.lowering import PIPELINE
 from tvmmobile.system.toolchain import toolchain
 
 NUMPY = {f"a{name}": getattr(np, f"arc{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tan2")}
@@ -67,8 +68,8 @@ def arguments_in(case: Case) -> list[Array]:
     return [np.pad(array, (0, -array.size % 4)) for array in arguments]
 
 
-def kernel_of(case: Case) -> Any:
-    """A function that does nothing else."""
+def kernel_of(case: Case, chosen: bool = False) -> Any:
+    """A function that does nothing else; if `chosen`, only where it is positive, with 1 elsewhere."""
     from tvm import tirx
     from tvm.script.ir_builder import IRBuilder
     from tvm.tirx.script import builder as T  # noqa: N812
@@ -83,7 +84,8 @@ def kernel_of(case: Case) -> Any:
             at = T.Ramp(step * lanes, 1, lanes) if lanes > 1 else step
             values = [buffer[at] for buffer in read]
             values += [] if constant is None else [T.Broadcast(T.float32(constant), lanes)]
-            T.buffer_store(written, getattr(tirx, name)(*values), [at])
+            value = getattr(tirx, name)(*values)
+            T.buffer_store(written, T.Select(value > 0.0, value, T.float32(1.0)) if chosen else value, [at])
     return building.get()
 
 
@@ -104,6 +106,25 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import tvm
 
     return tvm.runtime.load_module(str(built({"kind": "llvm"}, tmp_path_factory.mktemp("elementary"))))
+
+
+def test_a_condition_may_choose_a_function(library: Any, tmp_path: Path) -> None:
+    """TVM copies the function's arithmetic to where it is chosen, under other names."""
+    import tvm
+
+    cases: list[Case] = [(name, 1, None) for name in ERRORS]
+    target = {"kind": "llvm"}
+    with pass_context():
+        module = tvm.IRModule({symbol_of(str(case)): kernel_of(case, chosen=True) for case in cases})
+        export(tvm.tirx.build(module, target=make_target(target), pipeline=PIPELINE), tmp_path / "chosen.so", toolchain(target))
+    chosen = tvm.runtime.load_module(str(tmp_path / "chosen.so"))
+    for case in cases:
+        arguments = arguments_in(case)
+        plain, found = ([tvm.runtime.tensor(array) for array in (*arguments, np.empty_like(arguments[0]))] for _ in range(2))
+        library[symbol_of(str(case))](*plain)
+        chosen[symbol_of(str(case))](*found)
+        values = plain[-1].numpy()
+        np.testing.assert_array_equal(found[-1].numpy(), np.where(values > 0, values, 1), str(case))
 
 
 def undefined(library: Path) -> set[str]:

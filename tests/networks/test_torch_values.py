@@ -43,6 +43,10 @@ FUNCTIONS: dict[str, Function] = {
     "at places in the last dimensions": writing(lambda x: x.__setitem__((..., PLACES, torch.tensor([1, -2])), x[:, :, :2, 0])),
     "at places in dimensions apart": writing(lambda x: x.__setitem__((slice(None), PLACES, slice(None), PLACES), 5.0)),
     "sums at places": lambda x: x[0, 0].index_put((torch.tensor([0, 0, 3, -1]),), x[0, 1, :4], accumulate=True),
+    "logaddexp of infinities": lambda x: (
+        torch.logaddexp(torch.where(x > 0, -torch.inf, x), torch.where(x > 1, -torch.inf, x + 1)),
+        torch.logaddexp(torch.where(x > 0, torch.inf, x), torch.where(x > -1, torch.inf, -torch.inf)),
+    ),
     "index_add, index_copy, index_fill": lambda x: (
         x.index_add(1, torch.tensor([0, 2, 0]), x[:, :3]),
         x.index_copy(1, torch.tensor([3, 0]), x[:, :2]),

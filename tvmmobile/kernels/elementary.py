@@ -361,6 +361,8 @@ def _lowered(name: str, call: Any) -> Any:
     bound: list[tuple[Any, Any]] = []
 
     def bind(value: Any) -> Any:
+        if isinstance(value, tirx.Var):  # TVM refuses two names of one value where an operator contains the result twice
+            return value
         variable = tirx.Var(f"{name}_{len(bound)}", value.ty)
         bound.append((variable, value))
         return variable

@@ -18,7 +18,7 @@ def special_decompositions() -> Mapping[Any, Callable[..., Any]]:
         aten.erfc.default: lambda x: 1 - torch.erf(x),
         aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
         aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
-        aten.logaddexp.default: lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
+        aten.logaddexp.default: _logaddexp,
     }
 
 
@@ -30,3 +30,8 @@ def _copysign(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return magnitudes with the signs of other numbers, of zeros too."""
     x, size = torch.broadcast_tensors(y, _real(x).abs())
     return torch.where((x < 0) | (1 / x < 0), -size, size)
+
+
+def _logaddexp(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return log(exp(x) + exp(y)); the distance of equal infinities is 0."""
+    return torch.maximum(x, y) + torch.log1p(torch.exp(-torch.where(x == y, 0.0, (x - y).abs())))

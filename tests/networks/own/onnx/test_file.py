@@ -41,10 +41,18 @@ def node(operator: str, inputs: Sequence[str], output: str = "y", **attributes: 
             {"domains": ("own.ops",)},
             r"operators that cannot be imported: Bernoulli, Det, own\.ops\.Mine",
         ),
+        (
+            Graph(
+                convolution([helper.make_node("Slice", ["c", "one", "two", "one"], ["y"])]).nodes,
+                {**convolution().constants, "one": np.array(1), "two": np.array([2])},
+            ),
+            {},
+            r"Slice \(node 'y', opset 17\) has the scalar 'one' as a bound, axis or step, where ONNX has lists",
+        ),
         (convolution([node("Relu", "q")]), {}, "is not a valid ONNX model"),
         (Graph([node("Relu", "x")], {}), {}, "has no convolution or matrix product with weights"),
     ],
-    ids=["channels", "height", "opset", "IR version", "operators", "unsound", "no layer"],
+    ids=["channels", "height", "opset", "IR version", "operators", "scalar bounds", "unsound", "no layer"],
 )
 def test_an_onnx_model_that_will_not_do(tmp_path: Path, graph: Graph, settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint) as caught:

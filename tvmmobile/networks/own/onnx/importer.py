@@ -24,6 +24,7 @@ from tvmmobile.networks.own.onnx.recurrent import recurrent
 from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
 from tvmmobile.networks.scattering import from_the_front
 from tvmmobile.networks.sorting import without_sorting
+from tvmmobile.system.errors import UserError
 
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
@@ -54,8 +55,19 @@ Converter = Callable[[list[Any], dict[str, Any], int], Any]
 class _Importer(ONNXGraphImporter):  # type: ignore[misc]
     def _construct_nodes(self, graph: Any) -> None:
         for node in graph.node:
+            self._check_slice(node)
             with importing(named_node(node, self.opset)):
                 super()._construct_nodes(SimpleNamespace(node=[_without_omitted_results(node)]))
+
+    def _check_slice(self, node: Any) -> None:
+        """Raise `UserError` for a `Slice` with scalars for bounds, which ONNX Runtime refuses, too."""
+        for name in node.input[1:] if node.op_type == "Slice" else ():
+            bound = self._nodes.get(name)
+            if isinstance(getattr(bound, "ty", None), relax.TensorType) and not shape_of(bound):
+                raise UserError(
+                    f"{named_node(node, self.opset)} has the scalar {name!r} as a bound, axis or step, where ONNX has lists.",
+                    "Give it the shape [1].",
+                )
 
     def _parse_graph_initializers(self, graph: Any) -> None:
         readers = {name: node for node in reversed(graph.node) for name in node.input}
