@@ -19,7 +19,7 @@ VECTOR_BYTES = 16
 
 @dataclass(frozen=True)
 class InOrderLoop:
-    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` passes of four K steps each, in float32.
+    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` passes of four K steps each, in float32 or in words of four bytes.
 
     Attributes:
         shape: shape of the register tile.
@@ -29,6 +29,7 @@ class InOrderLoop:
         block: passes per channel block of A; 0 if K is contiguous in A.
         jump_bytes: bytes in A from the last four K steps of a block to the first of the next block.
         alike: true if all rows have the first row's initial accumulators, which are then copied while the first loads run.
+        words: true if the elements of A and W are words, of whose four bytes `SDOT` adds the products.
     """
 
     shape: TileShape
@@ -38,6 +39,7 @@ class InOrderLoop:
     block: int = 0
     jump_bytes: int = 0
     alike: bool = False
+    words: bool = False
 
     @property
     def fits(self) -> bool:
@@ -51,7 +53,7 @@ class InOrderLoop:
         """Name of the loop's function, made of all attributes."""
         rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
         numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
-        return "tvmmobile_in_order_" + "_".join(str(number) for number in numbers)
+        return f"tvmmobile_in_order_{'words_' * self.words}" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
         """Return the initial value of each general register by operand number: the pointer `a` or `w`, or an integer."""
@@ -164,9 +166,9 @@ class _Writer:
         shape = self.shape
         if action.name == "multiply":
             k, j, i = action.place
-            return (
-                f"fmla ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.4s, {self._a(i)}.s[{k % 2 if shape.beside else k}]"
-            )
+            name, vector, element = ("sdot", "16b", "4b") if self.loop.words else ("fmla", "4s", "s")
+            a = f"{self._a(i)}.{element}[{k % 2 if shape.beside else k}]"
+            return f"{name} ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.{vector}, {a}"
         if action.half is None:
             kind, number = action.name[:-1], action.name[-1]
             return "nop" if action.name == "nop" else (self.advance if kind == "advance" else self.finish)[int(number)]

@@ -84,11 +84,14 @@ class Kernel:
         lanes, bytes: elements per vector, and bytes per element.
         chain, group: see `Precision`.
         inner: instruction order of a register tile's loop, see `template.with_inner`.
+        has_words: true if the elements that are multiplied are words of four bytes.
 
     Args:
         grouped: names of arguments with weights in groups, see `Precision`; other constants have the type that kernels compute in.
         places: names of arguments that hold indices, as 32-bit integers.
     """
+
+    has_words = False
 
     def __init__(
         self, task: Task, knobs: Knobs = MappingProxyType({}), grouped: Collection[str] = (), places: Collection[str] = ()

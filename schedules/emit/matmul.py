@@ -308,7 +308,7 @@ class MatmulTile:
         jump = (self.a.pixels * self.a.block - block + K_STEPS) * size
         blocked = (block // K_STEPS, jump) if blocks > 1 else (0, 0)
         shape = TileShape(rows, width // lanes, self.kernel.inner == 2)
-        loop = InOrderLoop(shape, count // K_STEPS, row_bytes, step_bytes, *blocked, alike=alike)
+        loop = InOrderLoop(shape, count // K_STEPS, row_bytes, step_bytes, *blocked, alike=alike, words=self.kernel.has_words)
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:

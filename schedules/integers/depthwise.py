@@ -84,17 +84,6 @@ class IntegerNest(WindowNest, ABC):
             channel, target: first channel, and index in the output of the tile's first element.
         """
 
-    @contextmanager
-    def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
-        """Emit the initial values of a tile's sums; yield the sums; emit their requantisation and stores."""
-        acc = self.ends.kernel.sums(2 * size[0] * size[1])
-        self.ends.fill(acc, size[0] * size[1], channel, HALF_VECTOR_BYTES)
-        yield acc
-        pixels = []
-        for place, (y, x) in enumerate(itertools.product(*map(range, size))):
-            pixels.append((self.ends.complete(acc, place, HALF_VECTOR_BYTES), target + (y * self.part.width + x) * self.output.block))
-        self.ends.store(pixels, channel, HALF_VECTOR_BYTES)
-
 
 @dataclass(frozen=True)
 class LongNest(IntegerNest):
@@ -106,6 +95,17 @@ class LongNest(IntegerNest):
             for branch, count in ((T.Then(), TAPS_TOGETHER), (T.Else(), TWO)):
                 with branch, self._summed(size, channel, target) as acc:
                     self._add(acc, size, value, channel, count)
+
+    @contextmanager
+    def _summed(self, size: tuple[int, int], channel: Expr, target: Expr) -> Iterator[Buffer]:
+        """Emit the initial values of a tile's sums; yield the sums; emit their requantisation and stores."""
+        acc = self.ends.kernel.sums(2 * size[0] * size[1])
+        self.ends.fill(acc, size[0] * size[1], channel, HALF_VECTOR_BYTES)
+        yield acc
+        pixels = []
+        for place, (y, x) in enumerate(itertools.product(*map(range, size))):
+            pixels.append((self.ends.complete(acc, place, HALF_VECTOR_BYTES), target + (y * self.part.width + x) * self.output.block))
+        self.ends.store(pixels, channel, HALF_VECTOR_BYTES)
 
     def _add(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, count: int) -> None:
         """Emit all products; `count` of each channel are added in 16 bits."""
@@ -134,26 +134,35 @@ class DotNest(IntegerNest):
     """
 
     def _tile_of(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
-        with self._summed(size, channel, target) as acc:
-            self._multiply(acc, size, value, channel)
+        """Emit a tile by columns of its window: only the sums that a column reaches take registers."""
+        layer, ends, acc = self.layer, self.ends, self.ends.kernel.sums(2 * size[0] * size[1])
+        taps, stride = layer.kernel[1], layer.stride[1]
+        for x in range((size[1] - 1) * stride + taps):
+            reached = [(out, x - out * stride) for out in range(size[1]) if 0 <= x - out * stride < taps]
+            for y, (out, tap), half in itertools.product(range(size[0]), reached, range(2)):
+                if tap == 0:
+                    ends.kernel.store(acc, ends.begin(channel + half * LANES), (2 * (y * size[1] + out) + half) * LANES, LANES)
+            self._multiply(acc, size, value, channel, x, reached)
+            for out in (out for out, tap in reached if tap == taps - 1):
+                targets = [target + (y * self.part.width + out) * self.output.block for y in range(size[0])]
+                sums = [ends.complete(acc, y * size[1] + out, HALF_VECTOR_BYTES) for y in range(size[0])]
+                ends.store(list(zip(sums, targets, strict=True)), channel, HALF_VECTOR_BYTES)
 
-    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr) -> None:
-        """Emit all products."""
+    def _multiply(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, x: int, reached: list[tuple[int, int]]) -> None:
+        """Emit the products of column `x` of the tile's window with the taps of the output columns that it reaches."""
         kernel, layer = self.ends.kernel, self.layer
         (height, taps), shared = layer.kernel, 2 if layer.stride[0] == 1 else 1
-        for x in range((size[1] - 1) * layer.stride[1] + taps):
-            reached = [(out, x - out * layer.stride[1]) for out in range(size[1]) if 0 <= x - out * layer.stride[1] < taps]
-            for first in range(0, size[0] if reached else 0, shared):
-                outputs = range(first, min(first + shared, size[0]))
-                top, lowest = first * layer.stride[0], outputs[-1] * layer.stride[0] + height - 1
-                for word in range(words_of(layer)):
-                    rows = range(top + word * WORD, top + (word + 1) * WORD)
-                    words = self._words([value(min(y, lowest), x) for y in rows])
-                    for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
-                        place = (2 * (y * size[1] + out) + half) * LANES
-                        weight = ((((y - first) * words_of(layer) + word) * taps + tap) * 2 + half) * 16
-                        weights = kernel.bytes_at(self.weight, channel * (8 * words_of(layer) * taps) + weight)
-                        kernel.store(acc, kernel.dot(kernel.load(acc, place, LANES), words[half], weights), place, LANES)
+        for first in range(0, size[0] if reached else 0, shared):
+            outputs = range(first, min(first + shared, size[0]))
+            top, lowest = first * layer.stride[0], outputs[-1] * layer.stride[0] + height - 1
+            for word in range(words_of(layer)):
+                rows = range(top + word * WORD, top + (word + 1) * WORD)
+                words = self._words([value(min(y, lowest), x) for y in rows])
+                for (out, tap), y, half in itertools.product(reached, outputs, range(2)):
+                    place = (2 * (y * size[1] + out) + half) * LANES
+                    weight = ((((y - first) * words_of(layer) + word) * taps + tap) * 2 + half) * 16
+                    weights = kernel.bytes_at(self.weight, channel * (8 * words_of(layer) * taps) + weight)
+                    kernel.store(acc, kernel.dot(kernel.load(acc, place, LANES), words[half], weights), place, LANES)
 
     def _words(self, rows: list[Expr]) -> list[Expr]:
         """Interleave four rows of eight channels; return two vectors of four words, each the four rows of one channel."""

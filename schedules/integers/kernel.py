@@ -43,8 +43,8 @@ ret <4 x float> %value
 class IntegerKernel(Kernel):
     """A kernel under construction whose vectors have 16 bytes, or four sums.
 
-    On recent out-of-order cores, constants that an instruction overwrites are reloaded each time: LLVM would keep them in registers and
-    copy them, and a copy takes an issue slot of the pipelines that multiply.
+    On out-of-order cores with dot products, constants that an instruction overwrites are reloaded each time: LLVM would keep them in
+    registers and copy them, and a copy takes an issue slot of the pipelines that multiply.
 
     Attributes:
         in_order: true if the core issues in order.
@@ -56,7 +56,7 @@ class IntegerKernel(Kernel):
         self._types = {**_TYPES, **sides, "data": task.storage[0].name, "output": task.storage[1].name}
         self._storage = {}
         self.in_order = task.machine.in_order
-        self._reloaded_names = _OVERWRITTEN if "matrix" in task.machine.has and not self.in_order else ()
+        self._reloaded_names = _OVERWRITTEN if "dot" in task.machine.has and not self.in_order else ()
         self._reloaded: list[Buffer] = []
 
     @contextmanager

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from tvmmobile.graph.layers import Array, Conv2d, Dense, IntegerLayer, Layer, LayerParameters
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.activations import Activation, Piece, input_of
+from tvmmobile.schedules.emit.in_order_order import inner_order
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
@@ -37,9 +38,11 @@ FEW = 64
 class DotKernel(IntegerKernel):
     """A kernel that reads int8 buffers as words of four bytes; indices count words."""
 
+    has_words = True
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
-        self.lanes = LANES
+        self.lanes, self.bytes, self.inner = LANES, WORD, inner_order(task.machine, LANES)
 
     def load(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """Return words of an int8 buffer, or elements of another one."""
@@ -47,6 +50,11 @@ class DotKernel(IntegerKernel):
             return super().load(buffer, index, lanes)
         lanes = lanes or LANES
         return self.as_type("int32x4" if lanes > 1 else "int32", self.bytes_at(buffer, index * WORD, lanes * WORD))
+
+    def call(self, symbol: str, llvm: Callable[[], str], *places: tuple[Buffer, Expr]) -> None:
+        """Call a function defined in LLVM IR with pointers to these words or elements."""
+        in_bytes = [(buffer, index * WORD if str(buffer.dtype) == "int8" else index) for buffer, index in places]
+        super().call(symbol, llvm, *in_bytes)
 
     def multiply_add(self, so_far: Expr, weight: Expr, value: Expr) -> Expr:
         """Return four sums, each plus the products of one word."""
@@ -101,7 +109,7 @@ class DotTile(IntegerTile):
         """Emit the loop over words; return the sums."""
         acc = self.kernel.accumulators(rows * panel.width)
         self.epilogue.fill(acc, rows, panel.channel + index * panel.width, panel.width)
-        self.accumulate(acc, row, rows, panel.width, weights, part)
+        self.accumulate(acc, row, rows, panel.width, weights, part, alike=True)
         return acc
 
 
@@ -212,6 +220,10 @@ class IntegerProduct(IntegerMatrix):
             "outer": (0, 1),
         }
 
+    def usual_tile(self, task: Task) -> tuple[int, int]:
+        """Return pixels and channels of the register tile of a search's first schedule."""
+        return self.usual
+
     def first_order(self, depth: int) -> int:
         """Return the usual value of the knob `order`."""
         return int(depth <= FEW)
@@ -242,7 +254,7 @@ class IntegerProduct(IntegerMatrix):
         def fits(knobs: Knobs) -> bool:
             return tuple(knobs[name] for name in options) in likely()
 
-        tile = {"rows": (min(self.usual[0], max(options["rows"])),), "columns": (min(self.usual[1], max(options["columns"])),)}
+        tile = {name: (min(size, max(options[name])),) for name, size in zip(("rows", "columns"), self.usual_tile(task), strict=True)}
         first = self._likely(task, layer, {**options, **tile, "order": (self.first_order(depth),)})
         usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
         return Space(self.name, self.version, options, fits, usual)
@@ -323,6 +335,10 @@ class DotProduct(IntegerProduct):
         layer = task.region[0]
         channels = itertools.chain(layer.sources, *(piece[1:] for piece in layer.pieces)) if isinstance(layer, Conv2d) else ()
         return super().covers(task) and not any(count % self.group for count in channels)
+
+    def usual_tile(self, task: Task) -> tuple[int, int]:
+        """Return pixels and channels of the first register tile. On in-order cores, loads beside each SDOT suffice for tall tiles alone."""
+        return (8, 8) if inner_order(task.machine, LANES) else self.usual
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Return the fewest vectors of sums, which have four channels each, and of other operands."""

@@ -49,6 +49,13 @@ def pi3bplus() -> Iterator[Agents]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def rk3566() -> Iterator[Agents]:
+    """A core with SDOT that issues in order."""
+    with started_agents(find_device("rk3566-virtual")) as found:
+        yield found
+
+
 def product(rng: random.Random, group: int) -> Layer:
     """A 1×1 convolution or a classifier, of which input channels divide by a group; narrow, wide or converted sums, bounds or none."""
     depth, channels = group * rng.choice((1, 3, 5, 16, 96 // group, 320 // group)), rng.choice((3, 8, 12, 20, 37, 64))
@@ -160,16 +167,45 @@ def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dot_product_of_pieces(seed: int, pi5: Agents, tmp_path: Path) -> None:
-    """Slices of several tensors, any of them more than once, whose channels divide by 4."""
-    rng = random.Random(seed)
+def test_dot_product_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None:
+    """With a loop in our order, if input channels divide by 8 and there are 32 or more, and steps of 4 channels behind it."""
+    layer = product(random.Random(seed), 4)
+    check(rk3566, layer, "dot_product", tmp_path, seed, threads=1 + seed)
+    check(rk3566, Conv2d(5, 4, 40 + 8 * seed, 24, stride=(1 + seed % 2, 1)), "dot_product", tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_other_dot_kernels_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None:
+    """Of any window, images and depthwise convolutions."""
+    check(rk3566, window(random.Random(seed)), "dot_window", tmp_path, seed, 1 + seed % 2)
+    check(rk3566, image(random.Random(seed)), "dot_image", tmp_path, seed, 1 + seed % 2)
+    check(rk3566, depthwise(random.Random(seed)), "dot_depthwise", tmp_path, seed, 1 + seed % 2)
+
+
+@pytest.mark.long
+def test_dot_kernels_in_order_of_many_shapes(rk3566: Agents, tmp_path: Path) -> None:
+    for seed in range(3, 40):
+        check(rk3566, product(random.Random(seed), 4), "dot_product", tmp_path, seed, 1 + seed % 3)
+        check(rk3566, pieces(random.Random(seed)), "dot_product", tmp_path, seed, 1 + seed % 3)
+        test_other_dot_kernels_in_order(seed, rk3566, tmp_path)
+
+
+def pieces(rng: random.Random) -> Conv2d:
+    """A 1×1 convolution of slices of several tensors, any of them more than once, whose channels divide by 4."""
     sources = tuple(4 * rng.randint(1, 12) for _ in range(rng.randint(1, 3)))
     cuts = [(source, first := 4 * rng.randrange(sources[source] // 4), 4 * rng.randint(1, (sources[source] - first) // 4))
             for source in (*range(len(sources)), rng.randrange(len(sources)))]  # fmt: skip
     size, depth = (rng.randint(1, 9), rng.randint(1, 9)), sum(count for *_, count in cuts)
-    layer = Conv2d(*size, depth, rng.choice((3, 8, 20)), clamp=rng.choice((NO_CLAMP, "lookup")), sources=sources, pieces=tuple(cuts))
+    return Conv2d(*size, depth, rng.choice((3, 8, 20)), clamp=rng.choice((NO_CLAMP, "lookup")), sources=sources, pieces=tuple(cuts))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dot_product_of_pieces(seed: int, pi5: Agents, rk3566: Agents, tmp_path: Path) -> None:
+    layer = pieces(random.Random(seed))
     check(pi5, layer, "dot_product", tmp_path, seed, 1 + seed)
-    uneven = replace(layer, in_channels=depth + 2, sources=(*sources, 2), pieces=(*cuts, (len(sources), 0, 2)))
+    check(rk3566, layer, "dot_product", tmp_path, seed)
+    cuts, sources = layer.pieces, layer.sources
+    uneven = replace(layer, in_channels=layer.in_channels + 2, sources=(*sources, 2), pieces=(*cuts, (len(sources), 0, 2)))
     assert not templates_for(Task((uneven,), "int8", machine=machine_of("cortex-a76")))
 
 
@@ -213,6 +249,11 @@ def test_steps_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Pat
 def test_addends_of_products(layer: Layer, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     check(pi5, layer, "dot_product", tmp_path / "dot")
     check(pi4, layer, "long_product", tmp_path / "long")
+
+
+@pytest.mark.parametrize("layer", [*STEPS[:3], *ADDENDS[:2]], ids=lambda layer: layer.name)
+def test_steps_of_products_in_order(layer: Layer, rk3566: Agents, tmp_path: Path) -> None:
+    check(rk3566, layer, "dot_product", tmp_path)
 
 
 def test_addends_of_other_layers(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
