@@ -48,15 +48,19 @@ class IntegerKernel(Kernel):
 
     Attributes:
         in_order: true if the core issues in order.
+        has_pairs: true if the core has `SMMLA`.
+
+    Args:
+        reloads: false if constants that an instruction overwrites are never reloaded.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, reloads: bool = True) -> None:
         super().__init__(task)
         sides = {name: "int8" for layer in task.region for name in layer.side_shapes}
         self._types = {**_TYPES, **sides, "data": task.storage[0].name, "output": task.storage[1].name}
         self._storage = {}
-        self.in_order = task.machine.in_order
-        self._reloaded_names = _OVERWRITTEN if "dot" in task.machine.has and not self.in_order else ()
+        self.in_order, self.has_pairs = task.machine.in_order, "matrix" in task.machine.has
+        self._reloaded_names = _OVERWRITTEN if reloads and "dot" in task.machine.has and not self.in_order else ()
         self._reloaded: list[Buffer] = []
 
     @contextmanager
