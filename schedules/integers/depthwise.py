@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -96,9 +96,14 @@ class IntegerNest(WindowNest, ABC):
         acc = self.ends.kernel.sums(2 * size[0] * size[1])
         self.ends.fill(acc, size[0] * size[1], channel, HALF_VECTOR_BYTES)
         yield acc
+        self._store(acc, size[1], itertools.product(range(size[0]), range(size[1])), channel, target)
+
+    def _store(self, acc: Buffer, width: int, outputs: Iterable[tuple[int, int]], channel: Expr, target: Expr) -> None:
+        """Emit the requantisation and the stores of complete sums, those of these rows and columns of a tile of `width` columns."""
         pixels = []
-        for place, (y, x) in enumerate(itertools.product(*map(range, size))):
-            pixels.append((self.ends.complete(acc, place, HALF_VECTOR_BYTES), target + (y * self.part.width + x) * self.output.block))
+        for y, x in outputs:
+            sums = self.ends.complete(acc, y * width + x, HALF_VECTOR_BYTES)
+            pixels.append((sums, target + (y * self.part.width + x) * self.output.block))
         self.ends.store(pixels, channel, HALF_VECTOR_BYTES)
 
 
@@ -158,16 +163,13 @@ class DotNest(IntegerNest):
 
     def _by_columns(self, size: tuple[int, int], value: Value, channel: Expr, target: Expr) -> None:
         """Emit a tile by columns of its window: only the sums that a column reaches take registers."""
-        ends, taps, acc = self.ends, self.layer.kernel[1], self.ends.kernel.sums(2 * size[0] * size[1])
-        for x, reached in self._columns(size[1]):
-            for y, (out, tap), half in itertools.product(range(size[0]), reached, range(2)):
-                if tap == 0:
-                    ends.kernel.store(acc, ends.begin(channel + half * LANES), (2 * (y * size[1] + out) + half) * LANES, LANES)
+        (height, width), acc = size, self.ends.kernel.sums(2 * size[0] * size[1])
+        for x, reached in self._columns(width):
+            for y, out in itertools.product(range(height), (out for out, tap in reached if tap == 0)):
+                self.ends.fill(acc, 1, channel, HALF_VECTOR_BYTES, y * width + out)
             self._multiply(acc, size, value, channel, x, reached)
-            for out in (out for out, tap in reached if tap == taps - 1):
-                targets = [target + (y * self.part.width + out) * self.output.block for y in range(size[0])]
-                sums = [ends.complete(acc, y * size[1] + out, HALF_VECTOR_BYTES) for y in range(size[0])]
-                ends.store(list(zip(sums, targets, strict=True)), channel, HALF_VECTOR_BYTES)
+            complete = (out for out, tap in reached if tap == self.layer.kernel[1] - 1)
+            self._store(acc, width, itertools.product(range(height), complete), channel, target)
 
     def _multiply(self, acc: Buffer, size: tuple[int, int], value: Value, channel: Expr, x: int, reached: list[tuple[int, int]]) -> None:
         """Emit the products of column `x` of the tile's window with the taps of the output columns that it reaches."""

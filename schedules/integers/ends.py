@@ -126,9 +126,9 @@ class IntegerEnds:
         """Return the multipliers of the `place`-th vector of four channels from `channel` on."""
         return self.kernel.load(self.buffers["multiplier"], channel + LANES * place, LANES)
 
-    def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int) -> None:
-        """Initialise the sums [pixel][channel] of `pixels` pixels and `count` channels from `channel` on."""
-        for place, j in itertools.product(range(pixels), range(0, count, LANES)):
+    def fill(self, sums: Buffer, pixels: int, channel: Expr, count: int, first: int = 0) -> None:
+        """Initialise the sums [pixel][channel] of `pixels` pixels, from number `first` on, and `count` channels from `channel` on."""
+        for place, j in itertools.product(range(first, first + pixels), range(0, count, LANES)):
             self.kernel.store(sums, self.begin(channel + j), place * count + j, LANES)
 
     def complete(self, sums: Buffer, pixel: int, count: int) -> list[Expr]:
