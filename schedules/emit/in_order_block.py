@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tvmmobile.schedules.emit.in_order_loop import VECTOR_BYTES, inline_function, lower_half
@@ -57,28 +57,35 @@ def spread(multiplications: Sequence[Multiplication]) -> tuple[Multiplication, .
 
 @dataclass(frozen=True)
 class InOrderBlock:
-    """A straight-line sequence of float32 multiplications.
+    """A straight-line sequence of multiplications.
 
     Attributes:
         accumulators, bases: number of accumulators, and of base pointers.
         beside: true if the core can issue an insertion in the same cycle as an FMLA.
+        is_half: true if the elements are in half precision, else they are in float32.
     """
 
     multiplications: tuple[Multiplication, ...]
     accumulators: int
     bases: int
     beside: bool
+    is_half: bool = field(default=False, repr=False)
 
     @property
     def fits(self) -> bool:
-        """True if the operands fit the registers, their offsets can be encoded, and the block is long enough to pay."""
+        """True if the operands fit the registers, their offsets can be encoded, and the block is long enough to pay.
+
+        In half precision, elements of vectors would have to lie in the lower 16 registers.
+        """
+        if self.is_half and any(multiplication.lane is not None for multiplication in self.multiplications):
+            return False
         reached = all(place.reached for multiplication in self.multiplications for place in (multiplication.x, multiplication.y))
         return reached and len(self.multiplications) >= LEAST and self._registers is not None
 
     @property
     def symbol(self) -> str:
         """Name of the block's function, a hash of its fields."""
-        return f"tvmmobile_in_order_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
+        return f"tvmmobile_in_order_{'halves_' * self.is_half}{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
 
     @cached_property
     def _vectors(self) -> dict[VectorPlace, tuple[int, int]]:
@@ -146,7 +153,8 @@ class InOrderBlock:
         if action.name == "multiply":
             fmla = self.multiplications[action.place[0]]
             x, y = (f"${{{self.accumulators + self._registers[numbers[place]][0]}}}" for place in (fmla.x, fmla.y))
-            return f"fmla ${{{fmla.accumulator}}}.4s, {x}.4s, {y}.{'4s' if fmla.lane is None else f's[{fmla.lane}]'}"
+            vector = "8h" if self.is_half else "4s"
+            return f"fmla ${{{fmla.accumulator}}}.{vector}, {x}.{vector}, {y}.{vector if fmla.lane is None else f's[{fmla.lane}]'}"
         if action.half is None:
             return "nop"
         first = self.accumulators + self._scratch
@@ -168,7 +176,7 @@ def multiply_in_order(
     Args:
         places: buffer and index of each base pointer.
     """
-    block = InOrderBlock(spread(multiplications), count, len(places), kernel.inner == 2)
+    block = InOrderBlock(spread(multiplications), count, len(places), kernel.inner == 2, kernel.bytes == 2)
     if not block.fits:
         return False
     kernel.call(block.symbol, block.llvm, (acc, 0), *places)

@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tvmmobile.schedules.emit.in_order_order import K_STEPS, TEMPORARIES, LoopAction, TileShape, pass_order
+from tvmmobile.schedules.emit.in_order_order import LANES, TEMPORARIES, LoopAction, TileShape, pass_order
 
 #: Largest offset in bytes of an 8-byte load from its base register.
 _REACH = 32760
 VECTOR_BYTES = 16
+#: Instruction that multiplies and adds, and its arrangements of sums, of W, and of an element of A.
+_FLOATS, _HALVES, _WORDS = ("fmla", "4s", "4s", "s"), ("fmla", "8h", "8h", "h"), ("sdot", "4s", "16b", "4b")
 
 
 @dataclass(frozen=True)
 class InOrderLoop:
-    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` passes of four K steps each, in float32 or in words of four bytes.
+    """acc[row, column] += Σ A[row, k] · W[k, column] over `passes` passes of `TileShape.steps` K steps each.
+
+    The elements are in float32, in half precision if a pass has eight K steps, or words of four bytes.
 
     Attributes:
         shape: shape of the register tile.
@@ -27,9 +31,10 @@ class InOrderLoop:
         row_bytes: bytes from one row of A to the next.
         step_bytes: bytes from one K step to the next in W.
         block: passes per channel block of A; 0 if K is contiguous in A.
-        jump_bytes: bytes in A from the last four K steps of a block to the first of the next block.
+        jump_bytes: bytes in A from the last vector of a block to the first one of the next block.
         alike: true if all rows have the first row's initial accumulators, which are then copied while the first loads run.
         words: true if the elements of A and W are words, of whose four bytes `SDOT` adds the products.
+        chain: most passes in a chain of sums, see `TileShape.chained`; 0 without chains.
     """
 
     shape: TileShape
@@ -40,39 +45,65 @@ class InOrderLoop:
     jump_bytes: int = 0
     alike: bool = False
     words: bool = False
+    chain: int = 0
 
     @property
     def fits(self) -> bool:
-        """True if there are two passes or more, and the offsets of all loads in a pass can be encoded."""
-        furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (K_STEPS + self.shape.weights)) + 2 * VECTOR_BYTES
+        """True if there are two passes or more, also in the last chain, and the offsets of all loads in a pass can be encoded."""
+        furthest = max(self.row_bytes * (self.shape.rows - 1), self.step_bytes * (self.shape.steps + self.shape.weights)) + 2 * VECTOR_BYTES
         whole = self.row_bytes % 8 == 0 and self.step_bytes % 8 == 0 and self.step_bytes < 1024
-        return self.passes > 1 and whole and furthest <= _REACH
+        return self.passes > 1 and self.last_passes > 1 and whole and furthest <= _REACH
+
+    @property
+    def chains(self) -> int:
+        """Number of chains, of nearly equal lengths."""
+        return -(-self.passes // self.chain) if self.chain else 1
+
+    @property
+    def chain_passes(self) -> int:
+        """Number of passes in each chain but the last."""
+        return -(-self.passes // self.chains)
+
+    @property
+    def last_passes(self) -> int:
+        """Number of passes in the last chain."""
+        return self.passes - (self.chains - 1) * self.chain_passes
+
+    @property
+    def is_half(self) -> bool:
+        """True if the elements are in half precision."""
+        return self.shape.steps != LANES[0]
 
     @property
     def symbol(self) -> str:
         """Name of the loop's function, made of all attributes."""
         rows, vectors, beside = self.shape.rows, self.shape.vectors, self.shape.beside
         numbers = (rows, vectors, int(beside), self.passes, self.row_bytes, self.step_bytes, self.block, self.jump_bytes, int(self.alike))
-        return f"tvmmobile_in_order_{'words_' * self.words}" + "_".join(str(number) for number in numbers)
+        kind = "words_" if self.words else f"halves_{self.chain}_" if self.is_half else ""
+        return f"tvmmobile_in_order_{kind}" + "_".join(str(number) for number in numbers)
 
     def inputs(self) -> dict[int, str | int]:
         """Return the initial value of each general register by operand number: the pointer `a` or `w`, or an integer."""
-        general = _General(self.shape, self.block)
-        initial: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": self.passes - 1}
+        general, passes = _General(self), self.chain_passes if self.chains > 1 else self.passes - 1
+        initial: dict[str, str | int] = {"following": "a", "a": "a", "w": "w", "left": passes}
+        if self.chains > 1:
+            initial |= {"chains": self.chains - 1}
         if self.block:
             initial |= {"in_block": self.block, "jump": self.jump_bytes, "step": VECTOR_BYTES, "block": self.block}
         return {general[name]: value for name, value in initial.items()}
 
     def llvm(self) -> str:
         """Return the function `symbol`(accumulators, A, W), all pointers, in LLVM IR."""
-        count, scratch = self.shape.rows * self.shape.vectors, self.shape.rows + self.shape.weights
-        general, initial = _General(self.shape, self.block), self.inputs()
+        count, scratch = self.shape.rows * self.shape.vectors, _General(self).first - self.shape.rows * self.shape.vectors
+        general, initial = _General(self), self.inputs()
         kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
         begun = range(self.shape.vectors if self.alike else count)
         inputs = [f"<4 x float> %v{n}" for n in begun]
         inputs += [f"ptr %{value}" if isinstance(value, str) else f"i64 {value}" for value in initial.values()]
-        # Each input is tied to the output register with its number.
-        constraints = ["=w" if n in begun else "=&w" for n in range(count + scratch)] + ["=&r"] * general.count
+        # Each input is tied to the output register with its number. In half precision, elements come from the lower 16 registers ("x").
+        constraints = ["=w" if n in begun else "=&w" for n in range(count)]
+        elements = ["=&x" if self.is_half else "=&w"] * self.shape.rows
+        constraints += [*elements, *["=&w"] * (scratch - self.shape.rows), *["=&r"] * general.count]
         constraints += [str(n) for n in (*begun, *initial)]
         head = f"@{self.symbol}(ptr %acc, ptr %a, ptr %w)"
         return inline_function(head, self.assembly(), kinds, constraints, inputs, count, len(begun))
@@ -83,8 +114,8 @@ class InOrderLoop:
         advance, finish = len(writer.advance), len(writer.finish)
         loop = pass_order(self.shape, last=False, advance=advance, finish=finish)
         end = pass_order(self.shape, last=True, advance=0, finish=0)
-        lines = [*writer.before(), "1:", *map(writer.line, loop), "b.ne 1b"]
-        return [*lines, *map(writer.line, end)]
+        lines = [*writer.before(), "1:", *map(writer.line, loop), "b.ne 1b", *writer.between()]
+        return [*lines, *map(writer.line, end), *writer.totals()]
 
 
 def inline_function(
@@ -125,9 +156,10 @@ def lower_half(register: str) -> str:
 class _General:
     """Operand numbers of the general registers."""
 
-    def __init__(self, shape: TileShape, block: int) -> None:
-        self.names = ["following", "a", "w", "left", *(["in_block", "jump", "step", "block", "by"] if block else [])]
-        self.first = shape.rows * shape.vectors + shape.rows + shape.weights
+    def __init__(self, loop: InOrderLoop) -> None:
+        shape, blocked = loop.shape, ["in_block", "jump", "step", "block", "by"] if loop.block else []
+        self.names = ["following", "a", "w", "left", *(["chains"] if loop.chains > 1 else []), *blocked]
+        self.first = shape.sums + shape.rows + shape.weights
         self.count = len(self.names) + TEMPORARIES
 
     def __getitem__(self, name: str) -> int:
@@ -142,7 +174,7 @@ class _Writer:
 
     def __init__(self, loop: InOrderLoop) -> None:
         self.loop, self.shape = loop, loop.shape
-        self.general = _General(loop.shape, loop.block)
+        self.general = _General(loop)
         g = {name: f"${self.general[name]}" for name in self.general.names}
         #: Instructions that advance the pointer to the next pass's A, which jumps from block to block.
         self.advance = (
@@ -156,7 +188,7 @@ class _Writer:
             else [f"add {g['following']}, {g['following']}, #16"]
         )
         self.finish = [
-            f"add {g['w']}, {g['w']}, #{K_STEPS * loop.step_bytes}",
+            f"add {g['w']}, {g['w']}, #{loop.shape.steps * loop.step_bytes}",
             f"mov {g['a']}, {g['following']}",
             f"subs {g['left']}, {g['left']}, #1",
         ]
@@ -166,9 +198,9 @@ class _Writer:
         shape = self.shape
         if action.name == "multiply":
             k, j, i = action.place
-            name, vector, element = ("sdot", "16b", "4b") if self.loop.words else ("fmla", "4s", "s")
-            a = f"{self._a(i)}.{element}[{k % 2 if shape.beside else k}]"
-            return f"{name} ${{{i * shape.vectors + j}}}.4s, {self._w(k * shape.vectors + j)}.{vector}, {a}"
+            name, total, vector, element = _WORDS if self.loop.words else _HALVES if self.loop.is_half else _FLOATS
+            a = f"{self._a(i)}.{element}[{k % (shape.steps // 2) if shape.beside else k}]"
+            return f"{name} {self._sum(i * shape.vectors + j)}.{total}, {self._w(k * shape.vectors + j)}.{vector}, {a}"
         if action.half is None:
             kind, number = action.name[:-1], action.name[-1]
             return "nop" if action.name == "nop" else (self.advance if kind == "advance" else self.finish)[int(number)]
@@ -185,7 +217,7 @@ class _Writer:
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
         vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0
-        copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)]
+        copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)] + self._zeros()
         for start in range(0, len(halves), TEMPORARIES):
             batch = halves[start : start + TEMPORARIES]
             for number, (of, index, high) in enumerate(batch):
@@ -197,11 +229,36 @@ class _Writer:
                 yield f"ins {register}.d[{int(high)}], ${self.general.temporary(number)}"
         yield from copies
 
+    def between(self) -> list[str]:
+        """Return the instructions between two chains, and the label after the last but one."""
+        if self.loop.chains == 1:
+            return []
+        left, chains = f"${self.general['left']}", f"${self.general['chains']}"
+        again = [*self.totals(), *self._zeros(), f"sub {chains}, {chains}, #1"]
+        again += [f"mov {left}, #{self.loop.chain_passes}", f"cbnz {chains}, 1b", f"mov {left}, #{self.loop.last_passes - 1}", "b 1b"]
+        return [f"cbz {chains}, 2f", *again, "2:"]
+
+    def totals(self) -> list[str]:
+        """Return the instructions that add a chain's sums to those of all chains."""
+        return [f"fadd ${{{n}}}.8h, ${{{n}}}.8h, {self._sum(n)}.8h" for n in self._chained]
+
+    def _zeros(self) -> list[str]:
+        return [f"movi {self._sum(n)}.2d, #0" for n in self._chained]
+
+    @property
+    def _chained(self) -> range:
+        """The numbers of the accumulators, if their sums are added in chains."""
+        return range(self.shape.rows * self.shape.vectors * self.shape.chained)
+
+    def _sum(self, n: int) -> str:
+        """Return the register that products are added to."""
+        return f"${{{n + (self.general.first - len(self._chained) if self.shape.chained else 0)}}}"
+
     def _load(self, temporary: str, of: str, index: int, high: bool, following: bool) -> str:
         if of == "a":
             base = "following" if following else "a"
             return f"ldr {temporary}, [${self.general[base]}, #{index * self.loop.row_bytes + 8 * high}]"
-        k, j = divmod(index + following * K_STEPS * self.shape.vectors, self.shape.vectors)
+        k, j = divmod(index + following * self.shape.steps * self.shape.vectors, self.shape.vectors)
         return f"ldr {temporary}, [${self.general['w']}, #{k * self.loop.step_bytes + j * VECTOR_BYTES + 8 * high}]"
 
     def _a(self, row: int) -> str:

@@ -6,7 +6,7 @@ uses the adders four cycles after it issues, and insertions need the adders too:
 Insertions therefore come in trains, one cycle in four, and no FMLA issues four cycles before a train.
 
 On a Cortex-A55, both an insertion and an 8-byte load into a vector register issue beside an FMLA. An insertion occupies half of the vector
-pipelines, a load none. So A's values are only loaded, two K steps at a time; a vector of W is loaded in its lower half, which clears the
+pipelines, a load none. So A's values are only loaded, half a vector at a time; a vector of W is loaded in its lower half, which clears the
 upper one, and the upper half is inserted.
 
 Sources: Tencent/ncnn, docs/developer-guide/arm-a53-a55-dual-issue.md, and those of `virtual/cores/cortex_a53.py`.
@@ -24,8 +24,8 @@ from tvmmobile.graph.machine import Machine
 VECTOR_REGISTERS = 32
 #: Most registers for vectors of W: more only delay the first pass.
 MOST_WEIGHT_VECTORS = 6
-#: K steps in one pass of the loop: the elements of a vector of A.
-K_STEPS = 4
+#: Elements per vector that a pass is made for.
+LANES = (4, 8)
 #: Latencies in cycles: from a load to the insertion of its result (one more than the cores need), from an insertion to an FMLA, and from an
 #: addition to a load that uses its result as an address.
 _LOADED, _INSERTED, _ADDED = 4, 2, 3
@@ -69,36 +69,50 @@ def inner_order(machine: Machine, lanes: int) -> int:
 
     0 leaves the instruction order to LLVM; 1 and 2 use this module's, 2 if the core issues insertions beside FMLAs.
     """
-    return (2 if machine.inserts_beside else 1) if machine.in_order and lanes == K_STEPS else 0
+    return (2 if machine.inserts_beside else 1) if machine.in_order and lanes in LANES else 0
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """A register tile: pixels, vectors of channels, and whether the core issues insertions beside FMLAs."""
+    """A register tile.
+
+    Attributes:
+        rows, vectors: pixels, and vectors of channels.
+        beside: true if the core issues insertions beside FMLAs.
+        steps: K steps in one pass of the loop, the elements of a vector.
+        chained: true if sums are added in chains: each accumulator has a register for the sum so far, and one for all chains.
+    """
 
     rows: int
     vectors: int
     beside: bool
+    steps: int = LANES[0]
+    chained: bool = False
+
+    @property
+    def sums(self) -> int:
+        """Number of registers with sums."""
+        return self.rows * self.vectors * (1 + self.chained)
 
     @property
     def cycles(self) -> float:
         """Approximate number of cycles of a pass."""
-        multiplies, halves = K_STEPS * self.rows * self.vectors, 2 * (K_STEPS * self.vectors + self.rows)
+        multiplies, halves = self.steps * self.rows * self.vectors, 2 * (self.steps * self.vectors + self.rows)
         if self.beside:
-            return multiplies + K_STEPS * self.vectors / 2 + 1
+            return multiplies + self.steps * self.vectors / 2 + 1
         # With fewer than three registers for W, insertions can seldom be paired.
         return multiplies + halves / 2 + 2 + (halves / 3 if self.weights < 3 else 0)
 
-    @staticmethod
-    def fits(rows: int, vectors: int) -> bool:
-        """Return whether a tile's accumulators and vectors of A leave a register for W."""
-        return rows * vectors + rows < VECTOR_REGISTERS
+    @property
+    def fits(self) -> bool:
+        """True if a tile's sums and vectors of A leave a register for W."""
+        return self.sums + self.rows < VECTOR_REGISTERS
 
     @property
     def weights(self) -> int:
         """Number of registers that vectors of W rotate through: a divisor of the number of vectors that a pass reads."""
-        free = VECTOR_REGISTERS - self.rows * self.vectors - self.rows
-        return max(count for count in range(1, MOST_WEIGHT_VECTORS + 1) if count <= free and K_STEPS * self.vectors % count == 0)
+        free = VECTOR_REGISTERS - self.sums - self.rows
+        return max(count for count in range(1, MOST_WEIGHT_VECTORS + 1) if count <= free and self.steps * self.vectors % count == 0)
 
     @property
     def ahead(self) -> int:
@@ -165,7 +179,7 @@ Multiplies = Sequence[tuple[LoopAction, tuple[VectorHalf, ...]]]
 
 def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
     """Return the halves that a pass loads, most urgent first; the `last` pass loads none for a next pass."""
-    rows, vectors = shape.rows, K_STEPS * shape.vectors
+    rows, vectors = shape.rows, shape.steps * shape.vectors
     total, halves = rows * vectors, []
     for n, high in itertools.product(range(vectors + shape.ahead), (False, True)):
         if shape.ahead <= n < vectors or (not last and n >= vectors):
@@ -191,9 +205,9 @@ def needs(shape: TileShape, last: bool) -> list[HalfNeed]:
 def pass_order(shape: TileShape, last: bool, advance: int, finish: int) -> tuple[LoopAction, ...]:
     """Return the instructions of one pass; `advance` instructions precede the loads of the next pass's A, `finish` follow all loads."""
     multiplies = []
-    for k, j, i in itertools.product(range(K_STEPS), range(shape.vectors), range(shape.rows)):
+    for k, j, i in itertools.product(range(shape.steps), range(shape.vectors), range(shape.rows)):
         w = (VectorHalf("w", k * shape.vectors + j, high, False) for high in (False, True))
-        multiplies.append((LoopAction("multiply", (k, j, i)), (*w, VectorHalf("a", i, k >= K_STEPS // 2, False))))
+        multiplies.append((LoopAction("multiply", (k, j, i)), (*w, VectorHalf("a", i, k >= shape.steps // 2, False))))
     return shortest(multiplies, needs(shape, last), shape.beside, advance, finish)
 
 

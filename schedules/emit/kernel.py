@@ -111,7 +111,8 @@ class Kernel:
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
         self._places = frozenset(places)
-        self.inner = knobs.get("inner", 0) if (self.lanes, self.bytes) == (4, 4) and data == task.precision else 0
+        ordered = self.lanes * self.bytes == 16 and data == task.precision
+        self.inner = knobs.get("inner", 0) if ordered else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}
 

@@ -15,7 +15,7 @@ from tvmmobile.graph.precision import BFLOAT16
 from tvmmobile.schedules.emit.activations import Activation, Piece
 from tvmmobile.schedules.emit.epilogue import Ends, Spot, scattered
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
-from tvmmobile.schedules.emit.in_order_order import K_STEPS, TileShape
+from tvmmobile.schedules.emit.in_order_order import TileShape
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
 from tvmmobile.schedules.space import round_up
 
@@ -227,18 +227,19 @@ class MatmulTile:
         self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
     ) -> None:
         """Emit the terms of `accumulate` for an A without pieces."""
-        if self.kernel.chain and (self.kernel.chain < part.count or (self.apart and not blank)):
-            self._in_chains(acc, row, rows, width, weights, part, first)
-            return
+        chained = self.kernel.chain > 0 and (self.kernel.chain < part.count or (self.apart and not blank))
         block = min(self.a.block, part.count)
         places = partial(self._place, row, weights, part, first, block)
-        loop = self._in_order(rows, width, part.count, block, alike) if self.kernel.inner else None
+        loop = self._in_order(rows, width, part.count, block, alike, chained) if self.kernel.inner else None
+        if chained and not loop:
+            self._in_chains(acc, row, rows, width, weights, part, first)
+            return
         if loop:
             if blank:
                 self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
             start = places(0)
             self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, start.origin), (self.w, weights))
-            self._steps(acc, start, rows, width, loop.passes * K_STEPS, part.count)
+            self._steps(acc, start, rows, width, loop.passes * loop.shape.steps, part.count)
         elif block == part.count:
             self._one_block(acc, places(0), rows, width, block, blank)
         else:
@@ -299,16 +300,17 @@ class MatmulTile:
         if rest:
             add(whole, rest)
 
-    def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool) -> InOrderLoop | None:
+    def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool, chained: bool) -> InOrderLoop | None:
         """Return the loop over `count` K steps with our own instruction order, or `None` if an `InOrderLoop` cannot express it."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
-        if (blocks > 1 and block % K_STEPS) or not TileShape.fits(rows, width // lanes):
+        shape = TileShape(rows, width // lanes, self.kernel.inner == 2, lanes, chained)
+        if (blocks > 1 and block % lanes) or not shape.fits:
             return None
         row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
-        jump = (self.a.pixels * self.a.block - block + K_STEPS) * size
-        blocked = (block // K_STEPS, jump) if blocks > 1 else (0, 0)
-        shape = TileShape(rows, width // lanes, self.kernel.inner == 2)
-        loop = InOrderLoop(shape, count // K_STEPS, row_bytes, step_bytes, *blocked, alike=alike, words=self.kernel.has_words)
+        jump = (self.a.pixels * self.a.block - block + lanes) * size
+        blocked = (block // lanes, jump) if blocks > 1 else (0, 0)
+        chain = self.kernel.chain // lanes if chained else 0
+        loop = InOrderLoop(shape, count // lanes, row_bytes, step_bytes, *blocked, alike, self.kernel.has_words, chain)
         return loop if loop.fits else None
 
     def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import Machine
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.in_order_order import K_STEPS, TileShape, inner_order
+from tvmmobile.schedules.emit.in_order_order import TileShape, inner_order
 from tvmmobile.schedules.emit.pairs import conv_group
 from tvmmobile.schedules.space import Knobs, round_up
 
 LINE_BYTES = 64
 #: Overhead of a tile in vector multiply-adds: for each K block, and for bias and clamp.
 PER_K_BLOCK, PER_TILE = 3.5, 20.0
+#: In-order loops: time per accumulator to add a chain's sum to that of all chains, in registers and in memory, and per chain in memory.
+PER_SUM, PER_SUM_IN_MEMORY, PER_CHAIN = 1.5, 4.0, 30.0
 #: With fewer independent accumulators than this, a K step waits for the one before.
 LATENCY_BOUND = 8
 #: Time to store a vector of two pixels' interleaved values, in vector multiply-adds.
@@ -43,6 +45,7 @@ class MatrixProduct:
         lanes, bytes: elements per vector, and bytes per element.
         machine: the core.
         group: products per lane and instruction.
+        chain: most terms in a chain of sums, 0 for any number, see `Precision`.
     """
 
     pixels: int
@@ -53,15 +56,15 @@ class MatrixProduct:
     bytes: int
     machine: Machine
     group: int = 1
+    chain: int = 0
 
     @classmethod
     def of(cls, layer: Conv2d, task: Task) -> MatrixProduct:
         """Return the product that computes a 1×1 convolution."""
         pixels, bytes_each = layer.out_height * layer.out_width, task.precision.bytes
         group = conv_group(layer, task)
-        return cls(
-            pixels, layer.in_channels, layer.out_channels, layer.scaled or layer.weights != "", task.lanes, bytes_each, task.machine, group
-        )
+        scaled, chain = layer.scaled or layer.weights != "", task.precision.chain
+        return cls(pixels, layer.in_channels, layer.out_channels, scaled, task.lanes, bytes_each, task.machine, group, chain)
 
     @property
     def line(self) -> int:
@@ -90,14 +93,24 @@ class MatrixProduct:
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
             for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
                 accumulators = height * width // self.lanes
-                order = inner_order(self.machine, self.lanes)
-                step = TileShape(height, width // self.lanes, order == 2).cycles / K_STEPS if order else accumulators
+                step = self._in_order(height, width // self.lanes) if self.machine.in_order else accumulators
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
                 if self.group > 1:  # an instruction interleaves two pixels' values; sums are permuted and narrowed
                     step, partial = round_up(height, 2) * width / self.lanes + (0 if joined else height / 2), 3.0 * accumulators
                 tile = max(step, LATENCY_BOUND) * self.depth / self.group + steps * partial + PER_TILE
                 cycles += tile * row_tiles * column_tiles
         return cycles + (PER_JOINED_VECTOR * self.pixels * self.depth / (2 * self.group) if joined else 0)
+
+    def _in_order(self, rows: int, vectors: int) -> float:
+        """Return the time of a K step on an in-order core, with its share of adding chains."""
+        order = inner_order(self.machine, self.lanes)
+        shape = TileShape(rows, vectors, order == 2, self.lanes, 0 < self.chain < self.depth)
+        if not order:
+            return rows * vectors
+        if not shape.chained:
+            return shape.cycles / self.lanes
+        adding = PER_SUM * rows * vectors if shape.fits else PER_SUM_IN_MEMORY * rows * vectors + PER_CHAIN
+        return shape.cycles / self.lanes + adding / self.chain
 
     def moving(self, knobs: Knobs) -> float:
         """Return the time for the cache lines of A, W and C that are read and written.

@@ -55,6 +55,9 @@ class Pointwise(Template):
         is_moved = layer.out_layout == "NCHW" or shuffle_of(layer.out_layout)
         out_block = channel_block("NHWC" if is_moved else layer.out_layout, channels)
         rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
+        k_block, chain = 64, task.precision.chain
+        if task.machine.in_order and 0 < chain < depth:  # the sums of a chain and of all chains stay in registers
+            rows, vectors, k_block = 9, 1, 2 * chain
         may_join = conv_group(layer, task) > 1 and layer.stride == (1, 1) and not (layer.scaled or layer.pieces)
         options = {
             "rows": up_to(tile_rows(task.machine, (1, 2, 3, 4, 5, 6, 7, 8)), pixels),
@@ -69,7 +72,7 @@ class Pointwise(Template):
         usual = {
             "rows": rows,
             "columns": vectors * task.lanes,
-            "k_block": 64,
+            "k_block": k_block,
             "m_block": 7,
             "n_block": 8,
             "outer": 1,

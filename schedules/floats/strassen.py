@@ -175,7 +175,7 @@ def _usual_rows(task: Task, half: int) -> int:
     def cycles(height: int) -> float:
         """Return the cycles of a pass over all tiles that are two vectors wide."""
         whole, rest = divmod(half, height)
-        return sum(count * TileShape(rows, 2, order == 2).cycles for count, rows in ((whole, height), (1, rest)) if rows)
+        return sum(count * TileShape(rows, 2, order == 2, task.lanes).cycles for count, rows in ((whole, height), (1, rest)) if rows)
 
     return min((7, 8, 9), key=cycles)
 

@@ -21,7 +21,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import template_for, templates_for
 from tvmmobile.schedules.emit.in_order_block import LEAST, InOrderBlock, Multiplication, VectorPlace, spread
 from tvmmobile.schedules.emit.in_order_loop import InOrderLoop
-from tvmmobile.schedules.emit.in_order_order import K_STEPS, VECTOR_REGISTERS, TileShape
+from tvmmobile.schedules.emit.in_order_order import VECTOR_REGISTERS, TileShape
 from tvmmobile.virtual.board import load_board
 from tvmmobile.virtual.cores.bounds import least_cycles
 from tvmmobile.virtual.cores.corrected import CORES
@@ -32,61 +32,67 @@ IMAGE = Conv2d(224, 224, 3, 32, (3, 3), (2, 2), (1, 1, 1, 1), 1, RELU6, "NCHW")
 DEPTHWISE_14 = Conv2d(14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), 64, RELU6)
 POINTWISE = Conv2d(14, 14, 512, 512, clamp=RELU6)
 KNOBS = {"rows": 7, "columns": 12, "k_block": 0, "m_block": 0, "n_block": 8, "outer": 1, "axis": 0, "inner": 1}
-TILES = [(rows, vectors) for rows in range(1, 10) for vectors in range(1, 7) if TileShape.fits(rows, vectors)]
+TILES = [(rows, vectors) for rows in range(1, 10) for vectors in range(1, 7) if TileShape(rows, vectors, True).fits]
 
 
-@examples(24)
+@examples(32)
 @given(
     st.sampled_from(TILES),
     st.booleans(),
+    st.sampled_from((4, 8)),
     st.integers(2, 9),
     st.integers(0, 3),
+    st.integers(0, 8),
     st.sampled_from((1, 2)),
     st.integers(0, 1),
     st.booleans(),
     st.integers(0, 99),
 )
-def test_loop(tile: tuple[int, int], beside: bool, passes: int, block: int, step: int, gap: int, alike: bool, seed: int) -> None:
+def test_loop(
+    tile: tuple[int, int], beside: bool, lanes: int, passes: int, block: int, chain: int, step: int, gap: int, alike: bool, seed: int
+) -> None:
     """Small integers, so that sums are exact; `block` 0 is one block, else blocks of so many passes; nothing outside of A and W is read."""
-    (rows, vectors), random = tile, np.random.default_rng(seed)
+    (rows, vectors), random, kind = tile, np.random.default_rng(seed), "f4" if lanes == LANES else "f2"
     passes = passes * max(block, 1)
-    depth, blocks = passes * K_STEPS, passes // block if block else 1
-    size, pixels, pitch = depth // blocks, (rows - 1) * step + 1, LANES * (vectors + 2 * gap)
-    a = random.integers(-4, 5, (blocks, pixels, size)).astype("f4")
-    w = random.integers(-4, 5, (depth, pitch)).astype("f4")
-    jump = (pixels * size - size + K_STEPS) * 4
-    loop = InOrderLoop(
-        TileShape(rows, vectors, beside), passes, step * size * 4, pitch * 4, block and size // K_STEPS, block and jump, alike
-    )
-    assert loop.fits
-    start = random.integers(-9, 10, (rows * vectors, LANES)).astype("f4")
-    machine = LoopInterpreter(a.ravel(), w.ravel()[: (depth - 1) * pitch + LANES * vectors])
+    depth, blocks = passes * lanes, passes // block if block else 1
+    size, pixels, pitch = depth // blocks, (rows - 1) * step + 1, lanes * (vectors + 2 * gap)
+    a = random.integers(-2, 3, (blocks, pixels, size)).astype(kind)
+    w = random.integers(-2, 3, (depth, pitch)).astype(kind)
+    jump, each = (pixels * size - size + lanes) * a.itemsize, a.itemsize
+    shape = TileShape(rows, vectors, beside, lanes, chained=lanes > LANES and chain > 0)
+    chain = chain if shape.chained else 0
+    loop = InOrderLoop(shape, passes, step * size * each, pitch * each, block and size // lanes, block and jump, alike, chain=chain)
+    if not (shape.fits and loop.fits):
+        assert shape.sums + rows >= VECTOR_REGISTERS or loop.last_passes == 1
+        return
+    start = random.integers(-9, 10, (rows * vectors, lanes)).astype(kind)
+    machine = LoopInterpreter(a.ravel(), w.ravel()[: (depth - 1) * pitch + lanes * vectors])
     if alike:
         start[vectors:] = np.nan
     found = machine.run(loop, start)
     if alike:
         start = np.tile(start[:vectors], (rows, 1))
     used = a[:, ::step].transpose(1, 0, 2).reshape(rows, depth)
-    expected = start.reshape(rows, -1) + used @ w[:, : LANES * vectors]
+    expected = start.reshape(rows, -1) + used @ w[:, : lanes * vectors]
     assert np.array_equal(found.reshape(rows, -1), expected)
     assert machine.touched.sum() == used.size
 
 
 @examples(16)
-@given(st.integers(1, 16), st.integers(2, 14), st.integers(LEAST, 120), st.booleans(), st.booleans(), st.integers(0, 999))
-def test_block(accumulators: int, vectors: int, count: int, lanes: bool, beside: bool, seed: int) -> None:
+@given(st.integers(1, 16), st.integers(2, 14), st.integers(LEAST, 120), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_block(accumulators: int, vectors: int, count: int, lanes: bool, beside: bool, half: bool, seed: int) -> None:
     """Random multiplications of vectors at odd places in two arrays; small integers, so that sums are exact."""
-    random = np.random.default_rng(seed)
-    places = [VectorPlace(base, 4 * int(offset)) for base in (0, 1) for offset in random.choice(60, vectors, replace=False)]
+    random, kind, each = np.random.default_rng(seed), "f2" if half else "f4", 16 // (LANES * (1 + half))
+    places = [VectorPlace(base, each * int(offset)) for base in (0, 1) for offset in random.choice(56, vectors, replace=False)]
     draw = [[int(number) for number in random.integers(0, most, count)] for most in (accumulators, vectors, vectors, LANES)]
     chosen = [Multiplication(n, places[x], places[vectors + y], lane if lanes else None) for n, x, y, lane in zip(*draw, strict=True)]
     assert sorted(map(repr, spread(chosen))) == sorted(map(repr, chosen))
-    block = InOrderBlock(spread(chosen), accumulators, 2, beside)
-    arrays = [random.integers(-4, 5, 64).astype("f4") for _ in range(2)]
+    block = InOrderBlock(spread(chosen), accumulators, 2, beside, half)
+    arrays = [random.integers(-4, 5, 64).astype(kind) for _ in range(2)]
     if not block.fits:
-        assert accumulators + 2 * vectors > VECTOR_REGISTERS
+        assert accumulators + 2 * vectors > VECTOR_REGISTERS or (half and lanes)
         return
-    start = random.integers(-9, 10, (accumulators, LANES)).astype("f4")
+    start = random.integers(-9, 10, (accumulators, 16 // each)).astype(kind)
     lines = block.assembly()
     bases = {int(number) for line in lines if line.startswith("ldr") for number in re.findall(r"\[\$(\d+)", line)}
     first = max(int(number) for line in lines if line.startswith("ins") for number in re.findall(r", \$(\d+)$", line))
@@ -95,7 +101,7 @@ def test_block(accumulators: int, vectors: int, count: int, lanes: bool, beside:
     found = LoopInterpreter(*arrays).execute(lines, inputs, start)
     expected = start.copy()
     for one in chosen:
-        x, y = (arrays[place.base][place.offset // 4 :][:LANES] for place in (one.x, one.y))
+        x, y = (arrays[place.base][place.offset // each :][: 16 // each] for place in (one.x, one.y))
         expected[one.accumulator] += x * (y if one.lane is None else y[one.lane])
     assert np.array_equal(found, expected)
 
@@ -156,9 +162,22 @@ def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
     machine = machine_of(mcpu)
     knobs = {**KNOBS, "rows": rows, "columns": LANES * vectors, "inner": 2 if machine.inserts_beside else 1}
     loop = hottest_loop(compiled(POINTWISE, knobs, mcpu))
-    assert loop.multiply_adds == loop.indexed == rows * vectors * K_STEPS
+    assert loop.multiply_adds == loop.indexed == rows * vectors * LANES
     assert loop.stack_accesses == []
     assert loop.multiply_adds / cycles_of(loop.instructions, mcpu) >= share
+
+
+@pytest.mark.parametrize(("rows", "vectors", "k_block", "share"), [(9, 1, 0, 0.945), (8, 1, 0, 0.94), (8, 2, 64, 0.94), (7, 3, 32, 0.93)])
+def test_cycles_in_half_precision(rows: int, vectors: int, k_block: int, share: float) -> None:
+    """As above on a Cortex-A55; with one vector per row, the sums of a chain and of all chains stay in registers."""
+    task = Task((POINTWISE,), "float16", machine=machine_of("cortex-a55"))
+    loop = hottest_loop(
+        assembly_of(task, {**KNOBS, "rows": rows, "columns": 8 * vectors, "k_block": k_block, "inner": 2}, mcpu="cortex-a55")
+    )
+    products = [text for text in loop.instructions if re.match(r"fmla\s+v\d+\.8h, v\d+\.8h, v\d+\.h\[", text)]
+    assert len(products) == rows * vectors * 8
+    assert loop.stack_accesses == []
+    assert len(products) / cycles_of(loop.instructions, "cortex-a55") >= share
 
 
 def cycles_of(instructions: Sequence[str], mcpu: str) -> float:
@@ -214,7 +233,7 @@ def test_blocked_channels_stay_in_the_loop() -> None:
     """A tile whose input lies in blocks is one loop over all of them."""
     layer = replace(POINTWISE, in_layout=blocked(32), out_layout=blocked(32))
     text = compiled(layer, {**KNOBS, "columns": 8}, "cortex-a53")
-    assert hottest_loop(text).multiply_adds == 7 * 2 * K_STEPS
+    assert hottest_loop(text).multiply_adds == 7 * 2 * LANES
     assert "csel" in " ".join(hottest_loop(text).instructions)
 
 

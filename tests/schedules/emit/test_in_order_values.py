@@ -14,6 +14,7 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Layer, Recurrent
 from tvmmobile.graph.layers.recurrent import BOTH, GATES
 from tvmmobile.graph.layouts import blocked
+from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_inputs, make_parameters
 from tvmmobile.running.bench import started_agents
@@ -23,6 +24,13 @@ from tvmmobile.tuning.search.trial import TrialJob, run_trial
 
 pytestmark = pytest.mark.virtual
 RELU6 = (0.0, 6.0)
+
+
+@pytest.fixture(scope="module")
+def rk3566() -> Iterator[Agents]:
+    """Yield agents of a board whose core issues in order and has half precision."""
+    with started_agents(find_device("rk3566-virtual")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +69,10 @@ def region(kind: str, rng: random.Random) -> tuple[Layer, ...]:
     return (first, Conv2d(first.out_height, first.out_width, depth, channels, clamp=RELU6, out_layout=layouts[1]))
 
 
-def check(kind: str, seed: int, agents: Agents) -> None:
+def check(kind: str, seed: int, agents: Agents, dtype: str = "float32") -> None:
     """Random members of the spaces of all templates that take a random region, for either kind of core in order."""
     rng = random.Random(f"{kind} {seed}")
-    task = Task(region(kind, rng), threads=rng.choice((1, 1, 2)), machine=agents.profile.machine)
+    task = Task(region(kind, rng), dtype, rng.choice((1, 1, 2)), agents.profile.machine)
     for template in templates_for(task):
         space = template.space(task)
         assert space is not None
@@ -82,6 +90,32 @@ KINDS = ("pointwise", "depthwise", "image", "chain", "conv", "winograd", "strass
 @pytest.mark.parametrize("kind", KINDS[:4])
 def test_values(kind: str, agents: Agents) -> None:
     check(kind, 0, agents)
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "depthwise"])
+def test_values_in_half_precision(kind: str, rk3566: Agents) -> None:
+    check(kind, 0, rk3566, FLOAT16.name)
+
+
+@pytest.mark.parametrize("depth", [128, 200, 264, 520])
+def test_chains_of_sums(depth: int, rk3566: Agents) -> None:
+    """Two whole chains, chains that are not whole, channels that do not fill the last pass, and a last chain of one pass, for LLVM."""
+    layer = Conv2d(5, 5, depth, 24, clamp=RELU6, in_layout=blocked(32) if depth % 32 == 0 else "NHWC")
+    task = Task((layer,), FLOAT16.name, machine=rk3566.profile.machine)
+    [template] = templates_for(task)
+    space = template.space(task)
+    assert space is not None
+    for rows, columns in ((9, 8), (8, 16)):
+        knobs = {**space.default.values, "rows": rows, "columns": columns, "k_block": 0}
+        outcome = run_trial(TrialJob(task, space.schedule(knobs), None, rk3566, 60.0))
+        assert outcome.error is None, f"{knobs}: {outcome.error}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_many_shapes_in_half_precision(kind: str, rk3566: Agents) -> None:
+    for seed in range(1, 25):
+        check(kind, seed, rk3566, FLOAT16.name)
 
 
 @pytest.mark.long
