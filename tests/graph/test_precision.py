@@ -12,6 +12,7 @@ import torch
 from float64 import FLOAT64
 from small_networks import Lambda, Residual, accepted, kernels_of, prepared, run_lowered, seeded, unit
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from tvmmobile.devices.board.parts import part_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Opaque
@@ -131,6 +132,28 @@ def test_many_numbers_are_added_up_with_more_digits(
     with torch.no_grad():
         expected = network(torch.from_numpy((image.astype(np.float16) + np.float16(1)).astype(np.float32) - 1)).numpy()
     assert relative_error(actual, expected) <= 2 * FLOAT16.half_step
+
+
+@pytest.mark.parametrize(
+    ("function", "scale"),
+    [
+        pytest.param(lambda x: F.conv2d(torch.log(x.relu() + 1e-9), torch.ones(2, 3, 1, 1)), 1, id="a constant that would be 0"),
+        pytest.param(lambda x: F.max_pool2d(x + (x <= 0) * -1e9, 2), 1, id="a constant that would be infinite"),
+        pytest.param(lambda x: F.conv2d(F.normalize(x.transpose(2, 3)), torch.ones(2, 3, 1, 1)), 400, id="squares beyond the range"),
+        pytest.param(lambda x: F.conv2d(F.normalize(x.transpose(2, 3)), torch.ones(2, 3, 1, 1)), 1e-4, id="squares that would be 0"),
+        pytest.param(lambda x: F.conv2d((x.relu() ** 3).mean((2, 3), True) ** (1 / 3), torch.ones(2, 3, 1, 1)), 60, id="mean of cubes"),
+    ],
+)
+def test_steps_whose_values_are_beyond_its_range(function: Callable[[torch.Tensor], torch.Tensor], scale: float, tmp_path: Path) -> None:
+    """Behind sums and with such constants, steps compute in float32; what the network takes and returns is within the range."""
+    network, shape = Lambda(function).eval(), (1, 3, 4, 6)
+    read = prepared(network, shape, precision=FLOAT16)
+    image = scale * np.random.default_rng(3).normal(0.0, 1.0, shape).astype(np.float32)
+    actual = run_lowered(lower(read, kernels_of(read, precision=FLOAT16)), image, tmp_path / "net.so")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(image)).numpy()
+    kept = np.abs(expected) < FLOAT16.limits.max
+    assert kept.sum() > expected.size / 2 and relative_error(actual[kept], expected[kept]) <= 4 * FLOAT16.half_step
 
 
 def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:

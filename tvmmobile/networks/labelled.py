@@ -85,12 +85,9 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
         for name, path in files
         if path.suffix.lower() in INPUT_SUFFIXES
     )
-    count = len(found.labels)
     if not images:
-        raise UserError(
-            f"{folder} has {count} class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}; arrays in .npy."
-        )
-    return LabelledFolder(folder, images, count, found.rule, len(files) - len(images))
+        raise UserError(f"{folder} has class folders but no images.", f"Images end in {', '.join(sorted(SUFFIXES))}; arrays in .npy.")
+    return LabelledFolder(folder, images, len(found.labels), found.rule, len(files) - len(images))
 
 
 def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -> Classes:
@@ -99,8 +96,8 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
         raise UserError(f"{folder} is not a folder.", _LAYOUT)
     found = sorted(path.name for path in _visible(folder) if os.path.isdir(path))
     if not found:
-        loose = sum(path.suffix.lower() in INPUT_SUFFIXES for path in _visible(folder))
-        unlabelled = f", so its {loose} images have no labels" if loose else ""
+        loose = any(path.suffix.lower() in INPUT_SUFFIXES for path in _visible(folder))
+        unlabelled = ", so its images have no labels" if loose else ""
         raise UserError(f"{folder} has no class folders{unlabelled}.", _LAYOUT)
     if len(found) > classes:
         raise UserError(
@@ -119,8 +116,7 @@ def classes_of(folder: Path, classes: int, names: Sequence[str] | None = None) -
                 "Give --labels FILE with a line for each class that begins with its synset, such as: n01440764 tench",
             )
         return Classes(in_order, f"{classes} synsets, sorted, are the classes 0 to {classes - 1}", certain=True)
-    rule = f"the {len(found)} class folders in alphabetical order are the classes 0 to {len(found) - 1}"
-    return Classes(in_order, rule, certain=complete)
+    return Classes(in_order, "class folders in alphabetical order, from class 0", certain=complete)
 
 
 def evenly_spaced(images: Sequence[LabelledImage], limit: int | None) -> tuple[LabelledImage, ...]:
@@ -166,7 +162,7 @@ def _numbered(folder: Path, found: Sequence[str], classes: int) -> dict[str, int
 def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
     """Raise `UserError` if there are `names` of class folders that cannot be used."""
     if names:
-        raise UserError(f"{folder} has {some_of(names)}, {why}.", remedy)
+        raise UserError(f"{folder} has the class folder{'s' * (len(names) > 1)} {some_of(names)}, {why}.", remedy)
 
 
 def plain(text: str) -> str:
