@@ -11,11 +11,13 @@ import torch
 from small_networks import Lambda, Residual, error_against_torch, prepared, seeded, unit
 from torch import nn
 from torch.nn import functional
-from tvm.relax.dpl import is_op
+from tvm import relax
+from tvm.relax.dpl import is_op, wildcard
 
 from tvmmobile.graph.bindings import bindings_of
 from tvmmobile.graph.curves import CHANNEL, CURVES, TENSOR, Curve
-from tvmmobile.graph.layers import NO_CLAMP, Conv2d, Opaque
+from tvmmobile.graph.layers import KINDS, NO_CLAMP, Conv2d, Opaque
+from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.fold_constants import fold_constants
 
 TOLERANCE = 1e-5
@@ -273,3 +275,20 @@ def test_a_constant_of_no_dimensions_keeps_none() -> None:
         builder.emit_func_output(result)
     (value, *_) = (binding.value for binding in bindings_of(fold_constants(builder.get())["main"]))
     assert [(list(one.ty.shape), one.value.numpy().tolist()) for one in value.args[1:]] == [([], 5)]
+
+
+def test_operators_of_a_form() -> None:
+    """They are in each of its alternatives; others may be there."""
+    image, add, multiply, sigmoid = wildcard(), is_op("relax.add"), is_op("relax.multiply"), is_op("relax.sigmoid")
+    either = add(image, multiply(image, image)) | add(multiply(image, sigmoid(image)), image)
+    assert Form(sigmoid(either), {}, lambda _: None).operators == {"relax.sigmoid", "relax.add", "relax.multiply"}
+    assert Form(image | add(image, image), {}, lambda _: None).operators == set()
+    assert all(form.operators for kind in KINDS.values() for form in kind.forms())
+
+
+def test_forms_that_a_network_cannot_have_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[int] = []
+    fuse = relax.transform.FuseOpsByPattern
+    monkeypatch.setattr(relax.transform, "FuseOpsByPattern", lambda forms, **rest: looked_for.append(len(forms)) or fuse(forms, **rest))
+    assert [layer.clamp for layer in convolutions(seeded(*unit(3, 8, 3)))] == [(0.0, 6.0)]
+    assert 0 < looked_for[0] < sum(len(kind.forms()) for kind in KINDS.values()) / 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +35,23 @@ class Form:
     layer: Callable[[Parts], Layer | None]
     reads: Callable[[Parts], Sequence[Any]] = lambda found: found["call"].args[:1]
     constants: Callable[[Parts], LayerParameters] = lambda _: NO_PARAMETERS
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """The operators that are in every match, such as `relax.add`: a network that lacks one of them has no such layer."""
+        return _operators_in(self.pattern)
+
+
+def _operators_in(pattern: Any) -> frozenset[str]:
+    from tvm.ir import Op
+    from tvm.relax.dpl import CallPattern, ExprPattern, OrPattern
+
+    if isinstance(pattern, OrPattern):
+        return _operators_in(pattern.left) & _operators_in(pattern.right)
+    if not isinstance(pattern, CallPattern):
+        return frozenset()
+    called = pattern.op.expr if isinstance(pattern.op, ExprPattern) else None
+    return frozenset([str(called.name)] if isinstance(called, Op) else []).union(*map(_operators_in, pattern.args))
 
 
 def form_of_operator(name: str, layer: Callable[[Parts], Layer | None], others: Parts | None = None, **functions: Any) -> Form:

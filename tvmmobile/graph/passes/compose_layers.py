@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
 import tvm
@@ -12,6 +12,7 @@ from tvm import relax
 
 from tvmmobile.graph.bindings import readers_of, values_of
 from tvmmobile.graph.composed import ComposedLayer, layer_call
+from tvmmobile.graph.curves import CURVES, Curve
 from tvmmobile.graph.layers import KINDS, Conv2d, Layer, WindowPool
 from tvmmobile.graph.layers.kind import Form
 from tvmmobile.graph.passes.input_pieces import reading_pieces
@@ -51,10 +52,12 @@ class LayerComposer:
                 return False  # a sum and itself
             return self.accepts(layer)
 
-        forms = {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in KINDS.values() for form in kind.forms())}
-        patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in forms.items()]
-        module = relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(replace_values(module, beside_product))
-        return self._externalize(module, forms)
+        module = replace_values(module, beside_product)
+        forms, operators = _forms(tuple(KINDS.values()), tuple(CURVES.items())), _operators_in(module)
+        # TVM looks for each pattern everywhere, and then makes the module anew.
+        possible = {name: form for name, form in forms.items() if form.operators <= operators}
+        patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in possible.items()]
+        return self._externalize(relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module), forms)
 
     def _externalize(self, module: Any, forms: Mapping[str, Form]) -> Any:
         """Replace calls of composed functions in `main` by calls of external functions."""
@@ -75,6 +78,26 @@ class LayerComposer:
             return layer_call(self.layers, replace(composed, layer=layer), [*inputs, *others], value.ty)
 
         return replace_values(module, external)
+
+
+@lru_cache(maxsize=1)
+def _forms(kinds: tuple[type[Layer], ...], _curves: tuple[tuple[str, Curve], ...]) -> dict[str, Form]:
+    """Return the forms of kinds of layers, by the name of a composed function; those of sums depend on the curves."""
+    return {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in kinds for form in kind.forms())}
+
+
+def _operators_in(module: Any) -> set[str]:
+    """Return the operators that the functions of a module call."""
+    found: set[str] = set()
+
+    def note(expression: Any) -> None:
+        if isinstance(expression, tvm.ir.Op):
+            found.add(str(expression.name))
+
+    for function in module.functions.values():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, note)
+    return found
 
 
 def _may_read_pieces(layer: Layer) -> TypeGuard[Conv2d | WindowPool]:
