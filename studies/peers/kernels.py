@@ -68,7 +68,7 @@ class KernelChoice:
 
 _XNNPACK = "xnn_f32_gemm_minmax_ukernel_{}__asm_aarch64_neonfma_{}"
 _NCNN = "convolution_gemm_transB_packed_tile, 8×12, "
-_XNNPACK_HALF = "xnn_f16_gemm_minmax_ukernel_6x16__asm_aarch64_neonfp16arith_cortex_a75"
+_XNNPACK_HALF = "xnn_f16_gemm_minmax_ukernel_6x16__asm_aarch64_neonfp16arith_{}"
 _NCNN_HALF = "convolution_gemm_transB_packed_tile_fp16sa, 8×12"
 _MLAS_HALF = "MlasHalfGemmKernelNeon, 6×16"
 _MLAS = "MlasSgemmKernel (SgemmKernelNeon.S), 4×16"
@@ -115,14 +115,17 @@ HALF_MAKERS: Mapping[str, KernelChoice] = {
     "ncnn-bfloat16": KernelChoice("`use_bf16_packed` and `use_bf16_storage`, off by default; HWCAP2: bfloat16", {"": ""}, {}),
     "ncnn-float16": KernelChoice(
         "`use_fp16_packed`, `use_fp16_storage` and `use_fp16_arithmetic`, on by default; HWCAP: half precision",
-        {"": _NCNN_HALF},
-        {"48 fmla .8h by lane to 12 accumulators; 1 ld1 2v, 2 ld1 4v, 3 prfm": _NCNN_HALF},
+        {"Cortex-A55": f"{_NCNN_HALF}, A55", "": _NCNN_HALF},
+        {
+            "48 fmla .8h by lane to 12 accumulators; 10 ins, 10 ldr d, 10 ldr x, 3 prfm": f"{_NCNN_HALF}, A55",
+            "48 fmla .8h by lane to 12 accumulators; 1 ld1 2v, 2 ld1 4v, 3 prfm": _NCNN_HALF,
+        },
     ),
     "mnn-float16": KernelChoice("the session's `precision: low`; HWCAP: half precision", {"": "MNNPackedMatMulFP16"}, {}),
     "litert-float16": KernelChoice(
         "the model's metadata `reduced_precision_support`: `fp16accfp16`, without which the wheel's XNNPACK computes in float32; weights "
         "are stored in float32",
-        {"": _XNNPACK_HALF},
+        {"Cortex-A55": _XNNPACK_HALF.format("cortex_a55"), "": _XNNPACK_HALF.format("cortex_a75")},
         {},
     ),
     "onnxruntime-float16": KernelChoice(

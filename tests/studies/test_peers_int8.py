@@ -162,7 +162,7 @@ def test_each_peer_multiplies_integers_in_the_committed_figures() -> None:
     assert found.context.dtype == "int8"
     assert {kernel.system for kernel in found.kernels} == set(QUANTISERS)
     for kernel in found.kernels:
-        assert re.search("sdot|udot|smmla" if kernel.cpu == "Cortex-A76" else "sadalp|smlal", kernel.kernel.loop), kernel
+        assert re.search("sdot|udot|smmla" if kernel.cpu in ("Cortex-A55", "Cortex-A76") else "sadalp|smlal", kernel.kernel.loop), kernel
     assert all(run.difference < (0.2 if one.system in OURS_KEYS else peer_tolerance("int8")) for one in found.rows for run in one.runs)
 
 

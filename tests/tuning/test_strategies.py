@@ -8,11 +8,11 @@ import statistics
 from dataclasses import replace
 
 import pytest
+from float64 import FLOAT64
 
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.layers import Conv2d
 from tvmmobile.graph.machine import BASELINE, machine_of
-from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
 from tvmmobile.tuning.database import Database
@@ -116,18 +116,18 @@ def test_failures_are_avoided() -> None:
 
 
 def test_kernels_with_fewer_knobs_are_learnt_from_as_well() -> None:
-    """Half precision on a core that starts instructions in order has no order of loops to choose; float32 has."""
+    """Double precision on a core that starts instructions in order has no order of loops to choose; float32 has."""
     machine = machine_of("cortex-a55")
     single = Task((Conv2d(14, 14, 64, 64, kernel=(3, 3), padding=(1, 1, 1, 1), groups=64, clamp=(0.0, 6.0)),), machine=machine)
-    half = replace(single, dtype=FLOAT16.name)
-    spaces = [list(space_of(task)) for task in (single, half)]
+    double = replace(single, dtype=FLOAT64.name)
+    spaces = [list(space_of(task)) for task in (single, double)]
     assert {len(space[0].knobs) for space in spaces} == {4, 5}
     model = CostModel("depthwise", space_of(single).version, machine)
     slow = {1: 8.0}
-    for task, members in zip((single, half), spaces, strict=True):
+    for task, members in zip((single, double), spaces, strict=True):
         known = random.Random(0).sample(members, min(len(members), 40))
         model.add(Record(task, schedule, slow.get(schedule.values["rows"], 1.0)) for schedule in known)
-    for task, members in zip((single, half), spaces, strict=True):
+    for task, members in zip((single, double), spaces, strict=True):
         scores = model.predict(task, members)
         one = [score for score, schedule in zip(scores, members, strict=True) if schedule.values["rows"] == 1]
         more = [score for score, schedule in zip(scores, members, strict=True) if schedule.values["rows"] > 1]
