@@ -69,7 +69,7 @@ class InOrderBlock:
     accumulators: int
     bases: int
     beside: bool
-    is_half: bool = field(default=False, repr=False)
+    is_half: bool = field(default=False, repr=False)  # the symbol names it beside the hash
 
     @property
     def fits(self) -> bool:

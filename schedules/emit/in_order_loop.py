@@ -94,8 +94,8 @@ class InOrderLoop:
 
     def llvm(self) -> str:
         """Return the function `symbol`(accumulators, A, W), all pointers, in LLVM IR."""
-        count, scratch = self.shape.rows * self.shape.vectors, _General(self).first - self.shape.rows * self.shape.vectors
-        general, initial = _General(self), self.inputs()
+        general, initial, count = _General(self), self.inputs(), self.shape.accumulators
+        scratch = general.first - count
         kinds = ["<4 x float>"] * (count + scratch) + ["ptr"] * 3 + ["i64"] * (general.count - 3)
         begun = range(self.shape.vectors if self.alike else count)
         inputs = [f"<4 x float> %v{n}" for n in begun]
@@ -216,7 +216,7 @@ class _Writer:
         """Yield the instructions before the loop, which load what the first pass expects in registers."""
         halves = [("w", n, high) for n in range(self.shape.ahead) for high in (False, True)]
         halves += [("a", row, False) for row in range(self.shape.rows)]
-        vectors, copied = self.shape.vectors, self.shape.rows * self.shape.vectors if self.loop.alike else 0
+        vectors, copied = self.shape.vectors, self.shape.accumulators if self.loop.alike else 0
         copies = [f"mov ${{{n}}}.16b, ${{{n % vectors}}}.16b" for n in range(vectors, copied)] + self._zeros()
         for start in range(0, len(halves), TEMPORARIES):
             batch = halves[start : start + TEMPORARIES]
@@ -248,11 +248,12 @@ class _Writer:
     @property
     def _chained(self) -> range:
         """The numbers of the accumulators, if their sums are added in chains."""
-        return range(self.shape.rows * self.shape.vectors * self.shape.chained)
+        return range(self.shape.accumulators if self.shape.chained else 0)
 
     def _sum(self, n: int) -> str:
-        """Return the register that products are added to."""
-        return f"${{{n + (self.general.first - len(self._chained) if self.shape.chained else 0)}}}"
+        """Return the register that accumulator `n`'s products are added to: its own, or, with chains, one of the last vector registers."""
+        first = self.general.first - self.shape.accumulators if self.shape.chained else 0
+        return f"${{{first + n}}}"
 
     def _load(self, temporary: str, of: str, index: int, high: bool, following: bool) -> str:
         if of == "a":
@@ -262,7 +263,7 @@ class _Writer:
         return f"ldr {temporary}, [${self.general['w']}, #{k * self.loop.step_bytes + j * VECTOR_BYTES + 8 * high}]"
 
     def _a(self, row: int) -> str:
-        return f"${{{self.shape.rows * self.shape.vectors + row}}}"
+        return f"${{{self.shape.accumulators + row}}}"
 
     def _w(self, n: int) -> str:
-        return f"${{{self.shape.rows * self.shape.vectors + self.shape.rows + n % self.shape.weights}}}"
+        return f"${{{self.shape.accumulators + self.shape.rows + n % self.shape.weights}}}"

@@ -90,14 +90,19 @@ class TileShape:
     chained: bool = False
 
     @property
+    def accumulators(self) -> int:
+        """Number of vectors of output."""
+        return self.rows * self.vectors
+
+    @property
     def sums(self) -> int:
         """Number of registers with sums."""
-        return self.rows * self.vectors * (1 + self.chained)
+        return self.accumulators * (1 + self.chained)
 
     @property
     def cycles(self) -> float:
         """Approximate number of cycles of a pass."""
-        multiplies, halves = self.steps * self.rows * self.vectors, 2 * (self.steps * self.vectors + self.rows)
+        multiplies, halves = self.steps * self.accumulators, 2 * (self.steps * self.vectors + self.rows)
         if self.beside:
             return multiplies + self.steps * self.vectors / 2 + 1
         # With fewer than three registers for W, insertions can seldom be paired.

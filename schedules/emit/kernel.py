@@ -111,7 +111,7 @@ class Kernel:
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
         self._places = frozenset(places)
-        ordered = self.lanes * self.bytes == 16 and data == task.precision
+        ordered = self.lanes * self.bytes == task.machine.vector_bytes and data == task.precision
         self.inner = knobs.get("inner", 0) if ordered else 0
         self._ir_builder = IRBuilder()
         self._imported: dict[str, str] = {}

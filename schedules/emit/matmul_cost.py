@@ -93,7 +93,7 @@ class MatrixProduct:
         for height, row_tiles in ((rows, tiles), (rest, 1 if rest else 0)):
             for width, column_tiles in ((columns, panels), (round_up(narrow, self.lanes), 1 if narrow else 0)):
                 accumulators = height * width // self.lanes
-                step = self._in_order(height, width // self.lanes) if self.machine.in_order else accumulators
+                step = self._step(height, width // self.lanes)
                 partial = max(PER_K_BLOCK, accumulators * self.machine.stores_multiply)
                 if self.group > 1:  # an instruction interleaves two pixels' values; sums are permuted and narrowed
                     step, partial = round_up(height, 2) * width / self.lanes + (0 if joined else height / 2), 3.0 * accumulators
@@ -101,15 +101,15 @@ class MatrixProduct:
                 cycles += tile * row_tiles * column_tiles
         return cycles + (PER_JOINED_VECTOR * self.pixels * self.depth / (2 * self.group) if joined else 0)
 
-    def _in_order(self, rows: int, vectors: int) -> float:
-        """Return the time of a K step on an in-order core, with its share of adding chains."""
+    def _step(self, rows: int, vectors: int) -> float:
+        """Return the time of a K step; in an order of our own, with its share of adding chains."""
         order = inner_order(self.machine, self.lanes)
-        shape = TileShape(rows, vectors, order == 2, self.lanes, 0 < self.chain < self.depth)
         if not order:
             return rows * vectors
+        shape = TileShape(rows, vectors, order == 2, self.lanes, 0 < self.chain < self.depth)
         if not shape.chained:
             return shape.cycles / self.lanes
-        adding = PER_SUM * rows * vectors if shape.fits else PER_SUM_IN_MEMORY * rows * vectors + PER_CHAIN
+        adding = PER_SUM * shape.accumulators if shape.fits else PER_SUM_IN_MEMORY * shape.accumulators + PER_CHAIN
         return shape.cycles / self.lanes + adding / self.chain
 
     def moving(self, knobs: Knobs) -> float:
