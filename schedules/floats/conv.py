@@ -73,6 +73,9 @@ class Conv(Template):
 
         rows, vectors = (7, 2) if conv_group(layer, task) == 1 else PAIRS
         usual = {"rows": rows, "columns": vectors * task.lanes, "k_block": 64, "order": 1, "axis": 0}
+        by_panels = waste(-(-channels // usual["columns"]), task.threads) <= waste(layer.out_height, task.threads)
+        if task.threads > 1 and by_panels and not streamed:
+            usual["axis"] = 1  # each thread reads its own weights, and no others
         return Space(self.name, self.version, options, fits, usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:

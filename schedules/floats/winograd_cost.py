@@ -27,7 +27,9 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     transforms_out = grid.tiles * channels / task.lanes * (side + knobs["size"]) * _OUTPUT_OPERATIONS[knobs["size"]]
 
     buffers = points * block * (depth + part) * size
-    read = machine.line_again(buffers)
+    by_blocks = knobs["axis"] == 0
+    in_use = buffers * (task.threads if by_blocks else 1)
+    read = machine.line_again(in_use)
     written = machine.line_written if buffers > machine.resident_bytes else 0.0
     k_block = min(knobs["k_block"] or depth, depth)
     stays = (block * k_block + k_block * knobs["columns"]) * size <= machine.resident_bytes // 2
@@ -37,10 +39,19 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     moving_in = lines_in * written
     moving_out = lines_in * read * parts * again_in + lines_out * (written + read * (1 + again_out))
     weights = points * depth * channels / line
-    later = machine.line_again(points * depth * channels * size + buffers)
-    weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * later)
+    passed = points * depth * channels * size + in_use
+    weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * machine.line_again(passed))
 
     shared = multiplying + transforms_out + moving_out + weights_moved
-    if knobs["axis"] == 0:  # the slowest thread's blocks
-        return (transforms_in + moving_in + shared) * -(-grid.blocks // task.threads) / grid.blocks
-    return transforms_in + moving_in + shared * -(-parts // task.threads) / parts
+    if by_blocks:  # the slowest thread's blocks
+        slowest = (transforms_in + moving_in + shared) * -(-grid.blocks // task.threads) / grid.blocks
+    else:
+        slowest = transforms_in + moving_in + shared * -(-parts // task.threads) / parts
+    if task.threads == 1:
+        return slowest
+    # Threads that share blocks read the same weights at about the same time.
+    times = -(-grid.blocks // task.threads) if by_blocks else grid.blocks
+    from_memory = weights * (times if passed > machine.cached_bytes else 1)
+    if in_use > machine.cached_bytes:
+        from_memory += lines_in * (1 + parts * again_in) + lines_out * (2 + again_out)
+    return max(slowest, from_memory * machine.line_shared)

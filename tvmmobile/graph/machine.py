@@ -30,6 +30,7 @@ class Machine:
         stores_multiply: a vector's store takes a slot of the pipelines that multiply.
         line_read, line_from_memory, line_written: cost of a 64-byte line beyond that of the instruction that accesses it, in the time of a
             vector's multiply-add: read from the second level, from memory, and written.
+        line_shared: time in which memory delivers a line to several cores together, in the same unit.
         fewest_blocked, fewest_only_blocked: channels below which blocked layouts were never faster, and from which on they always were
             (MobileNet v1 on a Pi 4, modelled).
         most_fused: input channels beyond which no product is fused with what follows it.
@@ -53,6 +54,7 @@ class Machine:
     line_read: float = 5.3
     line_from_memory: float = 14.4
     line_written: float = 42.0
+    line_shared: float = 33.6
     fewest_blocked: int = 64
     fewest_only_blocked: int = 128
     most_fused: int = 256
