@@ -149,7 +149,7 @@ def test_a_command_that_cannot_be_started_is_refused(
     made.check_clean()
 
 
-def test_a_commit_without_the_script_is_skipped(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_without_the_script_are_skipped(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Checkout(tmp_path, stepped())
     script = made.folder / "time_commit"
     script.write_text(f"#!/bin/sh\nexec {shlex.join(made.command)}\n")
@@ -161,9 +161,24 @@ def test_a_commit_without_the_script_is_skipped(cli: CommandLine, tmp_path: Path
         history.add(results(COMMITS, (1.1,)), commit_of(made.names[-1], made.folder), "bench")
     monkeypatch.chdir(made.folder)
     outcome = cli("history", "bisect", str(made.history), "--good", made.names[0], "--bad", made.names[-1], "--", "./time_commit")
-    assert outcome.code == 0 and f"{COMMITS - 2} commits between could not be timed" in outcome.out, outcome.err
+    assert outcome.code == 1 and "no commit between" in outcome.err, outcome.err
     assert outcome.err.count("./time_commit cannot be started: No such file or directory") == COMMITS - 2
     made.check_clean()
+
+
+def test_it_fails_where_no_commit_could_be_timed(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Checkout(tmp_path, ["broken"] * COMMITS)
+    outcome = bisect(cli, made, monkeypatch)
+    assert outcome.code == 1 and outcome.out == "" and len(made.timed) == COMMITS - 2, outcome.err
+    assert f"no commit between {made.names[0][:10]} and {made.names[-1][:10]} could be timed." in outcome.err
+    assert outcome.err.splitlines()[-1].startswith("Run the command in one of them to see why: git worktree add ../tried ")
+    made.check_clean()
+
+
+def test_neighbours_need_no_timing(cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Checkout(tmp_path, ["broken"] * 2)
+    outcome = bisect(cli, made, monkeypatch)
+    assert outcome.code == 0 and outcome.out.startswith(f"{made.names[1]} Change 1\n") and made.timed == [], outcome.err
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,23 @@ def test_the_exit_code_of_an_interrupted_import(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (130, "tvmmobile: interrupted\n")
 
 
+@pytest.mark.parametrize(("disposition", "code", "errors"), [(signal.SIG_DFL, 130, "tvmmobile: interrupted\n"), (signal.SIG_IGN, 0, "")])
+def test_ctrl_c_while_the_command_line_is_imported(tmp_path: Path, disposition: signal.Handlers, code: int, errors: str) -> None:
+    (tmp_path / "typer.py").write_text(
+        f"import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\nsys.path.remove({str(tmp_path)!r})\n"
+        "del sys.modules['typer']\nimport typer\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tvmmobile", "--version"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, disposition),  # as `nohup` and scripts' `&` set it
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, errors)
+
+
 def test_workers_that_start_are_not_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """SIGTERM while a pool starts its processes takes effect once they are started, and then ends them."""
 

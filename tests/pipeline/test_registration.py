@@ -86,3 +86,12 @@ def test_progress_is_reported_before_a_board_is_changed(monkeypatch: pytest.Monk
     assert told == ["Removing /data/x from adb abc"] and load_device("desk") is not None
     tm.remove_device("desk", keep_files=True, on_progress=told.append)
     assert len(told) == 1 and load_device("desk") is None
+
+
+@pytest.mark.parametrize("verb", ["check", "remove"])
+def test_a_virtual_board_is_not_to_be_registered(cli: CommandLine, verb: str) -> None:
+    """A name with -virtual could not be added."""
+    outcome = cli("device", verb, "pi4-virtual")
+    assert outcome.code == 1 and outcome.err.endswith(
+        "there is nothing to register.\nIt needs no check: tvmmobile tune and bench take it as it is.\n"
+    )

@@ -109,7 +109,8 @@ def _knob(entry: dict[str, Any]) -> None:
         (_threads(4), "a record for float32_t4.jsonl, in float32_t1.jsonl"),
         (_set("name", "dense_1"), "not a record: dense_1 is not the name of "),
         (_set("v", 2), "not a record: 'kept' is missing, or not known"),
-        (_set("v", 3), "not a record: format 3"),
+        (_set("v", "3"), "not a record: '3' is not a format"),
+        (_set("v", 0), "not a record: 0 is not a format"),
         (_set("latency_us", -1), "not a record: latency_us is -1, not a number of microseconds from 0.001 to 1e+09"),
         (_set("schedule", {"template": {}}), "not a record: 'knobs' is missing, or not known"),
         (_set("task", {"region": [{"kind": "lstm"}]}), "not a record: 'lstm' is missing, or not known"),
@@ -163,6 +164,30 @@ def test_outdated_records_are_mentioned_and_stay(
         assert f"{path}: kept, but not used\n  line 3: {remark}" in outcome.out
         assert outcome.out.endswith("1 log, 8 records: all is well; 1 not used\n")
     assert path.read_bytes() == before and list(content(tmp_path)) == ["pi4-virtual/float32_t1.jsonl"]
+
+
+def test_lines_of_a_later_version_are_mentioned_and_stay(tmp_path: Path, cli: CommandLine, good: bytes) -> None:
+    """A repair, or a smaller log, must not take away what the version that wrote it can use."""
+    lines = good.splitlines()
+    later = lines[2].replace(b'"v":1', b'"v":3')
+    path = placed(tmp_path, b"\n".join([*lines[:2], later, *lines[3:], b""]))
+    remark = "format 3, of a later version of tvmmobile"
+    for option in ([], ["--repair"]):
+        outcome = cli("logs", "verify", "--logs", str(tmp_path), *option)
+        assert outcome.code == 0 and f"{path}: kept, but not used\n  line 3: {remark}\n" in outcome.out, outcome.err
+        assert outcome.out.endswith("1 log, 7 records: all is well; 1 not used\n")
+    assert path.read_bytes().splitlines()[2] == later and not cut_file(path).exists()
+    assert "1 line not counted here: see tvmmobile logs verify" in cli("logs", "show", "--logs", str(tmp_path)).out
+    merged = cli("logs", "merge", str(tmp_path), "--into", str(tmp_path / "merged"))
+    assert merged.code == 0 and f"{path}: left out\n  line 3: {remark}\n" in merged.out and "7 new" in merged.out
+    for _ in range(2):
+        assert cli("logs", "compact", str(path)).code == 0
+        assert path.read_bytes().splitlines()[-1] == later and not cut_file(path).exists()
+
+
+def test_a_byte_order_mark_belongs_to_no_line(tmp_path: Path, good: bytes) -> None:
+    path = placed(tmp_path, b"\xef\xbb\xbf" + good)
+    assert faults(path) == [] and len(read_log(path.parents[1])) == len(good.splitlines())
 
 
 def test_the_timing_model_of_an_unknown_board_is_not_compared(tmp_path: Path, cli: CommandLine) -> None:
@@ -246,7 +271,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path, cli: CommandLine, good: by
 def test_a_log_that_cannot_be_read_is_named(tmp_path: Path, cli: CommandLine) -> None:
     (tmp_path / PI.device / "float32_t1.jsonl").mkdir(parents=True)
     outcome = cli("logs", "verify", "--logs", str(tmp_path))
-    assert outcome.code == 1 and "float32_t1.jsonl cannot be read: Is a directory." in outcome.err
+    assert outcome.code == 1 and "float32_t1.jsonl cannot be read: Is a directory.\nGive yourself access, or move it away." in outcome.err
 
 
 VERIFY = ("-c", "import sys; from tvmmobile.cli import run; sys.exit(run(sys.argv[1:]))", "logs", "verify", "--logs")

@@ -171,7 +171,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, terminate)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of the one for imports
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # between the handlers of `run`, or a second one within them
+        code = _interrupted()
+    sys.exit(code)
 
 
 def _interrupted() -> int:

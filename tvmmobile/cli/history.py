@@ -157,7 +157,7 @@ def bisect(
     """Name the commit at which a latency changed, by timing commits between two results.
 
     Run it in the checkout. Commits are checked out in a temporary worktree, in which COMMAND runs; it exits with 0 if it wrote the result
-    file. Commits where it fails are skipped. All results are added to the history.
+    file. Commits where it fails are skipped; the exit code is 1 if it fails in all. All results are added to the history.
     """
     from tvmmobile.cli.progress import errors
     from tvmmobile.history.bisect import bisect as run

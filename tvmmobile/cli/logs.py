@@ -73,7 +73,7 @@ def verify(
     """Report bad lines in the logs (exit 1), or that there are none.
 
     Bad lines are those that are not records, duplicates, and records that belong in another file. Records of another timing model or TVM
-    version are listed but kept; see tvmmobile logs rescore.
+    version, or of a later tvmmobile, are listed but kept; see tvmmobile logs rescore.
     """
     from tvmmobile.system.console import output
     from tvmmobile.tuning.logs.verify import looked_through
@@ -218,8 +218,9 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
         console.print(f"\n{heading}")
         console.print(table)
     for log in logs:
-        if log.foreign or log.faults:
-            what = log.foreign or f"{plural(len(log.faults), 'line')} not counted here: see tvmmobile logs verify"
+        uncounted = sum(bool(line.fault) or line.held is None for line in log.lines)
+        if log.foreign or uncounted:
+            what = log.foreign or f"{plural(uncounted, 'line')} not counted here: see tvmmobile logs verify"
             console.print(f"{log.path.name}: {what}", soft_wrap=True)
 
 

@@ -47,13 +47,11 @@ class Bisected:
         first: the first commit with the new latency.
         before: the last one with the old latency.
         skipped: commits between them that could not be timed.
-        timed: number of commits that were timed.
     """
 
     first: Commit
     before: Commit
     skipped: int
-    timed: int
 
 
 @dataclass
@@ -141,7 +139,7 @@ def bisect(
 
     Raises:
         UserError: the commits have no results or are not one after the other in git, their latencies do not differ beyond the noise, the
-            command cannot be started in the newer one, or its result is of something else.
+            command cannot be started in the newer one, its result is of something else, or no commit between them can be timed.
     """
     if not over.series:
         raise UserError("all results are of dirty trees, or not valid.", "Time two commits with tvmmobile bench --history FILE.")
@@ -181,14 +179,19 @@ def _check_command(program: str, tree: Path, commit: str) -> None:
 
 
 def _halved(names: list[str], is_new: Callable[[str], bool | None]) -> Bisected:
-    """Find the first new commit, of which the first is old and the last is new."""
+    """Find the first new commit, of which the first is old and the last is new; raise `UserError` if none between can be timed."""
     known: dict[int, bool | None] = {0: False, len(names) - 1: True}
     while True:
         low = max(place for place, new in known.items() if new is False)
         high = min(place for place, new in known.items() if new)
         left = [place for place in range(low + 1, high) if place not in known]
         if not left:
-            return Bisected(commit_of(names[high]), commit_of(names[low]), high - low - 1, len(known) - 2)
+            if high - low == len(names) - 1 > 1:
+                raise UserError(
+                    f"no commit between {names[0][:10]} and {names[-1][:10]} could be timed.",
+                    f"Run the command in one of them to see why: git worktree add ../tried {names[high // 2][:10]}",
+                )
+            return Bisected(commit_of(names[high]), commit_of(names[low]), high - low - 1)
         place = min(left, key=lambda one: abs(one - (low + high) / 2))
         known[place] = is_new(names[place])
 

@@ -34,6 +34,7 @@ from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 OnProgress = Callable[[str], None]
 
@@ -134,6 +135,10 @@ def registered(name: str) -> DeviceFile:
     """Return the boards of a device; raise `UserError` where it is not registered."""
     found = load_device(name)
     if found is None:
+        if name.endswith(VIRTUAL_SUFFIX):
+            raise UserError(
+                f"{name} is a virtual board: there is nothing to register.", "It needs no check: tvmmobile tune and bench take it as it is."
+            )
         known = ", ".join(registered_names()) or "none"
         raise UserError(f"{name} is not registered.", f"Registered: {known}. Add it: tvmmobile device add {name} --ssh USER@HOST")
     return found

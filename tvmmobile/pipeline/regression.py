@@ -72,19 +72,19 @@ def regress(
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, timing.repeat, timing.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        comparison = _compared(started, results, found, kept, threshold, lambda variant: listener.message(f"timed again: {variant}"))
+        comparison = _compared(started, results, found, kept, threshold, lambda name: listener.message(f"timed again: {name}"))
         return Regression(results, comparison)
 
 
 def _compared(
-    bench: Bench, new: Results, libraries: Sequence[Library], baselines: Sequence[Baseline], threshold: float, progress: Progress
+    bench: Bench, new: Results, libraries: Sequence[Library], baselines: Sequence[Baseline], threshold: float, timed_again: Progress
 ) -> Comparison:
-    """Compare the libraries' times with their baselines, reporting each repeated run to `progress`."""
+    """Compare the libraries' times with their baselines; `timed_again` is told the variant of each repeated run, with its precision."""
     kept = {baseline.name: baseline.library() for baseline in baselines}
     now = {_identity(library): library for library in libraries}
 
     def samples(library: Library) -> Samples | None:
-        (result,) = bench_libraries(bench, [library], progress).variants
+        (result,) = bench_libraries(bench, [library], lambda _: timed_again(_identity(library))).variants
         return None if result.invalid else result.samples_us
 
     def measure(pairing: Pairing, base_first: bool) -> Pair | None:

@@ -6,6 +6,7 @@ version and, if its latency is modelled, the timing model's hash; only records t
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import socket
@@ -256,7 +257,7 @@ def content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+        raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Give yourself access, or move it away.") from error
 
 
 def replace_log(path: Path, content: bytes) -> Path:
@@ -268,8 +269,11 @@ def replace_log(path: Path, content: bytes) -> Path:
 
 
 def lines_in(content: bytes) -> list[bytes]:
-    """Return a log's lines without their line ends; the last line is unfinished if `content` does not end with a line end."""
-    lines = content.split(b"\n")
+    """Return a log's lines without their line ends; the last line is unfinished if `content` does not end with a line end.
+
+    A byte order mark, which some editors put in front, belongs to no line.
+    """
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 

@@ -15,6 +15,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json, schedule_to_json, task_from_json, task_to_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
+from tvmmobile.system.errors import shown
 from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures
 from tvmmobile.tuning.compacted import Dropped, KeptRecord, read_compacted, written_compacted
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
@@ -31,6 +32,10 @@ UNFINISHED = "the last line is unfinished"
 
 class MalformedRecord(ValueError):
     """Raised for a line that is not a record; the message says why in a few words."""
+
+
+class LaterFormat(MalformedRecord):
+    """Raised for a line that a later version of tvmmobile wrote, in a format that this one cannot read."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +145,15 @@ def read_line(text: bytes, known: KnownTasks | None = None) -> Line:
         known: tasks of earlier lines.
 
     Raises:
-        MalformedRecord: if the line is not a record.
+        MalformedRecord: if the line is not a record; `LaterFormat` if only a later version can read it.
     """
     try:
         value, known = json.loads(text.decode()), known or KnownTasks()
         line = line_in(value, identity_in(value), known)
         for record in line.records:
             usable(record, known)  # raises for impossible shapes
+    except LaterFormat:
+        raise
     except MALFORMED as error:
         raise MalformedRecord(reason(error)) from error
     return line
@@ -210,11 +217,13 @@ class KnownTasks:
 
 
 def line_in(value: dict[str, Any], identity: Identity, known: KnownTasks) -> Line:
-    """Return the content of a line; raise one of `MALFORMED` if it is not a record."""
+    """Return the content of a line; raise one of `MALFORMED`, such as `LaterFormat`, if it is not a record."""
     if value["v"] == COMPACTED:
         return _kernel_in(value, identity, known)
+    if isinstance(value["v"], int) and value["v"] > COMPACTED:
+        raise LaterFormat(f"format {shown(value['v'])}, of a later version of tvmmobile")
     if value["v"] != FORMAT:
-        raise ValueError(f"format {value['v']}")
+        raise ValueError(f"{shown(value['v'])} is not a format")
     task, figures, error = known.task(value["name"], value["task"]), read_figures(value), value.get("error")
     if not isinstance(error, str | None) or type(value.get("again", False)) is not bool:
         raise ValueError("error is not text, or again is not true or false")

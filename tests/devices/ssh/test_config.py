@@ -13,7 +13,7 @@ from tvmmobile.devices.board.registered import SshAddress
 from tvmmobile.devices.ssh.config import route_to
 from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.devices.ssh.remote import connect_ssh
-from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.errors import DeviceUnavailable, ExitCode, UserError
 
 
 def test_an_alias(shared: Server, home: Home) -> None:
@@ -36,8 +36,9 @@ def test_an_alias(shared: Server, home: Home) -> None:
 
 @pytest.mark.parametrize("destination", ["", "user@", "@host", "-oProxyCommand=id", "a b", "$(id)", "-l@host", "a;b@host", "host;id"])
 def test_what_is_no_destination(home: Home, destination: str) -> None:
-    with pytest.raises(DeviceUnavailable, match="not an SSH destination"):
+    with pytest.raises(UserError, match="not an SSH destination") as caught:
         route_to(destination, None)
+    assert caught.value.exit_code == ExitCode.USAGE
 
 
 def test_a_user_without_a_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

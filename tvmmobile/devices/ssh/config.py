@@ -13,7 +13,7 @@ import paramiko
 
 from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
 from tvmmobile.system.environment import environment, user_name
-from tvmmobile.system.errors import DeviceUnavailable
+from tvmmobile.system.errors import DeviceUnavailable, UserError
 
 DEFAULT_PORT = 22
 #: Key files in the order in which they are tried if the configuration names none.
@@ -72,11 +72,12 @@ def route_to(destination: str, port: int | None) -> Route:
     """Return the route to `[user@]host`. User and port given here take precedence over `~/.ssh/config`, and that over the system's file.
 
     Raises:
-        DeviceUnavailable: the destination is invalid, this user has no name, or a configuration file cannot be parsed.
+        UserError: the destination is invalid.
+        DeviceUnavailable: this user has no name, or a configuration file cannot be parsed.
     """
     user, _, name = destination.rpartition("@")
     if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
-        raise DeviceUnavailable(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
+        raise UserError(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
     me = user_name()
     if not me:  # paramiko and OpenSSH ask for it in any case
         raise DeviceUnavailable(f"the user with the number {os.getuid()} has no name, which SSH needs.", "Give it any: export LOGNAME=NAME")

@@ -96,7 +96,7 @@ def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> Com
 
 
 def _compacted(log: Log, keep: int) -> _Compacted:
-    """Return the compacted log, with one line per kernel and identity, in order of first occurrence."""
+    """Return the compacted log, with one line per kernel and identity, in order of first occurrence; lines of a later version are last."""
     kernels: dict[tuple[Identity, Task], Trials] = {}
     times: dict[tuple[Identity, Task], str] = {}
     for held in (line.held for line in log.lines if line.held is not None and not line.fault):
@@ -111,7 +111,8 @@ def _compacted(log: Log, keep: int) -> _Compacted:
         text += [encoded(identity, record) for record in again]
         records += len(kept) + len(again)
         dropped += sum(len(digests) for _, digests in others)
-    return _Compacted("".join(text).encode(), records, dropped, len({task for _, task in kernels}))
+    later = joined_lines([line.text for line in log.lines if line.held is None and not line.fault])
+    return _Compacted("".join(text).encode() + later, records, dropped, len({task for _, task in kernels}))
 
 
 def _sorted_out(trials: Trials, keep: int, known: KnownTasks) -> tuple[list[Record], Dropped, list[Record]]:

@@ -17,7 +17,7 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
 from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
-from tvmmobile.tuning.records import UNFINISHED, Identity, KnownTasks, Line, MalformedRecord, read_line, usable
+from tvmmobile.tuning.records import UNFINISHED, Identity, KnownTasks, LaterFormat, Line, MalformedRecord, read_line, usable
 from tvmmobile.tuning.trials import digest, family
 
 #: Names of logs.
@@ -35,7 +35,7 @@ class LogLine:
     Attributes:
         number: number of the line, from 1.
         text: text in the file, without its line end.
-        held: content of the line; `None` if it is not a record.
+        held: content of the line; `None` if it is not a record, or only a later version can read it.
         fault: reason why the line does not belong in this file; "" if it does.
         remark: reason why some of its records are not used although they belong there; "" if all are used.
     """
@@ -124,13 +124,15 @@ def inspect(path: Path, present: Identity | None, content: bytes | None = None) 
 
 def read_lines(content: bytes) -> Iterator[LogLine]:
     """Yield the lines of any file with records. Lines have a fault if they are not records, or if none of their schedules is valid for its
-    template; a compacted line with some invalid schedules has a remark.
+    template; a compacted line with some invalid schedules has a remark, and so has a line of a later version.
     """
     lines, known = lines_in(content), KnownTasks()
     for number, text in enumerate(lines, 1):
         unfinished = number == len(lines) and not content.endswith(b"\n")
         try:
             held = read_line(text, known)
+        except LaterFormat as error:
+            yield LogLine(number, text, None, remark=str(error))
         except MalformedRecord as error:
             why = UNFINISHED if unfinished else f"not a record: {short(str(error))}"
             yield LogLine(number, text, None, why)

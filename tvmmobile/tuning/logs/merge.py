@@ -123,7 +123,9 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], l
     for path in files:
         for line in read_lines(settled_content(path)):
             why = line.fault
-            if line.held is not None and not why:
+            if line.held is None:
+                why = why or line.remark
+            elif not why:
                 why = _unsafe(line.held) or refusal(line.held, present(line.held.identity.device))
                 if not why:
                     parsed.append(_ParsedLine(path, line.number, line.text, line.held))
