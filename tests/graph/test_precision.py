@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,38 @@ def test_steps_whose_values_are_beyond_its_range(function: Callable[[torch.Tenso
         expected = network(torch.from_numpy(image)).numpy()
     kept = np.abs(expected) < FLOAT16.limits.max
     assert kept.sum() > expected.size / 2 and relative_error(actual[kept], expected[kept]) <= 4 * FLOAT16.half_step
+
+
+def _norms(x: torch.Tensor) -> torch.Tensor:
+    """What the global response normalisation of ConvNeXt V2 divides by its mean (arXiv 2301.00808)."""
+    return torch.norm(x, p=2, dim=(2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "types"),
+    [
+        pytest.param(lambda x: (x.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3), {"cast_power": "float32", "pool": "float32"}, id="cubes"),
+        pytest.param(lambda x: (x * x * x).mean((2, 3)), {"_square": "float32", "_times": "float32", "pool": "float32"}, id="products"),
+        pytest.param(lambda x: (x.relu() ** 2).mean((2, 3)).sqrt(), {"pw.*square": "float32", "pool": "float32"}, id="squares in a layer"),
+        pytest.param(lambda x: x + x * _norms(x), {"_square": "float32", "pool": "float32", "_gated": "float16"}, id="norms"),
+        pytest.param(lambda x: (x + torch.tensor([-1e9, 0.0])).softmax(3) @ x, {"softmax": "float32", "product": "float16"}, id="a mask"),
+        pytest.param(lambda x: 1 / x.clamp(min=1e-9), {"pw": "float32", "divide": "float32"}, id="a bound that would be 0"),
+        pytest.param(lambda x: x.clamp(min=1e-9), {"pw": "float16"}, id="such a bound in an output"),
+        pytest.param(lambda x: (x + 1).mean((2, 3)), {"pw": "float16", "pool": "float16"}, id="a mean of anything else"),
+    ],
+)
+def test_layers_whose_values_are_beyond_its_range(function: Callable[[torch.Tensor], torch.Tensor], types: dict[str, str]) -> None:
+    """They compute in float32 where steps are their readers, or sums the readers of their powers, whatever the values here."""
+    core = machine_of("cortex-a76")
+
+    def accepts(layer: Layer) -> bool:
+        return template_for(Task((layer,), FLOAT16.name, machine=core)) is not None
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), Lambda(function)).eval()
+    read = read_network(*lower_to_kernels(compose(import_torch(network, (1, 3, 2, 2)), accepts), FLOAT16))
+    found = [(node.layer.name, node.dtype or str(node.function.params[-1].ty.dtype)) for node in read.nodes]
+    for part, dtype in types.items():
+        assert {own for name, own in found if re.search(part, name)} == {dtype}, (part, found)
 
 
 def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:

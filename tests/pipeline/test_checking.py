@@ -13,6 +13,7 @@ from typing import Any
 import broken_templates as broken
 import numpy as np
 import pytest
+import torch
 from deployed import make_library
 from network_files import Graph, convolution, write_model, write_pt2
 from onnx import helper
@@ -165,6 +166,24 @@ def test_a_layer_that_a_pass_makes_wrong_is_named(
         r"; the first value that the imported network does not have is that of layer pw_8x8_4x6_\S+ \(node 1\): a graph pass is wrong\.$",
         message,
     ), message
+
+
+class Waves(nn.Module):
+    """Products of waves beyond half precision's range, which are moved and scaled back."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        wave = torch.sin(image) * 300
+        return (wave * wave * wave).roll(1, 2) * 1e-4
+
+
+def test_a_network_beyond_half_precisions_range_is_no_fault_of_a_pass(tmp_path: Path) -> None:
+    file = write_pt2(seeded(*unit(3, 4, 3), Waves()), tmp_path / "net.pt2", SHAPE)
+    job = job_of(file, "pi5-virtual", precision=FLOAT16)
+    job.out.mkdir()
+    with pytest.raises(Disagreement, match=r"values up to \S+, beyond the range of float16 \(up to 65504\)") as wrong:
+        build(job)
+    assert wrong.value.message.endswith("; compiled for float32, the network is right.")
+    assert wrong.value.remedy.startswith("Nothing was written. Compile it with another `dtype`, such as float32")
 
 
 def test_where_nothing_can_be_named_the_library_is_refused_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
+from tvmmobile.pipeline.diagnosis import advice
 from tvmmobile.pipeline.movement import note_rounding
 from tvmmobile.running.emulation import NotRunnable, RunHere, run_here
 from tvmmobile.running.library import Library
@@ -56,19 +57,21 @@ def check(library: Library, rounding: Callable[[], float], explain: Callable[[in
         if not agrees(library, done.error):
             note_rounding(library, moves := rounding())
             if not agrees(library, done.error):
-                raise disagreement(library, done.place, error_of(done.error), _REMEDY, explain(number, moves))
+                difference = explain(number, moves)
+                raise disagreement(library, done.place, error_of(done.error), _remedy(advice(difference)), difference)
         runs.append(done)
     places = ", ".join(dict.fromkeys(done.place for done in runs))
     return note_check(library.manifest_path, checked(max(done.error for done in runs), places))
 
 
-_REMEDY = f"Nothing was written. {please_report('network')} With --no-check the library is written as it is."
+def _remedy(advice: str) -> str:
+    return f"Nothing was written. {advice} With --no-check the library is written as it is."
 
 
 def _failure(library: Library, error: MeasureError) -> Disagreement:
     """Return the error for a library that was compiled but does not run."""
     verb = "does not finish" if error.kind == "timeout" else "does not run"
-    return Disagreement(f"{library.path.name} {verb} once it is compiled: {error.reason}.", _REMEDY)
+    return Disagreement(f"{library.path.name} {verb} once it is compiled: {error.reason}.", _remedy(please_report("network")))
 
 
 @contextmanager

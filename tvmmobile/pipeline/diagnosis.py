@@ -12,7 +12,7 @@ import numpy as np
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import INPUT, results_from, sources_of
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.ranked import LEAST, ranking_of
 from tvmmobile.kernels.reference import expected_output, network_error, relative_error
@@ -27,9 +27,12 @@ from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.emulation import outputs_here
 from tvmmobile.running.library import Reference
 from tvmmobile.running.manifest import MOST_ROUNDING
+from tvmmobile.system.errors import please_report
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.plan import PlannedKernel
 
+#: The end of a difference that the precision alone makes.
+_RIGHT_IN_FLOAT32 = "compiled for float32, the network is right"
 #: Longest run of a library that returns everything, in seconds.
 _MOST_S = 1800.0
 
@@ -55,6 +58,13 @@ def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> 
         return ""
 
 
+def advice(difference: str) -> str:
+    """Return what to do about a difference that `first_difference` names."""
+    if difference.endswith(_RIGHT_IN_FLOAT32):
+        return "Compile it with another --dtype, such as float32, or scale what the network computes."
+    return please_report("network")
+
+
 def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference, moves: float) -> str:
     ranking = ranking_of(reference.outputs)
     if ranking is not None and ranking.tied > ranking.scores.shape[1] - LEAST:
@@ -62,9 +72,9 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
         return f"{rows}, so that any of them may come out: weights or input give them no order"
     computed = [kernel.computed for kernel in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
-    imported = import_variant(job)
+    imported, precision = import_variant(job), job.options.precision
     quantised = planned.prepared.origin.quantised
-    own = job.options.precision.tolerance_of(quantised)
+    own = precision.tolerance_of(quantised)
     plain, most = (max(tolerance, min(moves, MOST_ROUNDING)) for tolerance in (FLOAT32.network_tolerance, own))
     if network_error(outputs, reference.outputs, quantised) <= most:
         right, conclusion = "each of its kernels is right by itself", "the library puts them together wrongly"
@@ -72,6 +82,8 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     elif network_error(run_on_host(imported.module, reference.inputs), reference.outputs, quantised) <= plain:
         right = "each of its layers has a value of the imported network"
         conclusion = "a graph pass returns the wrong ones" if own <= FLOAT32.network_tolerance else "what the precision loses adds up"
+        if not precision.is_integer and precision != FLOAT32 and _is_right_in_float32(job, reference, quantised, plain):
+            return f"{_lost_by(precision, imported, reference)}; {_RIGHT_IN_FLOAT32}"
         found = _wrong_layer(imported, planned, reference, computed, most)
     else:
         right, conclusion = "each of its operators is right by itself", "the imported network returns something else"
@@ -79,6 +91,25 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
     if moves > FLOAT32.network_tolerance:
         return f"{found or right}, but {moved(moves)}"
     return found or f"{right}, but {conclusion}"
+
+
+def _is_right_in_float32(job: VariantJob, reference: Reference, quantised: bool, most: float) -> bool:
+    """Return whether the same layers and kernels give the right outputs where they compute in float32."""
+    options = replace(job.options, precision=FLOAT32, io_precision=FLOAT32, max_error=None)
+    planned = plan_variant(replace(job, options=options, dump_dir=None))
+    computed = [kernel.computed for kernel in _kernels(planned, reference.inputs, None)]
+    return network_error(_outputs(planned, job.spec.returns, reference.inputs, computed), reference.outputs, quantised) <= most
+
+
+def _lost_by(precision: Precision, network: Imported, reference: Reference) -> str:
+    """Say what a floating-point precision loses of a network's values."""
+    values = [numbers for arrays in values_on_host(network.module, reference.inputs).values() for numbers in arrays]
+    values += [array for array in reference.outputs if array.dtype.kind == "f"]
+    largest = max((float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) for array in values), default=0.0)
+    limit = float(precision.limits.max)
+    if largest > limit:
+        return f"the network has values up to {largest:.2g}, beyond the range of {precision.name} (up to {limit:.5g})"
+    return f"{precision.name} has too small a range or too few digits for the network's values"
 
 
 def _wrong_import(network: Imported, reference: Reference, most: float = FLOAT32.network_tolerance) -> str:
@@ -196,7 +227,7 @@ def _computed(planned: PlannedVariant, step: PlannedKernel, read: Sequence[Array
     task, function = step.task, planned.network.nodes[step.first].function
     if function is not None:
         kinds = [(shape_of(parameter), str(parameter.ty.dtype)) for parameter in list(function.params)[:-1]]
-        arrays = [np.ascontiguousarray(array.reshape(shape), kind) for array, (shape, kind) in zip(read, kinds, strict=True)]
+        arrays = [np.ascontiguousarray(array, kind).reshape(shape) for array, (shape, kind) in zip(read, kinds, strict=True)]
         return run_unscheduled(function, arrays), max(task.tolerance, FLOAT32.tolerance)
     shapes = [task.region[0].input_shape, *task.side_shapes.values()]
     arrays = [array.reshape(shape) for array, shape in zip(read, shapes, strict=True)]

@@ -82,8 +82,23 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     float32_layers = layers_to_keep(wide, images, precision, job.options.max_error)
     apart = {names[node]: precision_named(precision.single) for node in single_term_layers(wide, images, precision)}
     apart |= {names[one.node]: FLOAT32 for one in float32_layers}
-    network = replace(read_network(*lower_to_kernels(composed, precision, apart, outside)), float32_layers=float32_layers)
+    network = read_network(*lower_to_kernels(composed, precision, apart, outside))
+    float32_layers = _with_wide_layers(float32_layers, wide, network, apart)
+    network = replace(network, float32_layers=float32_layers)
     return Prepared(network, inputs, None, float32_entry(float32_layers))
+
+
+def _with_wide_layers(
+    kept: Sequence[Float32Layer], wide: Network, network: Network, apart: Mapping[str, Precision]
+) -> tuple[Float32Layer, ...]:
+    """Return the layers kept in float32, and those that the conversion of the `wide` network left in it; see `passes.wide_values`."""
+    types = {name: node.dtype for name, node in zip(names_of(network), network.nodes, strict=True)}
+    found = [
+        Float32Layer(number, node.layer.name, "for sums, powers and constants beyond its range")
+        for number, (name, node) in enumerate(zip(names_of(wide), wide.nodes, strict=True))
+        if name and name not in apart and types.get(name) == FLOAT32.name
+    ]
+    return tuple(sorted((*kept, *found), key=lambda layer: layer.node))
 
 
 def _is_composed(layer: Layer, job: VariantJob, precision: Precision) -> bool:

@@ -1,8 +1,8 @@
 """Converts a network with composed layers to another precision.
 
 Layers convert what they load and store themselves, where they read the network's input or write its output; only other operators are
-given a conversion, which TVM fuses with them. Those that add up many elements do so in `Precision.total`. So do steps whose values the
-precision may be unable to hold: squares that are added up, steps behind sums, and those with a constant such as in `log(x + 1e-9)`.
+given a conversion, which TVM fuses with them. Those that add up many elements do so in `Precision.total`. So do steps and layers whose
+values the precision may be unable to hold, see `wide_values`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax
 
@@ -24,6 +23,7 @@ from tvmmobile.graph.layers import Layer, LayerParameters
 from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.operators import Trait, has
 from tvmmobile.graph.passes.rewriting import MainRewriter, rebuilt
+from tvmmobile.graph.passes.wide_values import is_step, wide_values
 from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 
 
@@ -58,12 +58,13 @@ class _PrecisionConversion(MainRewriter):
         outside: Precision,
     ) -> None:
         super().__init__(main)
-        self.precision, self.layers, self.accepts, self.precisions, self.outside = precision, layers, accepts, precisions, outside
-        self.floats = {FLOAT32.name, precision.name, *(other.name for other in precisions.values())}
+        self.precision, self.layers, self.accepts, self.outside = precision, layers, accepts, outside
         self.readers = readers_of(main)
         self.last = _last_steps(self.values, self.readers) if outside == FLOAT32 else frozenset()
-        #: Sums, and steps behind them or with such constants: in `Precision.total`.
-        self.wide: set[Any] = set()
+        wide = wide_values(main, layers, precision)
+        self.total, self.wide = precision_named(precision.arithmetic.total), wide.variables
+        self.precisions = {**precisions, **dict.fromkeys(wide.layers, self.total)}
+        self.floats = {FLOAT32.name, precision.name, *(other.name for other in precisions.values())}
         #: Variables converted to another type.
         self.others: dict[tuple[Any, str], Any] = {}
 
@@ -76,7 +77,6 @@ class _PrecisionConversion(MainRewriter):
         """Views and aliases keep the type."""
         source = viewed(value)
         if source is not None and source in self.replaced:
-            self.wide |= {variable} if source in self.wide else set()
             return view_of(value, self.replaced[source])
         if operator_of(value) == "relax.call_tir":  # a function of fixed types, such as box selection
             return rebuilt(value, lambda part: self._as(part, str(part.ty.dtype)) if part in self.replaced else part)
@@ -84,13 +84,8 @@ class _PrecisionConversion(MainRewriter):
         if name is not None:
             return self._layer(variable, value, name)
         own = self.precision.arithmetic
-        total = precision_named(own.total)
-        if has(value, Trait.SUM) and total != own:
-            self.wide.add(variable)
-            return self._summed(value, total)
-        if _is_step(value) and (self._is_wide(value) or (has(value, Trait.ELEMENT_WISE) and self._is_summed(variable))):
-            self.wide.add(variable)
-            return self._expression(value, total)
+        if variable in self.wide:
+            return self._summed(value, self.total) if has(value, Trait.SUM) else self._expression(value, self.total)
         return self._expression(value, self.outside if variable in self.last else own)
 
     def output(self, variable: Any) -> Any:
@@ -104,7 +99,7 @@ class _PrecisionConversion(MainRewriter):
         """Return a layer's call: its first input and its output in the types that they have, if a template takes that."""
         found, own = self.layers[name], self.precisions.get(name, self.precision)
         data, *others = call.args[1].fields
-        stored = self._read_as(variable) or self.precision
+        stored = self.total if variable in self.wide else self._read_as(variable) or self.precision
         layer = self._stored(found.layer, own, "reads", str(self.replaced[data].ty.dtype))
         layer = self._stored(layer, own, "writes", stored.name)
         first, last = layer.reads or own.name, layer.writes or own.name
@@ -142,16 +137,6 @@ class _PrecisionConversion(MainRewriter):
             self.others[variable, name] = self.builder.emit(relax.op.astype(found, name))
         return self.others[variable, name]
 
-    def _is_wide(self, value: Any) -> bool:
-        """Return whether an expression has a constant that would become 0 or infinite, or reads a sum or a step with one."""
-        parts: list[Any] = []
-        rebuilt(value, lambda part: parts.append(part) or part)  # type: ignore[func-returns-value]
-        return any(part in self.wide if isinstance(part, relax.Var) else _is_lost(part, self.precision.arithmetic) for part in parts)
-
-    def _is_summed(self, variable: Any) -> bool:
-        """Return whether all readers of a variable add up its elements."""
-        return all(reader is not None and has(self.values[reader], Trait.SUM) for reader in self.readers[variable])
-
     def _expression(self, value: Any, precision: Precision) -> Any:
         """Return an expression of variables and constants in a precision."""
         return rebuilt(value, lambda part: self._leaf(part, precision), lambda attrs: _attributes(attrs, precision))
@@ -182,23 +167,9 @@ def _last_steps(values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]])
     for variable in reversed(values):
         if all(reader is None or reader in found for reader in readers[variable]):
             value = values[variable]
-            if viewed(value) is not None or _is_step(value):
+            if viewed(value) is not None or is_step(value):
                 found.add(variable)
     return frozenset(found)
-
-
-def _is_step(value: Any) -> bool:
-    return operator_of(value) == "relax.concat" or has(value, Trait.ELEMENT_WISE) or has(value, Trait.MOVE)
-
-
-def _is_lost(constant: Any, precision: Precision) -> bool:
-    """Return whether rounding to a precision makes a constant 0, or some of its numbers infinite."""
-    exact = constant.value.numpy()
-    if str(exact.dtype) != FLOAT32.name:
-        return False
-    with np.errstate(over="ignore"):
-        stored = exact.astype(precision.numpy)
-    return bool((exact.any() and not stored.any()) or (np.isfinite(exact) & ~np.isfinite(stored)).any())
 
 
 def _constants(given: LayerParameters, precision: Precision) -> LayerParameters:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from tvmmobile.pipeline.checking import MOST_CHECK_S
-from tvmmobile.pipeline.diagnosis import explain
+from tvmmobile.pipeline.diagnosis import advice, explain
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.movement import note_rounding, rounding_of
 from tvmmobile.pipeline.sentences import rounding_sentence
 from tvmmobile.pipeline.stages.jobs import Progress, build_timeout_s
-from tvmmobile.system.errors import Disagreement, please_report
+from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.workers import WorkerPool
 
 
@@ -34,5 +34,5 @@ def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[Va
     for _, first in workers.run(partial(explain, moves=moves), blamed, timeout_s):
         if isinstance(first, str) and first:
             text = f"{error.as_typed[0].rstrip('.')}; {first}."
-            raise Disagreement(text, please_report("network"), error.library) from None
+            raise Disagreement(text, advice(first), error.library) from None
     raise error
