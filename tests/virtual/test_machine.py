@@ -8,7 +8,7 @@ import pytest
 
 from tvmmobile.graph.machine import is_known, machine_of
 from tvmmobile.virtual.board import board_names, load_board
-from tvmmobile.virtual.calibration.fit import calibration_of
+from tvmmobile.virtual.calibration.fit import calibration_of, memory_bytes_per_s
 
 
 @pytest.mark.parametrize("name", board_names())
@@ -30,3 +30,10 @@ def test_lines_cost_in_order_cores_what_their_calibration_says(name: str) -> Non
     assert machine.line_read == round(shares["cache_hits"] * board.caches.l2_cycles, 1)
     assert machine.line_from_memory == round(shares["lines_read"] * copy_cycles, 1)
     assert machine.line_written == round(shares["stores"] * copy_cycles, 1)
+
+
+@pytest.mark.parametrize("name", ["pi3bplus", "rk3566", "pi4", "a311d-a73", "pi5", "orion-o6", "d9300-x4"])
+def test_several_cores_share_what_memory_delivers_to_them(name: str) -> None:
+    board = load_board(name)
+    line_s = board.caches.line_bytes / memory_bytes_per_s(board, 2)
+    assert machine_of(board.mcpu).line_shared == round(line_s * board.clock_hz * board.fma_lanes_per_cycle / 4, 1)
