@@ -43,15 +43,15 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * machine.line_again(passed))
 
     shared = multiplying + transforms_out + moving_out + weights_moved
-    if by_blocks:  # the slowest thread's blocks
-        slowest = (transforms_in + moving_in + shared) * -(-grid.blocks // task.threads) / grid.blocks
+    most_blocks = -(-grid.blocks // task.threads) if by_blocks else grid.blocks  # of one thread
+    if by_blocks:
+        slowest = (transforms_in + moving_in + shared) * most_blocks / grid.blocks
     else:
         slowest = transforms_in + moving_in + shared * -(-parts // task.threads) / parts
     if task.threads == 1:
         return slowest
     # Threads that share blocks read the same weights at about the same time.
-    times = -(-grid.blocks // task.threads) if by_blocks else grid.blocks
-    from_memory = weights * (times if passed > machine.cached_bytes else 1)
+    from_memory = weights * (most_blocks if passed > machine.cached_bytes else 1)
     if in_use > machine.cached_bytes:
         from_memory += lines_in * (1 + parts * again_in) + lines_out * (2 + again_out)
     return max(slowest, from_memory * machine.line_shared)

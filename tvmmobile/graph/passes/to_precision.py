@@ -61,7 +61,7 @@ class _PrecisionConversion(MainRewriter):
         self.precision, self.layers, self.accepts, self.outside = precision, layers, accepts, outside
         self.readers = readers_of(main)
         self.last = _last_steps(self.values, self.readers) if outside == FLOAT32 else frozenset()
-        wide = wide_values(main, layers, precision)
+        wide = wide_values(self.values, self.readers, layers, precision)
         self.total, self.wide = precision_named(precision.arithmetic.total), wide.variables
         self.precisions = {**precisions, **dict.fromkeys(wide.layers, self.total)}
         self.floats = {FLOAT32.name, precision.name, *(other.name for other in precisions.values())}

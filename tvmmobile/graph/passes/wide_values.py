@@ -6,13 +6,12 @@ the precision would make 0 or infinite, such as in `log(x + 1e-9)`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.bindings import readers_of, values_of
 from tvmmobile.graph.composed import ComposedLayer, external_name
 from tvmmobile.graph.expressions import operator_of, viewed
 from tvmmobile.graph.layers import Array, Conv2d, MeanPool, Pool, Softmax, SumLayer
@@ -37,10 +36,16 @@ class WideValues:
     layers: frozenset[str] = frozenset()
 
 
-def wide_values(main: Any, layers: Mapping[str, ComposedLayer], precision: Precision) -> WideValues:
-    """Find the values that `precision` may be unable to hold; none if it adds up in itself."""
+def wide_values(
+    values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]], layers: Mapping[str, ComposedLayer], precision: Precision
+) -> WideValues:
+    """Find the values that `precision` may be unable to hold; none if it adds up in itself.
+
+    Args:
+        values, readers: those of `main`, see `graph.bindings`.
+    """
     own = precision.arithmetic
-    return WideValues() if precision_named(own.total) == own else _Search(main, layers, own).found()
+    return WideValues() if precision_named(own.total) == own else _Search(values, readers, layers, own).found()
 
 
 def is_step(value: Any) -> bool:
@@ -51,8 +56,10 @@ def is_step(value: Any) -> bool:
 class _Search:
     """Looks at the values of `main`, one after another."""
 
-    def __init__(self, main: Any, layers: Mapping[str, ComposedLayer], precision: Precision) -> None:
-        self.values, self.readers, self.layers, self.precision = values_of(main), readers_of(main), layers, precision
+    def __init__(
+        self, values: Mapping[Any, Any], readers: Mapping[Any, Sequence[Any]], layers: Mapping[str, ComposedLayer], precision: Precision
+    ) -> None:
+        self.values, self.readers, self.layers, self.precision = values, readers, layers, precision
         self.wide: set[Any] = set()
 
     def found(self) -> WideValues:
