@@ -12,10 +12,8 @@ from tvmmobile.schedules.emit.kernel import Expr, parts_of
 from tvmmobile.schedules.emit.matmul import MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.integers.ends import IntegerEnds
-from tvmmobile.schedules.integers.image import is_image
 from tvmmobile.schedules.integers.pairs import GROUP, PairMatrix, joined_pair, pair_tile
-from tvmmobile.schedules.integers.template import is_integer_layer
-from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place
+from tvmmobile.schedules.integers.window import IntegerWindow, IntegerWindowNest, Place, is_window
 from tvmmobile.schedules.space import Knobs
 
 #: Vectors per pixel that one iteration of the packing loop handles.
@@ -30,8 +28,7 @@ class PairWindow(IntegerWindow, PairMatrix):
 
     def covers(self, task: Task) -> bool:
         """Return whether a task is a convolution that image templates do not accept."""
-        layer = task.region[0]
-        return isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)
+        return is_window(task)
 
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Return the fewest vectors of sums, which have two pixels and two channels each, and of other operands."""
@@ -56,7 +53,7 @@ class PairNest(IntegerWindowNest):
     def _lay_out(self, first: Expr, last: Expr) -> None:
         """Emit the windows of pixels [first, last); those of plain 1×1 convolutions, two pixels at a time."""
         layer = self.layer
-        if layer.in_channels % GROUP or layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.padding):
+        if layer.groups > 1 or layer.in_channels % GROUP or layer.kernel != (1, 1) or layer.stride != (1, 1) or any(layer.padding):
             super()._lay_out(first, last)
             return
         with self.kernel.span(0, (last - first + 1) // 2) as pair:
@@ -77,13 +74,13 @@ class PairNest(IntegerWindowNest):
 
     def _lanes(self, count: int) -> int:
         """Return the number of bytes that can be stored at once without crossing a group, wherever a window's channels begin."""
-        return math.gcd(self.layer.in_channels, GROUP)
+        return math.gcd(self.depth, GROUP)
 
     def _at(self, target: Place, place: Expr) -> Expr:
         """Return the index of a byte of a window in the buffer."""
         pixel, *offsets = target
         offset = sum(offsets, place)
         window = pixel // 2 * (2 * self.pitch) + pixel % 2 * GROUP
-        if self.layer.in_channels % GROUP == 0:
+        if self.depth % GROUP == 0:
             return window + 2 * offset
         return window + offset // GROUP * (2 * GROUP) + offset % GROUP

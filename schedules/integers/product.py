@@ -200,7 +200,7 @@ class IntegerProduct(IntegerMatrix):
         return is_product(task, self.group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Return pixels, K as the kernel multiplies it, and output channels."""
+        """Return pixels, K as the kernel multiplies it, and the output channels that are sums over the same inputs."""
         return extents(layer)
 
     def depth_of(self, layer: Layer) -> int:
@@ -210,6 +210,10 @@ class IntegerProduct(IntegerMatrix):
     def rows_of(self, depth: int) -> tuple[int, ...]:
         """Return the heights of tiles whose loop over `depth` bytes of K can be encoded; empty if there are none."""
         return self.rows
+
+    def columns_of(self, layer: Layer) -> tuple[int, ...]:
+        """Return the widths of tiles."""
+        return up_to(self.columns, round_up(self.extents(layer)[2], LANES))
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
         """Return the values of the knobs of cache blocks."""
@@ -236,12 +240,12 @@ class IntegerProduct(IntegerMatrix):
         if not (self.covers(task) and self.suits(task)):
             return None
         layer = task.layer
-        pixels, depth, channels = self.extents(layer)
+        pixels, depth, _ = self.extents(layer)
         if not (rows := self.rows_of(depth)):
             return None
         options = {
             "rows": up_to(rows, pixels.count),
-            "columns": up_to(self.columns, round_up(channels, LANES)),
+            "columns": self.columns_of(layer),
             **self.blocks(task, layer),
             "order": (0, 1),
             "axis": ((0, 1) if pixels.count * pixels.lines > 1 else (1,)) if task.threads > 1 else (0,),
@@ -305,14 +309,14 @@ class IntegerProduct(IntegerMatrix):
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel, columns = task.layer, self.kernel(task), knobs["columns"]
         assert isinstance(layer, IntegerLayer)
-        pixels, depth, channels = self.extents(layer)
-        count, elements = pixels.count * pixels.lines, -(-depth // self.element)
+        pixels, depth, together = self.extents(layer)
+        count, elements, channels = pixels.count * pixels.lines, -(-depth // self.element), layer.output_shape[-1]
         weight, tables = self.packed_bytes(depth, channels, columns), self.tables(depth, channels, columns)
         with integer_body(kernel, layer, weight, **tables) as ends:
             a = Activation(ends.buffers["data"], count, elements, elements)
             c = Activation(ends.buffers["output"], count, channels, channels)
             tile = replace(self.tile(ends, a, c, knobs, depth, pixels.step), pieces=self.pieces(layer, ends.buffers))
-            self.nest(ends, tile, knobs, pixels, panels(channels, columns, LANES), task.threads).emit()
+            self.nest(ends, tile, knobs, pixels, panels(together, columns, LANES), task.threads).emit()
         return kernel.finish()
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:

@@ -1,7 +1,8 @@
 """Int8 convolutions of any window by im2col: the windows of a block of output pixels are packed as A of a matrix product.
 
 A window's rows are contiguous in NHWC, so packing a row copies a few vectors, with the zero point in place of padding. A block of windows
-stays in cache while it is multiplied by the weights of all channels.
+stays in cache while it is multiplied by the weights of all channels. Of several groups of channels, each has a product of its own: its
+windows are packed, one tap at a time, and multiplied before those of the next group.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from dataclasses import replace
 
 from tvmmobile.graph.layers import Conv2d, Layer
 from tvmmobile.graph.tasks import Task
-from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span
+from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
 from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.floats.winograd import Winograd
 from tvmmobile.schedules.integers.ends import IntegerEnds
 from tvmmobile.schedules.integers.image import is_image
-from tvmmobile.schedules.integers.kernel import VECTOR_BYTES
+from tvmmobile.schedules.integers.kernel import LANES, VECTOR_BYTES
 from tvmmobile.schedules.integers.long import LongProduct
 from tvmmobile.schedules.integers.product import DotProduct, IntegerProduct, is_product
 from tvmmobile.schedules.integers.template import is_integer_layer
@@ -32,13 +33,17 @@ _LANES = (1, 2, 4, 8, VECTOR_BYTES)
 Place = tuple[Expr, ...]
 #: Values of the knob `m_block`.
 _TILES = (1, 2, 4, 8, 16, 32)
+#: Fewest input channels per group, of which a tap is copied at once.
+_FEWEST = 4
 
 
 class IntegerWindow(IntegerProduct):
-    """The base class of templates for int8 convolutions of any window, stride, dilation and padding, with one group.
+    """The base class of templates for int8 convolutions of any window, stride, dilation and padding, with any number of groups whose output
+    channels are whole vectors of sums.
 
     Knobs:
-        rows, columns, order, axis: see `IntegerProduct`; if threads share panels, each packs every window.
+        rows, columns, order: see `IntegerProduct`; `columns` divides the output channels of a group.
+        axis: loop that threads share: 0 pixel tiles, 1 panels, for which each thread packs every window, or groups if there are several.
         m_block: tiles of pixels whose windows are packed together.
         n_block, outer: 0.
     """
@@ -47,16 +52,19 @@ class IntegerWindow(IntegerProduct):
 
     def covers(self, task: Task) -> bool:
         """Return whether a task is a convolution that neither product nor image templates accept."""
-        layer = task.region[0]
-        if not (isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32")) and layer.groups == 1 and not is_image(layer)):
-            return False
-        return not is_product(task, (DotProduct if self.dot else LongProduct).group)
+        return is_window(task) and not is_product(task, (DotProduct if self.dot else LongProduct).group)
 
     def extents(self, layer: Layer) -> tuple[Pixels, int, int]:
-        """Return pixels, K and output channels; K is a window, padded to whole groups."""
+        """Return pixels, K and a group's output channels; K is a window of a group's channels, padded to whole elements."""
         assert isinstance(layer, Conv2d)
-        terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels
-        return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels
+        terms = layer.kernel[0] * layer.kernel[1] * layer.in_channels // layer.groups
+        return Pixels(layer.out_height * layer.out_width), round_up(terms, self.group), layer.out_channels // layer.groups
+
+    def columns_of(self, layer: Layer) -> tuple[int, ...]:
+        """Return the widths of tiles; a group of several is whole panels."""
+        assert isinstance(layer, Conv2d)
+        columns, channels = super().columns_of(layer), self.extents(layer)[2]
+        return columns if layer.groups == 1 else tuple(width for width in columns if channels % width == 0)
 
     def blocks(self, task: Task, layer: Layer) -> dict[str, tuple[int, ...]]:
         """Return the values of the knobs of cache blocks; a block of windows takes at most half of L2."""
@@ -72,6 +80,16 @@ class IntegerWindow(IntegerProduct):
         assert isinstance(ends.layer, Conv2d)
         depth = self.extents(ends.layer)[1]
         return IntegerWindowNest(ends, ends.layer, depth, tile, knobs, pixels, widths, threads)
+
+
+def is_window(task: Task) -> bool:
+    """Return whether a task is one int8 convolution that image templates do not accept, with groups large enough to be products."""
+    layer = task.region[0]
+    if not (isinstance(layer, Conv2d) and is_integer_layer(task, writes=("", "float32"))):
+        return False
+    if layer.groups == 1:
+        return not is_image(layer)
+    return layer.in_channels >= _FEWEST * layer.groups and layer.out_channels // layer.groups % LANES == 0
 
 
 class DotWindow(IntegerWindow, DotProduct):
@@ -105,6 +123,8 @@ class IntegerWindowNest(MatmulNest):
 
     Attributes:
         together: number of windows that are interleaved.
+        group: index of the group of channels whose windows are packed.
+        groups: groups that the thread multiplies.
     """
 
     together = 1
@@ -122,7 +142,10 @@ class IntegerWindowNest(MatmulNest):
     ) -> None:
         super().__init__(tile, knobs, pixels, widths, threads)
         self.ends, self.layer, self.pitch = ends, layer, pitch
+        self.depth = layer.in_channels // layer.groups
         self.first: Expr = 0
+        self.group: Expr = 0
+        self.groups: Span = (0, layer.groups)
         self.windows: Buffer = None
 
     def _panels(self, thread: Expr) -> None:
@@ -130,17 +153,26 @@ class IntegerWindowNest(MatmulNest):
         most = min(self.knobs["m_block"], self.tiles) * self.knobs["rows"] + self.rest
         self.windows = self.kernel.scratch(round_up(most, self.together) * self.pitch)
         self.tile = replace(self.tile, a=replace(self.tile.a, buffer=self.windows))
-        super()._panels(thread)
+        if self.layer.groups == 1:
+            super()._panels(thread)
+            return
+        by_pixels = self.knobs["axis"] == 0
+        self.groups = share(None if by_pixels else thread, self.threads, self.layer.groups)
+        tiles = share(thread if by_pixels else None, self.threads, self.tiles)
+        for panel in self.widths:
+            self._outer(panel, (0, panel.count), tiles, thread if by_pixels else None)
 
     def _outer(self, panel: Panel, panels: Span, tiles: Span, thread: Expr) -> None:
-        """Emit the loop over blocks of pixels: packing, then all panels."""
+        """Emit the loop over blocks of pixels, and over groups: packing, then all panels."""
         with self._blocks(tiles, self.knobs["m_block"]) as rows:
             height = self.knobs["rows"]
             self.first, last = rows[0] * height, rows[1] * height
             if self.rest:
                 last = last + (self.rest if isinstance(last, int) else self.T.if_then_else(rows[1] == self.tiles, self.rest, 0))
-            self._lay_out(self.first, last)
-            self._depth(panel, panels, rows, self._ends(rows, tiles, thread))
+            with self.kernel.span(*self.groups) as self.group:
+                self._lay_out(self.first, last)
+                channel = self.group * (self.layer.out_channels // self.layer.groups) + panel.channel
+                self._depth(replace(panel, channel=channel), panels, rows, self._ends(rows, tiles, thread))
 
     def _tile(self, line: Expr, pixel: Expr, rows: int, panel: Panel, columns: Span, index: Expr, part: Extent) -> None:
         """Emit `rows` pixels, from `pixel` on, × one panel."""
@@ -164,18 +196,20 @@ class IntegerWindowNest(MatmulNest):
     def _row(self, y: Expr, tap: Expr, line: Expr, pixels: Span) -> None:
         """Emit one window row for the pixels of an output row, from an input row, or from padding if `line` is `None`."""
         layer, taps = self.layer, self.layer.kernel[1]
-        size = layer.in_channels
+        size = self.depth
         runs = partition(layer, 1, 1) if line is not None else [Run(0, layer.out_width, 1, ((0, 0),))]
         for run in runs:
             low, high = run.taps[0] if run.taps[0][0] < run.taps[0][1] else (0, 0)
-            together = max(high - low, 1) if layer.dilation[1] == 1 else 1
+            together = max(high - low, 1) if layer.dilation[1] == 1 and layer.groups == 1 else 1
             begin, end = self.T.max(run.start, pixels[0]), self.T.min(run.start + run.count, pixels[1])
             with self.kernel.span(begin, end) as x:
                 window = (y * layer.out_width + x - self.first, tap * (taps * size))
                 self._fill(window, low * size)
                 for place in range(low, high, together):
                     column = x * layer.stride[1] - layer.padding[1] + place * layer.dilation[1]
-                    self._copy((line * layer.width + column) * size, (*window, place * size), together * size)
+                    self._copy(
+                        (line * layer.width + column) * layer.in_channels + self.group * size, (*window, place * size), together * size
+                    )
                 self._fill((*window, high * size), (taps - high) * size)
 
     def _copy(self, source: Expr, target: Place, count: int) -> None:

@@ -62,6 +62,14 @@ def window(rng: random.Random) -> Conv2d:
     return Conv2d(height, width, channels, rng.choice((3, 8, 20, 37)), kernel, stride, (edges[0], edges[1], edges[2], edges[3]), **steps)
 
 
+def in_groups(rng: random.Random) -> Conv2d:
+    """A `window` of two to five groups, with few channels or many in each."""
+    groups, layer = rng.randint(2, 5), window(rng)
+    depth, channels = rng.choice((4, 5, 6, 8, 16, 24)), rng.choice((4, 8, 12, 16, 20, 48))
+    facts = replace(layer.integers, wide=layer.integers.wide and depth * layer.kernel[0] * layer.kernel[1] <= 256)
+    return replace(layer, in_channels=groups * depth, out_channels=groups * channels, groups=groups, integers=facts)
+
+
 def run(
     agents: Agents, task: Task, schedule: KnobSchedule, given: tuple[IntegerParameters, ...], inputs: list[Array], folder: Path
 ) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from assembly import hottest_loop
-from integer_kernels import assembly_on, check, check_extremes, window
+from integer_kernels import assembly_on, check, check_extremes, in_groups, window
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense, IntegerFacts
@@ -44,7 +44,14 @@ def convolution(rng: random.Random) -> Conv2d:
 
 def taker(rng: random.Random) -> tuple[Conv2d, str]:
     """A layer, and a template that takes it."""
-    return rng.choice(((convolution(rng), "pair_product"), (convolution(rng), "pair_window"), (window(rng), "pair_window")))
+    return rng.choice(
+        (
+            (convolution(rng), "pair_product"),
+            (convolution(rng), "pair_window"),
+            (window(rng), "pair_window"),
+            (in_groups(rng), "pair_window"),
+        )
+    )
 
 
 @pytest.mark.virtual

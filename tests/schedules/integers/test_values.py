@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_kernels import check, check_extremes, space_of, window
+from integer_kernels import check, check_extremes, in_groups, space_of, window
 
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.integers import MOST_TOGETHER, tap_triple_sums
@@ -104,12 +104,20 @@ def test_windows(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     check(pi4, layer, "long_window", tmp_path / "long", threads=2 - seed % 2)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_windows_in_groups(seed: int, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
+    """Each group of channels has a product of its own; threads share pixels, or groups."""
+    layer = in_groups(random.Random(seed))
+    check(pi5, layer, "dot_window", tmp_path / "dot", seed, 1 + seed % 2)
+    check(pi4, layer, "long_window", tmp_path / "long", seed, 2 - seed % 2)
+
+
 @pytest.mark.long
 def test_windows_of_many_shapes(pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
     for seed in range(4, 60):
-        layer = window(random.Random(seed))
-        check(pi5, layer, "dot_window", tmp_path, seed, 1 + seed % 3)
-        check(pi4, layer, "long_window", tmp_path, seed, 1 + seed % 3)
+        for layer in (window(random.Random(seed)), in_groups(random.Random(seed))):
+            check(pi5, layer, "dot_window", tmp_path, seed, 1 + seed % 3)
+            check(pi4, layer, "long_window", tmp_path, seed, 1 + seed % 3)
 
 
 WINDOW = Conv2d(6, 7, 16, 20, (3, 3), (1, 1), (1, 1, 1, 1))
@@ -154,11 +162,13 @@ def test_the_largest_windows_take_few_pixels_a_tile(pi4: Agents, tmp_path: Path)
 
 
 def test_whose_windows_are_whose() -> None:
-    """Products and images keep their templates; groups, and channels in blocks, have none."""
-    layers = (Conv2d(8, 8, 16, 16), IMAGE, WINDOW, replace(WINDOW, groups=2), replace(WINDOW, in_layout="NCHW16c"))
+    """Products and images keep their templates; groups of fewer than four channels, and channels in blocks, have none."""
+    grouped = replace(WINDOW, in_channels=40, groups=5)
+    few = replace(grouped, in_channels=12, groups=4), replace(grouped, out_channels=30)
+    layers = (Conv2d(8, 8, 16, 16), IMAGE, WINDOW, grouped, *few, replace(WINDOW, in_layout="NCHW16c"))
     for mcpu, kind in (("cortex-a72", "long"), ("cortex-a76", "dot")):
         found = [[template.name for template in templates_for(Task((layer,), "int8", machine=machine_of(mcpu)))] for layer in layers]
-        assert found == [[f"{kind}_product"], [f"{kind}_image"], [f"{kind}_window"], [], []]
+        assert found == [[f"{kind}_product"], [f"{kind}_image"], [f"{kind}_window"], [f"{kind}_window"], [], [], []]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -178,6 +188,7 @@ def test_dot_product_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None
 def test_other_dot_kernels_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None:
     """Of any window, images and depthwise convolutions."""
     check(rk3566, window(random.Random(seed)), "dot_window", tmp_path, seed, 1 + seed % 2)
+    check(rk3566, in_groups(random.Random(seed)), "dot_window", tmp_path / "grouped", seed, 1 + seed % 2)
     check(rk3566, image(random.Random(seed)), "dot_image", tmp_path, seed, 1 + seed % 2)
     check(rk3566, depthwise(random.Random(seed)), "dot_depthwise", tmp_path, seed, 1 + seed % 2)
 
