@@ -134,6 +134,10 @@ class Template(ABC):
         """Return whether the usual schedule is estimated to be clearly faster than a direct kernel; used for tasks without records."""
         return False
 
+    def loses(self, task: Task, knobs: Knobs) -> bool:
+        """Return whether a schedule is estimated to be slower than a direct kernel; for tasks without records."""
+        return False
+
     def faster_in_floats(self, task: Task) -> bool:
         """Return whether a float32 kernel is estimated to be faster than this template's int8 kernel for the task."""
         return False

@@ -104,12 +104,14 @@ class Winograd(Template):
         """Return whether the estimated time is clearly below a direct convolution's multiply-adds."""
         return self.share(task) < CLEARLY
 
+    def loses(self, task: Task, knobs: Knobs) -> bool:
+        """Return whether the estimated time is above a direct convolution's multiply-adds."""
+        return _share(task, knobs) > 1
+
     def share(self, task: Task) -> float:
         """Return the usual schedule's estimated time as a share of a direct convolution's multiply-adds; infinity for rejected tasks."""
         space = self.space(task)
-        if space is None:
-            return math.inf
-        return cycles(task, _grid(layer_of(task, Conv2d), space.usual), space.usual) / (task.least_macs / task.lanes / task.threads)
+        return math.inf if space is None else _share(task, space.usual)
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
         """Return the size, tile, registers used, size and number of blocks, waste at the edges, and the estimated time."""
@@ -166,6 +168,11 @@ def _sizes(task: Task, layer: Conv2d) -> tuple[int, ...]:
     most = MUCH * min(products[size] for size in SIZES if size % 2 == 0)
     largest = tiles[SIZES[-1]] >= FEWEST_TILES and layer.out_channels >= FEWEST_CHANNELS
     return tuple(size for size in SIZES if size % 2 == 0 or (products[size] <= most and (size < SIZES[-1] or largest)))
+
+
+def _share(task: Task, knobs: Knobs) -> float:
+    """Return a schedule's estimated time as a share of a direct convolution's multiply-adds."""
+    return cycles(task, _grid(layer_of(task, Conv2d), knobs), knobs) / (task.least_macs / task.lanes / task.threads)
 
 
 def _grid(layer: Conv2d, knobs: Knobs) -> TileGrid:

@@ -14,6 +14,7 @@ from torch import nn
 from tvmmobile.devices.protocol import MEASURED
 from tvmmobile.graph.function_json import block_names
 from tvmmobile.graph.layers import Conv2d, Opaque
+from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.network import Node
 from tvmmobile.graph.passes.canonical_names import canonical_names
 from tvmmobile.graph.tasks import Task
@@ -80,6 +81,18 @@ def test_an_estimate_chooses_where_nothing_is_measured(tmp_path: Path) -> None:
     assert chosen(task).startswith("winograd")
     database.append([Record(near, filtered, 6.0)])
     assert chosen(task).startswith("conv")
+
+
+def test_a_neighbours_algorithm_that_loses_here_is_not_taken(tmp_path: Path) -> None:
+    """Winograd's larger weights, which four threads of a Pi 4 would wait for; the direct sum's threads read weights of their own."""
+    layer = Conv2d(7, 7, 512, 512, (3, 3), padding=(1, 1, 1, 1))
+    task = Task((layer,), threads=4, machine=machine_of("cortex-a72"))
+    near = replace(task, region=(replace(layer, height=14, width=14),))
+    database = Database(Identity("nowhere", MEASURED), (), tmp_path)
+    database.append([Record(near, template_named("winograd", 1).space(near).default, 6.0)])  # type: ignore[union-attr]
+    choice = choose(task, None, database, HOST)
+    assert str(choose(near, None, database, HOST).schedule).startswith("winograd")
+    assert choice.schedule == template_named("conv", 1).space(task).default and "slower here" in choice.price.source  # type: ignore[union-attr]
 
 
 def doubled(names: tuple[str, str]) -> Any:

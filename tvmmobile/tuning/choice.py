@@ -8,7 +8,7 @@ from typing import Any
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.schedules import template_for, templates_for
+from tvmmobile.schedules import KnobSchedule, template_for, template_named, templates_for
 from tvmmobile.system.errors import UserError, please_report
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, Price, make_plan
@@ -46,16 +46,23 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         assert space is not None
         schedules = [*nearest_schedules(task, database, promising), space.default]
         return Choice(schedules[0], Price(None, f"not tuned: {promising.name} is estimated to be faster than a direct kernel"))
-    if near is not None:
+    if near is not None and not _loses(task, near[0]):
         return Choice(near[0], Price(None, f"best of the nearest tuned shape, {near[1].task.name}"))
     template = template_for(task)
     space = template.space(task) if template else None
     if space is not None:
-        return Choice(space.default, Price(None, "nothing alike was tuned: the template's usual knobs"))
+        reason = "nothing alike was tuned" if near is None else "the nearest tuned shape's algorithm is estimated to be slower here"
+        return Choice(space.default, Price(None, f"{reason}: the template's usual knobs"))
     sampled = FallbackSpace(task, source, target).members(1)
     if not sampled:
         raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", please_report("network"))
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))
+
+
+def _loses(task: Task, schedule: Schedule) -> bool:
+    """Return whether a schedule's algorithm is estimated to be slower than a direct kernel."""
+    template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
+    return template is not None and template.loses(task, schedule.values)
 
 
 def plan_by_records(nodes: int, regions: Sequence[Region], database: Database) -> Plan:
