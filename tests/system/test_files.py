@@ -170,6 +170,15 @@ def test_links_without_an_end_are_refused(tmp_path: Path) -> None:
         write_text(tmp_path / "a", "")
 
 
+@pytest.mark.parametrize("place", ["here", "here/below"])
+@pytest.mark.parametrize("target", ["here", "missing"])
+def test_a_folder_behind_a_link_that_leads_nowhere(tmp_path: Path, target: str, place: str) -> None:
+    (tmp_path / "here").symlink_to(target)
+    with pytest.raises(UserError, match=r"^`out=\S+`: \S+/here is a symbolic link that leads nowhere\."):
+        check_writable(tmp_path / place, "--out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+
+
 def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:

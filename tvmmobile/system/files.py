@@ -77,6 +77,11 @@ def _written_through(goal: Path) -> bool:
     return _descriptor(goal) is not None or (goal.exists() and not goal.is_file() and not goal.is_dir())
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a path names a device, pipe or socket, other than an open file of this process such as `/dev/fd/3`."""
+    return path.exists() and not path.is_file() and not path.is_dir() and _descriptor(_goal(path)) is None
+
+
 def _write_through(content: Path, goal: Path) -> None:
     """Write to an open file at its current position, or to a device or pipe."""
     number = _descriptor(goal)
@@ -195,8 +200,10 @@ def check_writable(directory: Path, option: str) -> None:
     """Raise `UserError` unless `directory` can be written, or created; leave nothing behind."""
     existing, remedy = directory.absolute(), f"Name another directory with {option}."
     try:
-        while not existing.exists() and existing != existing.parent:
+        while not (existing.is_symlink() or existing.exists()) and existing != existing.parent:
             existing = existing.parent
+        if not existing.exists():
+            raise UserError(f"{option} {directory}: {existing} is a symbolic link that leads nowhere.", remedy)
         if not existing.is_dir():
             raise UserError(f"{option} {directory}: {existing} is not a directory.", remedy)
         # Permissions do not suffice: root has them all, even where nothing can be created.
