@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import resource
@@ -100,6 +101,11 @@ def _move(temporary: Path, goal: Path) -> None:
     temporary.chmod(0o666 & ~mask)
     temporary.replace(goal)
     sync_folder(goal.parent)
+
+
+def whole_files(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder has under names that match a pattern, sorted, without temporary files that a killed process left."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def make_folders(folder: Path) -> None:
@@ -248,6 +254,8 @@ def check_space(folder: Path, needed_bytes: int = 0) -> None:
 
 
 def set_aside(directory: Path) -> None:
-    """Rename a directory out of the way, so that nothing in it is lost."""
+    """Rename a directory out of the way, so that nothing in it is lost; clocks may show the same time twice."""
     if directory.exists():
-        directory.rename(directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+        named = f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"
+        names = itertools.chain([named], (f"{named}-{number}" for number in itertools.count(2)))
+        directory.rename(next(place for name in names if not (place := directory.with_name(name)).exists()))

@@ -22,7 +22,7 @@ import filelock
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import is_stream, make_folders, sync_folder, write_bytes
+from tvmmobile.system.files import is_stream, make_folders, sync_folder, whole_files, write_bytes
 from tvmmobile.tuning.claims import RefusedLine, untakable
 from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.records import (
@@ -243,8 +243,8 @@ class Database:
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
-    """Return the logs of a device, sorted; temporary files left by a crash are skipped."""
-    return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
+    """Return the logs of a device, sorted."""
+    return whole_files(directory / device, "*.jsonl")
 
 
 def file_name(task: Task) -> str:
