@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _write_through(temporary, goal) if through else _move(temporary, goal)
     except OSError as error:
-        if error.filename is None or error.filename == str(temporary):
+        if error.filename is None or str(temporary) in (error.filename, error.filename2):  # `shutil` names what it copies first
             error.filename = str(path)
         raise
     finally:
