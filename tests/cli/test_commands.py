@@ -88,6 +88,11 @@ def test_every_verb_has_help_that_fits_80_columns(cli: CommandLine, verb: Verb) 
         (["models", "--resolution", "7"], "resolution 7 is outside 32 to 512"),
         (["models", "--model", "resnet"], "model 'resnet' is not known"),
         (["models", "surplus"], "surplus"),
+        (["logs", "merge", "here", "--into", ""], "--into is empty"),
+        (["logs", "merge", "here", "", "--into", "there"], "FROM is empty"),
+        (["compile", "--out="], "--out is empty"),
+        (["tune", "--logs", ""], "--logs is empty"),
+        (["baseline", "save", ""], "RESULTS is empty"),
     ],
 )
 def test_a_wrong_command_line_ends_with_1(cli: CommandLine, arguments: list[str], complaint: str) -> None:

@@ -65,13 +65,24 @@ def test_a_locale_without_characters_of_ours(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr) == (expected, b"")
 
 
-@pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-", "1< saying.py 2< saying.py"])
 def test_closed_streams(tmp_path: Path, redirection: str) -> None:
     done = say(tmp_path, "right", redirection)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (tmp_path / "left").read_text() == "right"  # what was printed did not get into a file that was opened
     done = say(tmp_path, "wrong", redirection)
-    assert done.returncode == 1 and (b"Mend" in done.stderr) == ("2>" not in redirection)
+    assert done.returncode == 1 and (b"Mend" in done.stderr) == ("2" not in redirection)
+
+
+def test_programs_started_without_streams_have_them(tmp_path: Path) -> None:
+    """A worker's pipe must not become its stderr, to which libraries print."""
+    start = "import os, subprocess, sys; from tvmmobile.cli import streams; streams.prepare(); "
+    start += "child = 'import os; os.write(2, b\\'x\\'); print(os.readlink(\\'/proc/self/fd/2\\'))'; "
+    start += "sys.exit(subprocess.run([sys.executable, '-c', child], stdout=open('left', 'w')).returncode)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, start]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, check=False, timeout=60)
+    assert (done.returncode, (tmp_path / "left").read_text()) == (0, "/dev/null\n")
 
 
 def test_full_disks(tmp_path: Path) -> None:

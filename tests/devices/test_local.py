@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from tvmmobile.devices.agents.rpc import LinkError, open_session
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
 from tvmmobile.devices.board.health import disturbances, read_health
-from tvmmobile.devices.board.install import MARK, install_agent
+from tvmmobile.devices.board.install import MARK, install_agent, remove_folder
 from tvmmobile.devices.board.lease import BoardLease
 from tvmmobile.devices.board.pin import pinned
 from tvmmobile.devices.board.probe import probe
@@ -276,6 +277,18 @@ def test_a_disk_without_room_for_the_agents_folder(tmp_path: Path) -> None:
         with pytest.raises(DeviceUnavailable, match="agent-0123 cannot be created on the board: its disk is full"):
             install_agent(LocalRemote(), str(disk / "tvmmobile"), bundle)
         assert (disk / "tvmmobile" / MARK).exists()
+
+
+def test_a_folder_of_which_something_stays_can_be_removed_later(tmp_path: Path) -> None:
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    for name in (MARK, "agent", "lease"):
+        (folder / name).touch()
+    with mounted_disk(folder / "busy", "64k"), pytest.raises(DeviceUnavailable) as caught:
+        remove_folder(LocalRemote(), str(folder))
+    assert re.fullmatch(rf"{folder} cannot be removed on the board: \S*rm: [^\n]* busy\.", caught.value.message), caught.value.message
+    remove_folder(LocalRemote(), str(folder))
+    assert not folder.exists()
 
 
 def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tvmmobile.pipeline import checking, planning
 from tvmmobile.pipeline.agreement import agreement
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.checking import check
-from tvmmobile.pipeline.diagnosis import _wrong_import, explain
+from tvmmobile.pipeline.diagnosis import Difference, _wrong_import, explain
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.movement import rounding_of
 from tvmmobile.pipeline.options.library import LibraryOptions
@@ -266,15 +266,18 @@ def test_a_library_that_is_none_is_not_run(tmp_path: Path) -> None:
     assert path.with_suffix(".json").read_text() == before
 
 
-def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tune` finds such errors in libraries that no emulator ran."""
+@pytest.mark.parametrize(("is_of_precision", "remedy"), [(False, "Please report this with the network"), (True, "Compile it with another")])
+def test_an_error_on_a_device_names_where_values_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_of_precision: bool, remedy: str
+) -> None:
+    """`tune` finds such errors in libraries that no emulator ran; the remedy does not depend on the words of the message."""
 
     class Workers:
         def run(self, function: Any, jobs: Any, _timeout_s: float) -> Any:
             if function is rounding_of:
                 return [(job, 3e-4) for job in jobs]
             assert function.func is explain and function.keywords == {"moves": 3e-4 if jobs else 0.0}
-            return [(job, f"the first value that differs is that of {job.spec.name}") for job in jobs]
+            return [(job, Difference(f"the first value that differs is that of {job.spec.name}", is_of_precision)) for job in jobs]
 
     job = job_of(two_convolutions(tmp_path))
     name = job.library.path.name
@@ -283,6 +286,7 @@ def test_an_error_on_a_device_names_where_values_differ(tmp_path: Path, monkeypa
     with pytest.raises(Disagreement) as raised:
         accept_roundings(wrong, Workers(), [job], print)  # type: ignore[arg-type]
     assert raised.value.message == f"{wrong.message[:-1]}; the first value that differs is that of net."
+    assert raised.value.remedy.startswith(remedy)
     other = Disagreement("another.so does not run on pi4: killed by SIGILL.")
     with pytest.raises(Disagreement) as raised:
         accept_roundings(other, Workers(), [job], print)  # type: ignore[arg-type]

@@ -213,6 +213,14 @@ def test_ctrl_c_while_the_command_line_is_imported(tmp_path: Path, disposition: 
     assert (done.returncode, done.stderr) == (code, errors)
 
 
+def test_little_is_imported_before_ctrl_c_is_handled() -> None:
+    """`python -m tvmmobile` imports the package before it runs anything of ours."""
+    imports = "import sys; import tvmmobile; print(*sorted({'re', 'typing', 'pathlib', 'inspect'} & {*sys.modules}))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-S", "-c", imports], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 def test_workers_that_start_are_not_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """SIGTERM while a pool starts its processes takes effect once they are started, and then ends them."""
 

@@ -96,7 +96,7 @@ def test_on_a_device_a_tolerance_is_widened_once(tmp_path: Path, monkeypatch: py
     path, heard = make_library(tmp_path), list[str]()
     jobs: Any = [SimpleNamespace(library=library) for library in find_libraries([path])]
     monkeypatch.setattr(explaining, "rounding_of", lambda _job: 0.0004)
-    monkeypatch.setattr(explaining, "explain", lambda _job, **_given: "")
+    monkeypatch.setattr(explaining, "explain", lambda _job, **_given: None)
     monkeypatch.setattr(explaining, "build_timeout_s", lambda _jobs: 1.0)
     workers: Any = Here()
     for name, wider in (("another.so", False), (path.name, True), (path.name, False)):

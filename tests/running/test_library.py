@@ -67,6 +67,12 @@ def write_reference(path: Path, side: int = 32, dtype: type = np.float32) -> Non
     np.savez(path.with_suffix(".reference.npz"), input=np.zeros((1, 3, side, side), dtype), output=np.zeros((1, 10), dtype))
 
 
+def test_what_a_killed_command_left_is_no_library(tmp_path: Path) -> None:
+    path = write_library(tmp_path)
+    (tmp_path / f".{path.stem}.12345678.tmp.so").write_bytes(b"half")
+    assert [library.path for library in find_libraries([tmp_path])] == [path]
+
+
 def test_a_sound_one_is_found_once(tmp_path: Path) -> None:
     path = write_library(tmp_path)
     (library,) = find_libraries([tmp_path, path])

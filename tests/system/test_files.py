@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import check_file_writable, check_writable, replacing, sha256_of, write_bytes, write_text
+from tvmmobile.system.files import (
+    check_file_writable,
+    check_writable,
+    replacing,
+    set_aside,
+    sha256_of,
+    whole_files,
+    write_bytes,
+    write_text,
+)
 from tvmmobile.system.programs import run_tool
 
 #: What may open a file for writing without `system/files.py`: only scratch files, locks, logs that grow, and what is nobody's output.
@@ -168,6 +177,36 @@ def test_links_without_an_end_are_refused(tmp_path: Path) -> None:
         check_file_writable(tmp_path / "a", "--json")
     with pytest.raises(OSError, match="Too many levels of symbolic links"):
         write_text(tmp_path / "a", "")
+
+
+@pytest.mark.parametrize("place", ["here", "here/below"])
+@pytest.mark.parametrize("target", ["here", "missing"])
+def test_a_folder_behind_a_link_that_leads_nowhere(tmp_path: Path, target: str, place: str) -> None:
+    (tmp_path / "here").symlink_to(target)
+    with pytest.raises(UserError, match=r"^`out=\S+`: \S+/here is a symbolic link that leads nowhere\."):
+        check_writable(tmp_path / place, "--out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+
+
+def test_what_a_killed_process_left_is_not_listed(tmp_path: Path) -> None:
+    for name in ("b.so", "a.so", "b.json"):
+        (tmp_path / name).touch()
+    written = "import os, sys; from pathlib import Path; from tvmmobile.system.files import replacing\n"
+    kill = "with replacing(Path(sys.argv[1])) as temporary: temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", written + kill, tmp_path / "b.so"], check=False)
+    assert done.returncode == -9 and len(list(tmp_path.glob("*.so"))) == 3
+    assert whole_files(tmp_path, "*.so") == [tmp_path / "a.so", tmp_path / "b.so"] and (tmp_path / "b.so").read_bytes() == b""
+
+
+def test_a_folder_is_set_aside_at_a_time_that_was_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks are put back."""
+    monkeypatch.setattr("time.strftime", lambda _form: "20260101-020000")
+    for number in range(3):
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "content").write_text(str(number))
+        set_aside(tmp_path / "logs")
+    kept = {path.name: (path / "content").read_text() for path in tmp_path.iterdir()}
+    assert kept == {"logs.20260101-020000": "0", "logs.20260101-020000-2": "1", "logs.20260101-020000-3": "2"}
 
 
 def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:

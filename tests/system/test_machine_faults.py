@@ -22,6 +22,7 @@ from tvmmobile.devices.protocol import MEASURED, Endpoint, NotStored
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Dense
 from tvmmobile.graph.tasks import Task
+from tvmmobile.pipeline.checking import handed_over
 from tvmmobile.pipeline.stages.jobs import succeeded
 from tvmmobile.running.measure import Agents, MeasureError
 from tvmmobile.schedules import template_for
@@ -103,6 +104,13 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk: Path) -> None:
         write_text(path, "new" * 40_000)
     assert caught.value.filename == str(path) and path.read_text() == "old"
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_library_that_does_not_fit_names_the_full_disk(small_disk: Path) -> None:
+    """It was made on another disk, which is not full."""
+    with pytest.raises(OSError, match="No space left") as caught, handed_over(small_disk) as folder:
+        (folder / "net.so").write_bytes(bytes(120_000))
+    assert caught.value.filename == str(small_disk / "net.so") and list(small_disk.iterdir()) == []
 
 
 def test_a_full_cache_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.inspection import inspect
+from tvmmobile.tuning.logs.merge import merge_logs
 from tvmmobile.tuning.records import Identity, MalformedRecord, Record, read_line
 from tvmmobile.tuning.search import tuner
 
@@ -299,6 +302,34 @@ def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / PI.device / "float32_t1.jsonl").mkdir(parents=True)
     with pytest.raises(UserError, match=r"float32_t1\.jsonl"):
         reopened(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_a_log_that_never_ends_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / PI.device / "float32_t1.jsonl"
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(path))  # the whole path may be too long
+    reads: list[Callable[[], object]] = [
+        lambda: reopened(tmp_path),
+        lambda: inspect(path, PI),
+        lambda: merge_logs(tmp_path, tmp_path / "x"),
+    ]
+    for read in reads:
+        with pytest.raises(UserError, match=r"^the tuning log \S+/float32_t1\.jsonl is not a file\."):
+            read()
+
+
+def test_lines_of_a_later_version_are_named_as_such(tmp_path: Path) -> None:
+    Database(PI, (), tmp_path).append([record(number=0), record(number=1)])
+    path = the_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"v":1', b'"v":3', 1))
+    assert [line.why for line in reopened(tmp_path).refused] == ["format 3, of a later version of tvmmobile"]
 
 
 def test_a_full_disk_leaves_the_log_as_it_was(tmp_path: Path) -> None:

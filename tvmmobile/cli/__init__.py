@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tvmmobile import __version__
 from tvmmobile.cli import streams
+from tvmmobile.cli.paths import refuse_empty_paths
 from tvmmobile.system.collector import collect_rarely
 from tvmmobile.system.environment import debug_level
 from tvmmobile.system.errors import ExitCode, UserError
@@ -92,6 +93,7 @@ def load(verb: Verb) -> Any:
         target = single
     command = typer.main.get_command(target)
     command.name = verb.name
+    refuse_empty_paths(command)
     return command
 
 

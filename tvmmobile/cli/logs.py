@@ -218,7 +218,7 @@ def _print_device(console: Console, logs: list[Log], present: Identity | None) -
         console.print(f"\n{heading}")
         console.print(table)
     for log in logs:
-        uncounted = sum(bool(line.fault) or line.held is None for line in log.lines)
+        uncounted = sum(line.counted is None for line in log.lines)
         if log.foreign or uncounted:
             what = log.foreign or f"{plural(uncounted, 'line')} not counted here: see tvmmobile logs verify"
             console.print(f"{log.path.name}: {what}", soft_wrap=True)
@@ -280,7 +280,7 @@ def _conclude(console: Console, logs: list[Log], repaired: bool, options: list[s
     foreign = [log for log in logs if log.foreign]
     if foreign:
         raise UserError(f"{foreign[0].path} is not a tuning log: {foreign[0].foreign}.", "Move it away, or rename it.")
-    records = sum(len(line.held.records) for log in logs for line in log.lines if line.held is not None and not line.fault)
+    records = sum(len(line.counted.records) for log in logs for line in log.lines if line.counted is not None)
     unused = sum(bool(line.remark) for log in logs for line in log.lines)
     state = f"{plural(faults, 'line')} cut" if faults else "all is well"
     console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import io
 import os
 import sys
@@ -40,15 +41,18 @@ class _Stdout(io.FileIO):
 
 
 def prepare() -> None:
-    """Open closed streams on the null device, and print `?` for characters that stdout's encoding does not have.
+    """Open closed streams, and those for the wrong direction, on the null device; print `?` for characters not in stdout's encoding.
 
-    Otherwise, the next file to be opened would become stdout or stderr, and get what libraries print.
+    Otherwise, the next file to be opened here, or in a process started from here, would become stdout or stderr, and get what libraries
+    print.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if not _is_open(number, os.O_WRONLY if mode == "r" else os.O_RDONLY):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            if nowhere > number:  # else it took the free number
+                os.close(nowhere)
+            os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             raw = io.FileIO(number, mode, closefd=False)
             buffered = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
@@ -61,6 +65,14 @@ def prepare() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_Stdout(1, "w", closefd=False)), before.encoding, _REPLACING.get(errors, errors), line_buffering=lines
         )
+
+
+def _is_open(number: int, wrong: int) -> bool:
+    """Return whether a file descriptor is open, but not for the `wrong` direction: where stderr is closed, bash opens its script there."""
+    try:
+        return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != wrong
+    except OSError:
+        return False
 
 
 def fails(stream: TextIO) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tvmmobile.system.environment import java_compiler
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.system.programs import run_tool
+from tvmmobile.system.scratch import scratch
 from tvmmobile.system.toolchain import Toolchain, device_toolchain
 
 SUFFIX = ".aar"
@@ -86,9 +86,9 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     _check_pages(library.path, whole)
     native = f"lib{name.replace('.', '_')}"
     tools = device_toolchain()
-    with tempfile.TemporaryDirectory(prefix="tvmmobile-aar-") as folder:
-        classes = _classes(name, Path(folder))
-        glue = _glue(tools, facts, name, native, Path(folder))
+    with scratch("archive") as folder:
+        classes = _classes(name, folder)
+        glue = _glue(tools, facts, name, native, folder)
     files = {
         "AndroidManifest.xml": _MANIFEST.format(name=name, release=release, min_sdk=_MIN_SDK).encode(),
         "classes.jar": zipped({"META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n", **classes}),

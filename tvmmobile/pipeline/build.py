@@ -19,7 +19,7 @@ from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.networks.states import inputs_but, outputs_but
 from tvmmobile.pipeline.checking import check, handed_over, unchecked
-from tvmmobile.pipeline.diagnosis import first_difference
+from tvmmobile.pipeline.diagnosis import Difference, first_difference
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sparse_entry, state_entries, with_shortcuts, write_manifest
 from tvmmobile.pipeline.movement import rounding
@@ -78,7 +78,7 @@ def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_v
         built = _built(unseen, shared)
         inputs = shared.plans[0].prepared.reference.inputs
 
-        def explain(place: int, moves: float) -> str:
+        def explain(place: int, moves: float) -> Difference | None:
             return first_difference(job.sets[place], shared.plans[place], moves)
 
         check(built.library, lambda: rounding(job, import_variant(job), inputs), explain)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvmmobile.pipeline.agreement import agrees, disagreement, error_of, session_timeout_s
-from tvmmobile.pipeline.diagnosis import advice
+from tvmmobile.pipeline.diagnosis import Difference
 from tvmmobile.pipeline.movement import note_rounding
 from tvmmobile.running.emulation import NotRunnable, RunHere, run_here
 from tvmmobile.running.library import Library
@@ -33,14 +33,13 @@ def unchecked(why: str) -> dict[str, Any]:
     return {"checked": False, "check": {"why": why}}
 
 
-def check(library: Library, rounding: Callable[[], float], explain: Callable[[int, float], str]) -> None:
+def check(library: Library, rounding: Callable[[], float], explain: Callable[[int, float], Difference | None]) -> None:
     """Run a library once on its reference input, with each of its sets of kernels, compare its outputs, and note it in the manifest.
 
     Args:
         library: library with its manifest and reference.
         rounding: measures the error that roundings explain, where there is more than the tolerance.
-        explain: says, given a set's place and that error, where the values differ first, as the end of a sentence; "" where that cannot be
-            said.
+        explain: finds, given a set's place and that error, where the values differ first; returns `None` where that cannot be found.
 
     Raises:
         Disagreement: it does not run, or returns something else.
@@ -57,8 +56,9 @@ def check(library: Library, rounding: Callable[[], float], explain: Callable[[in
         if not agrees(library, done.error):
             note_rounding(library, moves := rounding())
             if not agrees(library, done.error):
-                difference = explain(number, moves)
-                raise disagreement(library, done.place, error_of(done.error), _remedy(advice(difference)), difference)
+                first = explain(number, moves)
+                remedy = _remedy(first.remedy if first else please_report("network"))
+                raise disagreement(library, done.place, error_of(done.error), remedy, first.where if first else "")
         runs.append(done)
     places = ", ".join(dict.fromkeys(done.place for done in runs))
     return note_check(library.manifest_path, checked(max(done.error for done in runs), places))

@@ -31,19 +31,37 @@ from tvmmobile.system.errors import please_report
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.plan import PlannedKernel
 
-#: The end of a difference that the precision alone makes.
-_RIGHT_IN_FLOAT32 = "compiled for float32, the network is right"
 #: Longest run of a library that returns everything, in seconds.
 _MOST_S = 1800.0
 
 
-def explain(job: VariantJob, moves: float) -> str:
+@dataclass(frozen=True)
+class Difference:
+    """The first difference of a library's values, and what to do about it.
+
+    Attributes:
+        where: place of the difference, as the end of a sentence.
+        is_of_precision: whether the precision alone makes it.
+    """
+
+    where: str
+    is_of_precision: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """Advice to the user."""
+        if self.is_of_precision:
+            return "Compile it with another --dtype, such as float32, or scale what the network computes."
+        return please_report("network")
+
+
+def explain(job: VariantJob, moves: float) -> Difference | None:
     """Return the first difference of a library that an earlier stage built; see `first_difference`."""
     return first_difference(job, plan_variant(replace(job, dump_dir=None)), moves)
 
 
-def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> str:
-    """Name the first operator, kernel or layer with a wrong value, as the end of a sentence; "" where none can be found.
+def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> Difference | None:
+    """Find the first operator, kernel or layer with a wrong value; return `None` where none can be found.
 
     Where too many of the rows expected tie, any of them may come out, and nothing can be told. Else the network is computed on this
     machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong. If not, the module is at
@@ -55,21 +73,14 @@ def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> 
     try:
         return _first_difference(job, planned, planned.prepared.reference, moves)
     except Exception:  # compilers and frameworks raise anything; the disagreement matters more than its cause
-        return ""
+        return None
 
 
-def advice(difference: str) -> str:
-    """Return what to do about a difference that `first_difference` names."""
-    if difference.endswith(_RIGHT_IN_FLOAT32):
-        return "Compile it with another --dtype, such as float32, or scale what the network computes."
-    return please_report("network")
-
-
-def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference, moves: float) -> str:
+def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Reference, moves: float) -> Difference:
     ranking = ranking_of(reference.outputs)
     if ranking is not None and ranking.tied > ranking.scores.shape[1] - LEAST:
         rows = f"{ranking.tied} of the {ranking.scores.shape[1]} rows expected have the score of the last one"
-        return f"{rows}, so that any of them may come out: weights or input give them no order"
+        return Difference(f"{rows}, so that any of them may come out: weights or input give them no order")
     computed = [kernel.computed for kernel in _kernels(planned, reference.inputs, None)]
     outputs = _outputs(planned, job.spec.returns, reference.inputs, computed)
     imported, precision = import_variant(job), job.options.precision
@@ -83,14 +94,15 @@ def _first_difference(job: VariantJob, planned: PlannedVariant, reference: Refer
         right = "each of its layers has a value of the imported network"
         conclusion = "a graph pass returns the wrong ones" if own <= FLOAT32.network_tolerance else "what the precision loses adds up"
         if not precision.is_integer and precision != FLOAT32 and _is_right_in_float32(job, reference, quantised, plain):
-            return f"{_lost_by(precision, imported, reference)}; {_RIGHT_IN_FLOAT32}"
+            lost = _lost_by(precision, imported, reference)
+            return Difference(f"{lost}; compiled for float32, the network is right", is_of_precision=True)
         found = _wrong_layer(imported, planned, reference, computed, most)
     else:
         right, conclusion = "each of its operators is right by itself", "the imported network returns something else"
         found = _wrong_import(imported, reference, plain)
     if moves > FLOAT32.network_tolerance:
-        return f"{found or right}, but {moved(moves)}"
-    return found or f"{right}, but {conclusion}"
+        return Difference(f"{found or right}, but {moved(moves)}")
+    return Difference(found or f"{right}, but {conclusion}")
 
 
 def _is_right_in_float32(job: VariantJob, reference: Reference, quantised: bool, most: float) -> bool:

@@ -19,7 +19,7 @@ from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import C
 from tvmmobile.running.manifest import MOST_ROUNDING, Manifest, read_manifest
 from tvmmobile.system.errors import UserError, one_line
-from tvmmobile.system.files import sha256_of
+from tvmmobile.system.files import sha256_of, whole_files
 
 Array = npt.NDArray[Any]
 _AGAIN = "Compile the library again."
@@ -150,7 +150,7 @@ def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Find libraries, a directory's by name; raise `UserError` for none, a damaged one or a name twice."""
     files: list[Path] = []
     for path in paths:
-        files += sorted(path.glob("*.so")) if path.is_dir() else [path]
+        files += whole_files(path, "*.so") if path.is_dir() else [path]
     libraries = [_described(path) for path in dict.fromkeys(files)]
     if not libraries:
         raise UserError(f"no library in {', '.join(map(str, paths))}.", "Compile some with tvmmobile compile.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import resource
@@ -49,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _write_through(temporary, goal) if through else _move(temporary, goal)
     except OSError as error:
-        if error.filename is None or error.filename == str(temporary):
+        if error.filename is None or str(temporary) in (error.filename, error.filename2):  # `shutil` names what it copies first
             error.filename = str(path)
         raise
     finally:
@@ -77,6 +78,11 @@ def _written_through(goal: Path) -> bool:
     return _descriptor(goal) is not None or (goal.exists() and not goal.is_file() and not goal.is_dir())
 
 
+def is_stream(path: Path) -> bool:
+    """Return whether a path names a device, pipe or socket, other than an open file of this process such as `/dev/fd/3`."""
+    return path.exists() and not path.is_file() and not path.is_dir() and _descriptor(_goal(path)) is None
+
+
 def _write_through(content: Path, goal: Path) -> None:
     """Write to an open file at its current position, or to a device or pipe."""
     number = _descriptor(goal)
@@ -95,6 +101,11 @@ def _move(temporary: Path, goal: Path) -> None:
     temporary.chmod(0o666 & ~mask)
     temporary.replace(goal)
     sync_folder(goal.parent)
+
+
+def whole_files(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder has under names that match a pattern, sorted, without temporary files that a killed process left."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def make_folders(folder: Path) -> None:
@@ -195,8 +206,10 @@ def check_writable(directory: Path, option: str) -> None:
     """Raise `UserError` unless `directory` can be written, or created; leave nothing behind."""
     existing, remedy = directory.absolute(), f"Name another directory with {option}."
     try:
-        while not existing.exists() and existing != existing.parent:
+        while not (existing.is_symlink() or existing.exists()) and existing != existing.parent:
             existing = existing.parent
+        if not existing.exists():
+            raise UserError(f"{option} {directory}: {existing} is a symbolic link that leads nowhere.", remedy)
         if not existing.is_dir():
             raise UserError(f"{option} {directory}: {existing} is not a directory.", remedy)
         # Permissions do not suffice: root has them all, even where nothing can be created.
@@ -241,6 +254,8 @@ def check_space(folder: Path, needed_bytes: int = 0) -> None:
 
 
 def set_aside(directory: Path) -> None:
-    """Rename a directory out of the way, so that nothing in it is lost."""
+    """Rename a directory out of the way, so that nothing in it is lost; clocks may show the same time twice."""
     if directory.exists():
-        directory.rename(directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
+        named = f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}"
+        names = itertools.chain([named], (f"{named}-{number}" for number in itertools.count(2)))
+        directory.rename(next(place for name in names if not (place := directory.with_name(name)).exists()))

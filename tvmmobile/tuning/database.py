@@ -22,8 +22,8 @@ import filelock
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.system.errors import UserError
-from tvmmobile.system.files import make_folders, sync_folder, write_bytes
-from tvmmobile.tuning.claims import RefusedLine, short, untakable
+from tvmmobile.system.files import is_stream, make_folders, sync_folder, whole_files, write_bytes
+from tvmmobile.tuning.claims import RefusedLine, untakable
 from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.records import (
     COMPACTED,
@@ -39,7 +39,7 @@ from tvmmobile.tuning.records import (
     identity_in,
     line_in,
     read_line,
-    reason,
+    refused_because,
     usable,
 )
 from tvmmobile.tuning.trials import Trials
@@ -199,7 +199,7 @@ class Database:
                 value = json.loads(text.decode())
                 identity = identity_in(value)
             except MALFORMED as error:
-                self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
+                self._refuse(path, number, UNFINISHED if torn else refused_because(error))
                 continue
             if identity != self.identity:
                 self.ignored += 1
@@ -224,7 +224,7 @@ class Database:
             line = line_in(value, self.identity, self._known)
             buildable = {record.schedule for record in line.records if usable(record, self._known)}
         except MALFORMED as error:  # torn by a crash, or not ours
-            self._refuse(path, number, UNFINISHED if torn else f"not a record: {short(reason(error))}")
+            self._refuse(path, number, UNFINISHED if torn else refused_because(error))
             return
         contradictions = [why for record in line.records if (why := self.identity.refuses(self.identity, record))]
         if contradictions:
@@ -243,8 +243,8 @@ class Database:
 
 
 def log_paths(directory: Path, device: str) -> list[Path]:
-    """Return the logs of a device, sorted; temporary files left by a crash are skipped."""
-    return sorted(path for path in (directory / device).glob("*.jsonl") if not path.name.startswith("."))
+    """Return the logs of a device, sorted."""
+    return whole_files(directory / device, "*.jsonl")
 
 
 def file_name(task: Task) -> str:
@@ -253,8 +253,10 @@ def file_name(task: Task) -> str:
 
 
 def content_of(path: Path) -> bytes:
-    """Return the content of a log; raise `UserError` if it cannot be read."""
+    """Return the content of a log; raise `UserError` if it cannot be read, or is a pipe or a device, which may never end."""
     try:
+        if is_stream(path):
+            raise UserError(f"the tuning log {path} is not a file.", "Move it away; a log is read more than once.")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"the tuning log {path} cannot be read: {error.strerror}.", "Give yourself access, or move it away.") from error

@@ -16,7 +16,7 @@ from tvmmobile.kernels.serial import Schedule, TraceSchedule, schedule_from_json
 from tvmmobile.schedules import KnobSchedule, Space, template_named
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import shown
-from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures
+from tvmmobile.tuning.claims import Limits, RecordFigures, check_task, read_figures, short
 from tvmmobile.tuning.compacted import Dropped, KeptRecord, read_compacted, written_compacted
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
@@ -173,6 +173,11 @@ def reason(error: Exception) -> str:
         case RecursionError():
             return "it is nested too deeply"
     return "a field has the wrong type"
+
+
+def refused_because(error: Exception) -> str:
+    """Return why a line is not used, given the error (one of `MALFORMED`) that reading it raised."""
+    return str(error) if isinstance(error, LaterFormat) else f"not a record: {short(reason(error))}"
 
 
 def identity_in(value: dict[str, Any]) -> Identity:

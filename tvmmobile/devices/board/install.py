@@ -70,13 +70,18 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
 
 
 def remove_folder(remote: Remote, directory: str) -> None:
-    """Remove all our files from the board; raise `UserError` if the folder is not ours, or cannot be removed."""
-    script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1"'
+    """Remove all our files from the board; a folder of which something stays keeps its mark, so that it can be removed later.
+
+    Raises:
+        UserError: the folder is not ours.
+        DeviceUnavailable: it cannot be removed.
+    """
+    script = '[ -e "$1" ] || exit 0; [ -f "$1/$2" ] || exit 9; rm -rf "$1" && exit 0; true 2>/dev/null >"$1/$2"; exit 1'
     done = remote.run(["sh", "-c", script, "sh", directory, MARK], timeout_s=_REMOVE_TIMEOUT_S)
     if done.status == 9:
         raise UserError(f"{directory} on the board was not made by tvmmobile and is kept.", "Remove it by hand if it is not needed.")
     if done.status != 0:
-        raise UserError(f"{directory} cannot be removed from the board: {done.stderr.strip()}.", "Remove it there by hand.")
+        raise not_stored(directory, done.stderr, "Remove it there by hand, or run the same command again.", "removed")
 
 
 def make_directory(remote: Remote, directory: str) -> None:

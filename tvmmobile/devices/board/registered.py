@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tvmmobile.system.environment import user_data_dir
 from tvmmobile.system.errors import UserError, shown
-from tvmmobile.system.files import write_text
+from tvmmobile.system.files import whole_files, write_text
 from tvmmobile.system.json_files import place
 
 #: A higher clock is implausible and counts as unknown.
@@ -157,7 +157,7 @@ def devices_dir() -> Path:
 
 def registered_names() -> list[str]:
     """Return the names of the registered devices, sorted."""
-    return sorted(path.stem for path in devices_dir().glob("*.json"))
+    return [path.stem for path in whole_files(devices_dir(), "*.json")]
 
 
 def check_name(name: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tvmmobile.pipeline.checking import MOST_CHECK_S
-from tvmmobile.pipeline.diagnosis import advice, explain
+from tvmmobile.pipeline.diagnosis import Difference, explain
 from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.pipeline.movement import note_rounding, rounding_of
 from tvmmobile.pipeline.sentences import rounding_sentence
@@ -32,7 +32,7 @@ def accept_roundings(error: Disagreement, workers: WorkerPool, jobs: Sequence[Va
             message(rounding_sentence(job.library.spec.variant, moves))
             return
     for _, first in workers.run(partial(explain, moves=moves), blamed, timeout_s):
-        if isinstance(first, str) and first:
-            text = f"{error.as_typed[0].rstrip('.')}; {first}."
-            raise Disagreement(text, advice(first), error.library) from None
+        if isinstance(first, Difference):
+            text = f"{error.as_typed[0].rstrip('.')}; {first.where}."
+            raise Disagreement(text, first.remedy, error.library) from None
     raise error

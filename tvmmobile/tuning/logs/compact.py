@@ -90,7 +90,7 @@ def compact(path: Path, present: Identity | None, keep: int, dry_run: bool = Fal
 
 
 def _outcome(found: Log, new: _Compacted, size: int, backup: Path | None) -> CompactedLog:
-    held = [line.held for line in found.lines if line.held is not None and not line.fault]
+    held = [line.counted for line in found.lines if line.counted is not None]
     records, dropped = sum(len(line.records) for line in held), sum(len(digests) for line in held for _, digests in line.dropped)
     return CompactedLog(found, (records, new.records), (dropped, new.dropped), (size, len(new.content)), new.kernels, backup)
 
@@ -99,7 +99,7 @@ def _compacted(log: Log, keep: int) -> _Compacted:
     """Return the compacted log, with one line per kernel and identity, in order of first occurrence; lines of a later version are last."""
     kernels: dict[tuple[Identity, Task], Trials] = {}
     times: dict[tuple[Identity, Task], str] = {}
-    for held in (line.held for line in log.lines if line.held is not None and not line.fault):
+    for held in (line.counted for line in log.lines if line.counted is not None):
         key = held.identity, held.task
         kernels.setdefault(key, Trials()).add(held.records, held.dropped)
         times[key] = max(times.get(key, ""), held.when)
@@ -111,7 +111,7 @@ def _compacted(log: Log, keep: int) -> _Compacted:
         text += [encoded(identity, record) for record in again]
         records += len(kept) + len(again)
         dropped += sum(len(digests) for _, digests in others)
-    later = joined_lines([line.text for line in log.lines if line.held is None and not line.fault])
+    later = joined_lines([line.text for line in log.lines if line.is_later])
     return _Compacted("".join(text).encode() + later, records, dropped, len({task for _, task in kernels}))
 
 

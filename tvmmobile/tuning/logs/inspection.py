@@ -17,7 +17,17 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
 from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
-from tvmmobile.tuning.records import UNFINISHED, Identity, KnownTasks, LaterFormat, Line, MalformedRecord, read_line, usable
+from tvmmobile.tuning.records import (
+    UNFINISHED,
+    Identity,
+    KnownTasks,
+    LaterFormat,
+    Line,
+    MalformedRecord,
+    read_line,
+    refused_because,
+    usable,
+)
 from tvmmobile.tuning.trials import digest, family
 
 #: Names of logs.
@@ -45,6 +55,16 @@ class LogLine:
     held: Line | None
     fault: str = ""
     remark: str = ""
+
+    @property
+    def is_later(self) -> bool:
+        """Whether only a later version of tvmmobile can read the line."""
+        return self.held is None and not self.fault
+
+    @property
+    def counted(self) -> Line | None:
+        """Content of the line, if this version can read it and it belongs in the file."""
+        return None if self.fault else self.held
 
 
 @dataclass(frozen=True)
@@ -134,8 +154,7 @@ def read_lines(content: bytes) -> Iterator[LogLine]:
         except LaterFormat as error:
             yield LogLine(number, text, None, remark=str(error))
         except MalformedRecord as error:
-            why = UNFINISHED if unfinished else f"not a record: {short(str(error))}"
-            yield LogLine(number, text, None, why)
+            yield LogLine(number, text, None, UNFINISHED if unfinished else refused_because(error))
         else:
             wrong = [why for record in held.records if not usable(record, known) and (why := untakable(record.schedule))]
             whole = len(wrong) == len(held.records)
@@ -224,8 +243,8 @@ def shares(log: Log) -> list[Share]:
     """Return a log's shares by identity, in order of first occurrence; lines with a fault are skipped."""
     by_identity: dict[Identity, list[Line]] = {}
     for line in log.lines:
-        if line.held is not None and not line.fault:
-            by_identity.setdefault(line.held.identity, []).append(line.held)
+        if line.counted is not None:
+            by_identity.setdefault(line.counted.identity, []).append(line.counted)
     return [_share(identity, lines) for identity, lines in by_identity.items()]
 
 

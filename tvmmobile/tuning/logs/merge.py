@@ -122,14 +122,12 @@ def _read(files: Iterable[Path], present: Present) -> tuple[list[_ParsedLine], l
     refused: list[RefusedLine] = []
     for path in files:
         for line in read_lines(settled_content(path)):
-            why = line.fault
-            if line.held is None:
-                why = why or line.remark
-            elif not why:
-                why = _unsafe(line.held) or refusal(line.held, present(line.held.identity.device))
-                if not why:
-                    parsed.append(_ParsedLine(path, line.number, line.text, line.held))
-            if why:
+            held, why = line.counted, line.remark if line.is_later else line.fault
+            if held is not None:
+                why = _unsafe(held) or refusal(held, present(held.identity.device))
+            if held is not None and not why:
+                parsed.append(_ParsedLine(path, line.number, line.text, held))
+            else:
                 refused.append(RefusedLine(path, line.number, why))
     return parsed, refused
 

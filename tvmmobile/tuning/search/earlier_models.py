@@ -14,7 +14,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.compacted import Dropped
-from tvmmobile.tuning.database import Database, lines_of_any_model
+from tvmmobile.tuning.database import Database, lines_of_any_model, log_paths
 from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget, measured, record_of
 from tvmmobile.tuning.trials import Trials, family
@@ -80,7 +80,7 @@ def rankings(directory: Path, identity: Identity, keep: int) -> list[ScheduleRan
         UserError: if a log cannot be read.
     """
     ranked = []
-    for path in sorted((directory / identity.device).glob("*.jsonl")):
+    for path in log_paths(directory, identity.device):
         by_task: dict[Task, _ModelRecords] = {}
         for line in lines_of_any_model(path, identity):
             if line.identity.origin.model != identity.origin.model:
