@@ -98,7 +98,8 @@ def _quantize(into: RealNodes, node: Any) -> bool:
 
 
 def _dequantize(into: RealNodes, node: Any) -> bool:
-    source, output = into.reals(_inputs(node, 3), attribute(node, "axis", 1)), node.output[0]
+    axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
+    source, output = into.reals(_inputs(node, 3), axis, block), node.output[0]
     if source is None:
         return False
     if output in into.results:
