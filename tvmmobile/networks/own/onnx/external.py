@@ -89,4 +89,4 @@ def _bytes_of(tensor: Any) -> int:
     """Return how many bytes a tensor's shape and type take."""
     name = TensorProto.DataType.Name(tensor.data_type)
     bits = _PACKED_BITS.get(name) or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return -(-math.prod(map(int, tensor.dims)) * bits // 8)
