@@ -301,8 +301,10 @@ def test_an_extent_of_0_is_dynamic(tmp_path: Path) -> None:
         load(write_model(tmp_path / "net.onnx", convolution(), (1, 0, 8, 8)))
 
 
-def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path) -> None:
-    opsets = [helper.make_opsetid("", 17)]
+@pytest.mark.parametrize("opset", [17, 14])
+def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path, opset: int) -> None:
+    """Also those of another version, whose operators are the same."""
+    opsets = [helper.make_opsetid("", opset)]
     double = helper.make_function("own", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets)
     path = write_model(tmp_path / "net.onnx", convolution([node("Double", "c", domain="own")]), domains=("own",), functions=(double,))
     assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE

@@ -551,3 +551,31 @@ def test_activations_of_eight_bits_in_floating_point_are_refused(tmp_path: Path,
     with pytest.raises(UserError, match=rf"the tensor 'q' \(of {operator}\) is float8e4m3fn, which no kernel has") as caught:
         load(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("read", ["activations", "weights", "integers"])
+def test_what_is_quantised_outside_of_a_branch(tmp_path: Path, read: str) -> None:
+    """A branch reads the real numbers; integers would have lost their scale on the way."""
+    made = quantised_convolution()
+    steps, convolve, rest = made.nodes[:3], made.nodes[3], made.nodes[4:]
+    inside = [helper.make_node("Relu", ["d"], ["inner"])]
+    if read == "weights":
+        inside = [convolve]
+    elif read == "integers":
+        inside = [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["inner"])]
+    kind = onnx.TensorProto.FLOAT
+    output = helper.make_tensor_value_info(inside[0].output[0], kind, None)
+    branch = helper.make_graph(inside, "branch", [], [output])
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["other"])], "other", [], [helper.make_tensor_value_info("other", kind, None)]
+    )
+    chosen = helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=other)
+    nodes = [*steps, chosen, *([convolve] if read != "weights" else []), *rest]
+    (rest[0] if read == "weights" else convolve).input[0] = "chosen"
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, {**made.constants, "yes": np.array(True)}), (1, 8, 8, 8))
+    if read == "integers":
+        with pytest.raises(UserError, match=r"a graph within If \(chosen\) reads the integers q"):
+            load(path)
+        return
+    image = noise(1, (1, 8, 8, 8))
+    assert steps_off(run(network_of(load(path)), image), run_onnxruntime(path, image), 0.05).max() < 1.01

@@ -157,7 +157,7 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     scales = None
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         onnx.checker.check_model(_without_old_norms(model))
-        model = inline_local_functions(model) if model.functions else model
+        model = inline_local_functions(model, True) if model.functions else model
         model = with_initializers(model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)

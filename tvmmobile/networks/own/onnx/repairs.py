@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from tvmmobile.networks.own.onnx.tensors import graphs_within
+from tvmmobile.networks.own.onnx.tensors import read_by
 
 #: The first version of the format in which constants need not be inputs.
 _FREE_CONSTANTS = 4
@@ -45,15 +45,10 @@ def _in_order(nodes: Any) -> list[int]:
         waiting, entered = [place], set[int]()
         while waiting:
             current = waiting[-1]
-            needed = [makers[name] for name in _read_by(nodes[current]) if name in makers] if current not in entered else []
+            needed = [makers[name] for name in read_by(nodes[current]) if name in makers] if current not in entered else []
             entered.add(current)
             missing = [one for one in dict.fromkeys(needed) if one not in found and one not in entered]
             waiting += reversed(missing)
             if not missing:
                 found.setdefault(waiting.pop())
     return list(found)
-
-
-def _read_by(node: Any) -> list[str]:
-    """Return the names of what a node and the graphs within it read."""
-    return [*node.input, *(name for graph, _ in graphs_within([node]) for inner in graph.node for name in inner.input)]
