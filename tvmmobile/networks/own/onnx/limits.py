@@ -44,7 +44,10 @@ def check_values(file: OwnFile, graph: Any) -> None:
     """Raise `UserError` for inferred shapes beyond the limits, and for inputs and results of types that no kernel has."""
     for value in (*graph.value_info, *graph.output):
         _check_value(file, value)
-    operators = {value.name: "" for value in graph.input} | {name: node.op_type for node in graph.node for name in node.output}
+    operators = {name: node.op_type for node in graph.node for name in node.output}
+    readers = {name: node.op_type for node in reversed(graph.node) for name in node.input}
+    constants = {tensor.name for tensor in graph.initializer}
+    operators |= {value.name: readers.get(value.name, "") for value in graph.input if value.name not in constants}
     for value in (*graph.input, *graph.value_info, *graph.output):
         number = value.type.tensor_type.elem_type
         kind = TensorProto.DataType.Name(number)
