@@ -42,7 +42,7 @@ def _in_a_dictionary(conv: nn.Module, given: Any) -> Any:
 
 def _of_several_kinds(conv: nn.Module, image: Any, mask: Any, with_names: bool) -> Any:
     features = conv(image)
-    return {"features": features, "mask": mask, "stride": 4, "weight": conv.weight} if with_names else (mask, features, True)
+    return {"features": features, "mask": mask, "weight": conv.weight} if with_names else (mask, features)
 
 
 CASES = [
@@ -58,7 +58,7 @@ CASES = [
 def test_arguments_and_results_of_other_kinds(
     tmp_path: Path, compute: Any, args: Any, keywords: Any, names: list[list[str]], dtype: torch.dtype
 ) -> None:
-    """Tensors are inputs and outputs, wherever they are; everything else is a constant of the export."""
+    """Tensors are inputs and outputs, wherever they are; everything else is a constant of the export, and `None` is not returned."""
     module = Net(compute).eval()
     given = torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(dtype), (args, keywords))
     torch.export.save(torch.export.export(module.to(dtype), *given), tmp_path / "net.pt2")

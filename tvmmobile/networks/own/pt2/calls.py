@@ -1,5 +1,5 @@
-"""Calls exported programs with arrays alone: their inputs may lie in lists and dictionaries or have keywords, and numbers among inputs and
-outputs are constants.
+"""Calls exported programs with arrays alone: their inputs may lie in lists and dictionaries or have keywords, and numbers and `None` among
+inputs are constants.
 """
 
 from __future__ import annotations

@@ -114,16 +114,14 @@ def _numbers_read(program: torch.export.ExportedProgram) -> int:
 
 
 def _ends(program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
-    """Return a program's inputs and outputs; constants among them are none."""
+    """Return a program's inputs, without constants, and its outputs, without `None`."""
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
     taken = [one.arg for one in signature.input_specs if one.kind == InputKind.USER_INPUT]
     returned = [one.arg for one in signature.output_specs if one.kind == OutputKind.USER_OUTPUT]
     called = output_names(program.call_spec.out_spec, len(returned))
-    ends = zip(taken, [one.name for one in taken], strict=True), zip(returned, called, strict=True)
-    inputs, outputs = (
-        [_tensor(name, values.get(one.name)) for one, name in pairs if not isinstance(one, ConstantArgument)] for pairs in ends
-    )
-    return inputs, outputs
+    inputs = [_tensor(one.name, values.get(one.name)) for one in taken if not isinstance(one, ConstantArgument)]
+    found = [one.value if isinstance(one, ConstantArgument) else values.get(one.name) for one in returned]
+    return inputs, [_tensor(name, value) for name, value in zip(called, found, strict=True) if value is not None]
 
 
 def _refuse_random(file: OwnFile, program: torch.export.ExportedProgram) -> None:
