@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -103,13 +103,15 @@ def torch_program() -> str:
 
 
 def by_torch(module: Callable[..., Any]) -> Compute:
-    """Return a function that runs a PyTorch module on copies of arrays, which it may change, and returns all tensors that it returns."""
+    """Return a function that runs a PyTorch module on copies of arrays, which it may change, and returns all tensors among its
+    results.
+    """
     import torch
 
     def compute(inputs: Sequence[Array]) -> tuple[Array, ...]:
         with torch.no_grad():
             outputs = torch.utils._pytree.tree_leaves(module(*(torch.from_numpy(array.copy()) for array in inputs)))
-        return tuple(output.numpy() for output in outputs)
+        return tuple(output.detach().numpy() for output in outputs if isinstance(output, torch.Tensor))
 
     return compute
 
@@ -125,12 +127,12 @@ def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:
     return import_program(decomposed(export_torch(module, [torch.zeros(input_shape)])))
 
 
-def export_torch(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
+def export_torch(module: torch.nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any] | None = None) -> torch.export.ExportedProgram:
     """Export an eval-mode module for inputs like these; raise `UserError` if it cannot be traced."""
     import torch
 
     with refusing("the network cannot be exported", _EXPORT), quiet(), torch.no_grad():
-        return torch.export.export(module, tuple(inputs))
+        return torch.export.export(module, tuple(inputs), dict(keywords or {}))
 
 
 def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

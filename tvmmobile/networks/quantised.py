@@ -31,27 +31,45 @@ class WeightScales:
     scales: dict[bytes, float] = field(default_factory=dict)
     parameters: int = 0
 
-    def dequantise(self, integers: Array, scale: Array, zero: Array, axis: int) -> Array:
+    def dequantise(self, integers: Array, scale: Array, zero: Array, axis: int, block: int = 0) -> Array:
         """Return the real values, float32, of constants with one scale or one for each place of an axis, and note the scale of each filter.
+
+        Args:
+            integers: numbers of any type; those in 8-bit floating point have scales as integers do, but no filter of integers.
+            block: places of the axis that share a scale, where there is one for each such block; 0 for none.
 
         Raises:
             UserError: a scale is negative or not finite, or there is another number of them.
         """
         if not (np.isfinite(scale) & (scale >= 0)).all():
             raise UserError("the network has weights with a scale that is negative or not finite.", "Quantise it again.")
+        if block:
+            return self._from_blocks(integers, scale, zero, axis % integers.ndim, block)
         shape = [scale.size if place == axis % integers.ndim else 1 for place in range(integers.ndim)]
         if scale.size > 1 and (scale.size != integers.shape[axis] or list(scale.shape) not in ([scale.size], shape[-scale.ndim :])):
             raise UserError(
                 f"the network has weights {list(integers.shape)} with scales {list(scale.shape)}, not one for each place of an axis.",
                 "Quantise it with a scale for each tensor or each output channel.",
             )
-        scales, zeros = (array.reshape(shape if array.size > 1 else ()) for array in (scale.astype(np.float64), zero.astype(np.int64)))
-        real: Array = np.asarray((integers.astype(np.int64) - zeros) * scales).astype(np.float32)
+        scales, zeros = (array.astype(np.float64).reshape(shape if array.size > 1 else ()) for array in (scale, zero))
+        real: Array = np.asarray((integers.astype(np.float64) - zeros) * scales).astype(np.float32)
         self.parameters += real.size
-        if integers.ndim > 1:
+        if integers.ndim > 1 and not integers.dtype.name.startswith("float"):
             for along in {axis % integers.ndim} if scale.size > 1 else {0, integers.ndim - 1}:
                 each = np.broadcast_to(np.where(scales > 0, scales, 1.0).ravel(), real.shape[along])  # LiteRT gives filters of zeros a 0
                 self.scales.update(zip(map(_key, np.moveaxis(real, along, 0)), map(float, each), strict=True))
+        return real
+
+    def _from_blocks(self, integers: Array, scale: Array, zero: Array, axis: int, block: int) -> Array:
+        """Return the real values of constants whose filters have several scales each, of which none is noted."""
+        extents = [-(-extent // block) if place == axis else extent for place, extent in enumerate(integers.shape)]
+        if list(scale.shape) != extents or zero.shape not in ((), scale.shape):
+            what = f"weights {list(integers.shape)} with scales {list(scale.shape)}"
+            raise UserError(f"the network has {what}, not one for each {block} places of axis {axis}.", "Quantise it again.")
+        whole = (slice(None),) * axis + (slice(integers.shape[axis]),)
+        scales, zeros = (np.repeat(array.astype(np.float64), block, axis)[whole] if array.ndim else array for array in (scale, zero))
+        real: Array = ((integers.astype(np.float64) - zeros) * scales).astype(np.float32)
+        self.parameters += real.size
         return real
 
     def of(self, weight: Array) -> Array | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from litert_files import FILE, Array, LiteRtFile, agrees, by_litert, quantised_network, refused, schema, translated
-from own_networks import load
+from own_networks import load, network_of
 from quantised import run, run_all
 from quantised_files import in_integers
 
@@ -279,3 +279,25 @@ def test_damaged_files_end_in_a_sentence() -> None:
         except UserError:
             refusals += 1
     assert refusals
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D", "FULLY_CONNECTED"])
+def test_weights_of_four_bits(tmp_path: Path, kind: str) -> None:
+    """Two are in each byte, the last byte of an odd number holds one; the runtime rounds activations, which are in float32 here."""
+    random, file = np.random.default_rng(4), LiteRtFile()
+    shape, image = ((7, 1, 1, 5), (1, 4, 4, 5)) if kind == "CONV_2D" else ((7, 5), (1, 5))
+    weights, scales = random.integers(-8, 8, shape), random.uniform(0.05, 0.2, 7)
+    data, out = file.tensor(image), file.tensor((*image[:-1], 7))
+    weight = file.tensor(shape, "int8", weights, scales)
+    options = ("Conv2DOptions", {"strideH": 1, "strideW": 1}) if kind == "CONV_2D" else ("FullyConnectedOptions", {})
+    file.operator(kind, [data, weight, file.tensor((7,), value=np.zeros(7))], [out], options[0], **options[1])
+    nibbles = np.append(weights.ravel() & 15, 0).astype(np.uint8)
+    file.graph.tensors[weight].type = schema().TensorType.INT4
+    file.model.buffers[-2].data = nibbles[::2] | nibbles[1::2] << 4
+    path = tmp_path / "net.tflite"
+    path.write_bytes(file.ends([data], [out]))
+    given = random.standard_normal(image, np.float32)
+    imported, exact = load(path), np.einsum("...i,oi->...o", given, weights.reshape(7, 5) * scales[:, None])
+    for found in (run(network_of(imported), given), run(in_integers(path).network, given)):
+        assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
+    assert np.abs(by_litert(path.read_bytes(), [given])[0] - exact).max() <= 0.02 * np.abs(exact).max()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from own_networks import TOLERANCE, Files, error_of, image_for, load, names_of
 from quantised_files import run_onnxruntime
 
 from tvmmobile.networks.models.spec import OwnSpec
-from tvmmobile.networks.own.files import own_file
+from tvmmobile.networks.own.files import OwnFile, own_file
 from tvmmobile.networks.own.loading import load_again, load_own
 from tvmmobile.system.errors import UserError
 
@@ -135,6 +136,51 @@ def test_weights_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("linked", ["both", "weights", "hard"])
+def test_weights_behind_a_link_to_the_same_folder_are_read(tmp_path: Path, linked: str) -> None:
+    """Caches of downloads keep all files of all versions in one folder, and link to them."""
+    (folder := tmp_path / "snapshot").mkdir()
+    path = with_data_beside(write_model(folder / "net.onnx", convolution()))
+    whole = load(path)
+    store = tmp_path if linked == "both" else folder
+    for number, name in enumerate(("weights.bin", "net.onnx") if linked == "both" else ("weights.bin",)):
+        if linked == "hard":
+            (folder / "same").hardlink_to(folder / name)
+        else:
+            (folder / name).rename(store / f"blob{number}")
+            (folder / name).symlink_to(f"../blob{number}" if linked == "both" else f"blob{number}")
+    assert np.array_equal(load(path).compute([image_for(whole)])[0], whole.compute([image_for(whole)])[0])
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"offset": "-4"}, r"its offset is '-4', not a number of bytes"),
+        ({"length": "many"}, r"its length is 'many', not a number of bytes"),
+        ({"length": "3"}, r"3 bytes are given, and its shape needs 432"),
+        ({"offset": "1000"}, r"the file ends at byte 448, and they at byte 1,432"),
+    ],
+)
+def test_places_of_weights_that_are_none(tmp_path: Path, entries: dict[str, str], complaint: str) -> None:
+    path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))
+    model = onnx.load(str(path), load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = entries.get(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"the data of w in weights\.bin cannot be read: " + complaint) as caught:
+        load(path)
+    assert "Error" not in caught.value.message and caught.value.remedy
+
+
+def test_weights_without_a_place_begin_the_file(tmp_path: Path) -> None:
+    path = with_data_beside(write_model(tmp_path / "net.onnx", convolution()))
+    whole, model = load(path), onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer[:1]:
+        del tensor.external_data[1:]
+    path.write_bytes(model.SerializeToString())
+    assert np.array_equal(load(path).compute([image_for(whole)])[0], whole.compute([image_for(whole)])[0])
+
+
 def test_weights_behind_a_link_are_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -178,8 +224,87 @@ def test_padding_that_onnx_leaves_to_the_reader(tmp_path: Path, mode: str, side:
     assert error_of(imported, tmp_path / "net.so") <= TOLERANCE
 
 
-def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path) -> None:
-    opsets = [helper.make_opsetid("", 17)]
+@pytest.mark.parametrize("fault", ["order", "shape", "type", "version"])
+def test_what_onnx_runtime_takes_and_the_checker_refuses(tmp_path: Path, fault: str) -> None:
+    """Nodes in any order, outputs without a shape or type, and constants that are not inputs as in version 3 of the format."""
+    path = write_model(tmp_path / "net.onnx", convolution([node("Relu", "c", "r"), node("Sigmoid", "r")]), opset=9)
+    whole, model = load(path), onnx.load(str(path))
+    nodes = [copy.deepcopy(one) for one in reversed(model.graph.node)]
+    if fault == "order":
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    elif fault == "version":
+        model.ir_version = 3
+    else:
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        if fault == "type":
+            model.graph.output[0].ClearField("type")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(model)
+    found = load(path)
+    assert found.spec.output_shape == whole.spec.output_shape
+    assert np.array_equal(found.compute([image_for(whole)])[0], whole.compute([image_for(whole)])[0])
+
+
+def test_nodes_in_a_circle(tmp_path: Path) -> None:
+    graph = convolution([helper.make_node("Add", ["c", "p"], ["y"]), node("Relu", "q", "p"), node("Relu", "p", "q")])
+    with pytest.raises(UserError, match="must be topologically sorted"):
+        load(write_model(tmp_path / "net.onnx", graph))
+
+
+def test_an_input_without_a_shape(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "net.onnx", convolution())
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="the input 'x' has no shape") as caught:
+        load(path)
+    assert "x=1x3x224x224" in caught.value.remedy
+    assert load_own(OwnFile(path, shapes=(("x", (1, 3, 5, 6)),)), None, None, 0).spec.output_shape == (1, 4, 5, 6)
+
+
+def test_text(tmp_path: Path) -> None:
+    """What is only compared is known; inputs and outputs are refused."""
+    names = {"names": np.array(["cat", "dog", "cow", "hen"], object), "one": np.array(["cat"], object)}
+    unread = [node("Equal", ["names", "one"], "same"), helper.make_node("Where", ["same", "c", "c"], ["y"])]
+    graph = convolution(unread)
+    constants = {**graph.constants, "rows": np.array([4, 1, 1])}
+    unread.insert(1, node("Reshape", ["same", "rows"], "rows4"))
+    unread[-1].input[0] = "rows4"
+    for labels in (False, True):
+        more = [node("ArgMax", "c", "i", axis=1), node("Gather", ["names", "i"], "label")] if labels else []
+        graph = convolution([*unread, *more])
+        settings = {"outputs": ["label"], "types": {"label": TensorProto.STRING}} if labels else {}
+        path = write_model(tmp_path / "net.onnx", Graph(graph.nodes, {**constants, **names}), opset=19, **settings)
+        if labels:
+            with pytest.raises(UserError, match=r"the tensor 'label' \(of Gather\) is string, which no kernel has"):
+                load(path)
+        else:
+            assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE
+    path = write_model(tmp_path / "net.onnx", convolution(), inputs=["t"], types={"t": TensorProto.STRING})
+    with pytest.raises(UserError, match="the tensor 't' is string, which no kernel has"):
+        load(path)
+
+
+def test_an_output_that_is_a_sequence(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "net.onnx", convolution([node("SplitToSequence", "c", axis=1)]))
+    model = onnx.load(str(path))
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="'y' is a sequence, not a tensor"):
+        load(path)
+
+
+def test_an_extent_of_0_is_dynamic(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dimension 1 of the input 'x' is dynamic \(0 in the file\), and"):
+        load(write_model(tmp_path / "net.onnx", convolution(), (1, 0, 8, 8)))
+
+
+@pytest.mark.parametrize("opset", [17, 14])
+def test_functions_of_an_onnx_model_are_inlined(tmp_path: Path, opset: int) -> None:
+    """Also those of another version, whose operators are the same."""
+    opsets = [helper.make_opsetid("", opset)]
     double = helper.make_function("own", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets)
     path = write_model(tmp_path / "net.onnx", convolution([node("Double", "c", domain="own")]), domains=("own",), functions=(double,))
     assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE

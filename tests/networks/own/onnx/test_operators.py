@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_campaign import AGREES, REFUSED, UNJUDGED, Outcome, outcomes
+from own_networks import load
 from random_onnx import Case, sample
 
 from tvmmobile.networks.own.onnx.constants import with_shapes
+from tvmmobile.system.errors import UserError
 
 Array = np.ndarray[Any, Any]
 #: Models of a default run: each takes about 0.3 s.
@@ -244,6 +248,15 @@ def test_windows_that_onnx_and_onnx_runtime_pad_in_different_ways_are_refused() 
     pool = node("MaxPool", "c", auto_pad="SAME_UPPER", dilations=[1, 2], kernel_shape=[2, 2])
     made = Case("found", "MaxPool", 13, 0, model(13, [pool], {}, 1), {"x": floats(1, 3, 6, 7)})
     assert [outcome.result for outcome in outcomes([made])] == [REFUSED]
+
+
+@pytest.mark.parametrize(("extents", "sides"), [([13, 14], (13, 6, 12)), ([11, 15], (15, 7, 14)), ([40, 13], (40, 6, 12))])
+def test_an_output_that_is_larger_than_a_transposed_convolution_makes(extents: list[int], sides: tuple[int, ...], tmp_path: Path) -> None:
+    operator = node("ConvTranspose", "c k", output_shape=extents, strides=[2, 2])
+    made = model(13, [operator], {"k": floats(4, 2, 1, 1)}, 1)
+    onnx.save(made, tmp_path / "net.onnx")
+    with pytest.raises(UserError, match="its output of {} pixels is beyond what its windows make of {}, at most {}".format(*sides)):
+        load(tmp_path / "net.onnx")
 
 
 def bad(found: Sequence[Outcome]) -> list[tuple[Any, ...]]:

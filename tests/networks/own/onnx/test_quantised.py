@@ -11,7 +11,7 @@ import onnx
 import pytest
 from network_files import Graph, write_model
 from onnx import helper
-from own_networks import load
+from own_networks import load, network_of
 from quantised import run
 from quantised_files import (
     SHAPE,
@@ -465,3 +465,117 @@ def test_a_transposed_convolution_with_scales_per_channel(tmp_path: Path, kernel
     side = math.isqrt(output.size // 8)  # of the image before its last pixels are cut off
     output = output.reshape(1, 8, side, side)[:, :, :rows, :columns]
     assert steps_off(output, expected, 0.3).max() < 1.01 and (output != expected).mean() < 0.02
+
+
+@pytest.mark.parametrize("operator", ["ConvInteger", "MatMulInteger"])
+@pytest.mark.parametrize("zeros", [[], ["z"], ["other"], ["", "wz"], ["z", "wz"]], ids=" ".join)
+def test_products_of_integers_whose_zero_points_are_others(tmp_path: Path, operator: str, zeros: list[str]) -> None:
+    """One that is omitted is 0, whatever rounded the tensor has."""
+    shape = (1, 8, 8, 8) if operator == "ConvInteger" else (1, 8)
+    constants = {
+        "s": np.float32(0.05),
+        "z": np.uint8(118),
+        "other": np.uint8(90),
+        "w": np.random.default_rng(0).integers(-63, 64, (8, 8, *[1] * (len(shape) - 2))).astype(np.int8),
+        "wz": np.int8(3),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node(operator, ["q", "w", *zeros], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    path, image = tmp_path / "net.onnx", noise(1, shape)
+    write_model(path, Graph(nodes, {name: np.asarray(value) for name, value in constants.items()}), shape)
+    model = onnx.load(str(path))
+    del model.graph.output[0].type.tensor_type.shape.dim[len(shape) :]
+    onnx.save(model, str(path))
+    expected, imported = run_onnxruntime(path, image), load(path)
+    assert np.array_equal(imported.compute([image])[0], expected)
+    assert relative_error(run(network_of(imported), image), expected) < 1e-6
+
+
+def weights_with_scales(data_type: int, w: list[float], shape: tuple[int, ...], scales: Array, path: Path, **attributes: int) -> Path:
+    """A matrix product of weights that become real numbers by scales."""
+    node = helper.make_node("DequantizeLinear", ["w", "ws"], ["r"], **attributes)
+    graph = Graph([node, helper.make_node("MatMul", ["x", "r"], ["y"])], {"ws": scales})
+    write_model(path, graph, (1, shape[0]), opset=21, ir_version=10)
+    model = onnx.load(str(path))
+    model.graph.initializer.append(helper.make_tensor("w", data_type, shape, w))
+    del model.graph.output[0].type.tensor_type.shape.dim[2:]
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E4M3FN", "FLOAT8E5M2"])
+@pytest.mark.parametrize("scale", [np.float32(0.5), np.float32([0.5, 0.25, 2])])
+def test_weights_of_eight_bits_in_floating_point(tmp_path: Path, kind: str, scale: Array) -> None:
+    """They have fractions, and stay in float32 beside int8."""
+    weights = np.random.default_rng(2).normal(0, 1, 48).tolist()
+    path = weights_with_scales(getattr(onnx.TensorProto, kind), weights, (16, 3), scale, tmp_path / "net.onnx", axis=1)
+    imported, image = load(path), noise(1, (1, 16))
+    expected = run_onnxruntime(path, image)
+    assert np.ptp(expected) > 0.5 and imported.parameters == 48
+    assert relative_error(run(network_of(imported), image), expected) < 1e-6
+    assert relative_error(run(in_integers(path).network, image), expected) < 1e-6
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_with_a_scale_for_each_block(tmp_path: Path, axis: int) -> None:
+    """The last block may be smaller."""
+    extents, weights = [[3, 8], [20, 1]][axis], np.random.default_rng(2).integers(-8, 8, 160).tolist()
+    scales = np.random.default_rng(3).uniform(0.1, 1, extents).astype(np.float32)
+    path = weights_with_scales(onnx.TensorProto.INT4, weights, (20, 8), scales, tmp_path / "net.onnx", axis=axis, block_size=8)
+    imported, image = load(path), noise(1, (1, 20))
+    assert imported.parameters == 160
+    (expected,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"x": image})
+    assert relative_error(run(network_of(imported), image), expected) < 1e-6
+    assert relative_error(run(in_integers(path).network, image), expected) < 1e-6
+    other = weights_with_scales(onnx.TensorProto.INT4, weights, (20, 8), scales[:1, :1], path, axis=axis, block_size=8)
+    with pytest.raises(UserError, match=rf"weights \[20, 8\] with scales \[1, 1\], not one for each 8 places of axis {axis}"):
+        load(other)
+
+
+@pytest.mark.parametrize("operator", ["Cast", "QuantizeLinear"])
+def test_activations_of_eight_bits_in_floating_point_are_refused(tmp_path: Path, operator: str) -> None:
+    kind = onnx.TensorProto.FLOAT8E4M3FN
+    rounded = (
+        [helper.make_node("Cast", ["x"], ["q"], to=kind), helper.make_node("Cast", ["q"], ["d"], to=onnx.TensorProto.FLOAT)]
+        if operator == "Cast"
+        else [
+            helper.make_node("QuantizeLinear", ["x", "s"], ["q"], output_dtype=kind),
+            helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+        ]
+    )
+    graph = Graph([*rounded, helper.make_node("MatMul", ["d", "w"], ["y"])], {"w": np.eye(8, dtype=np.float32), "s": np.float32([1])})
+    path = write_model(tmp_path / "net.onnx", graph, (1, 1, 8, 8), opset=21, ir_version=10)
+    with pytest.raises(UserError, match=rf"the tensor 'q' \(of {operator}\) is float8e4m3fn, which no kernel has") as caught:
+        load(path)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("read", ["activations", "weights", "integers"])
+def test_what_is_quantised_outside_of_a_branch(tmp_path: Path, read: str) -> None:
+    """A branch reads the real numbers; integers would have lost their scale on the way."""
+    made = quantised_convolution()
+    steps, convolve, rest = made.nodes[:3], made.nodes[3], made.nodes[4:]
+    inside = [helper.make_node("Relu", ["d"], ["inner"])]
+    if read == "weights":
+        inside = [convolve]
+    elif read == "integers":
+        inside = [helper.make_node("DequantizeLinear", ["q", "s", "z"], ["inner"])]
+    kind = onnx.TensorProto.FLOAT
+    output = helper.make_tensor_value_info(inside[0].output[0], kind, None)
+    branch = helper.make_graph(inside, "branch", [], [output])
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["other"])], "other", [], [helper.make_tensor_value_info("other", kind, None)]
+    )
+    chosen = helper.make_node("If", ["yes"], ["chosen"], then_branch=branch, else_branch=other)
+    nodes = [*steps, chosen, *([convolve] if read != "weights" else []), *rest]
+    (rest[0] if read == "weights" else convolve).input[0] = "chosen"
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, {**made.constants, "yes": np.array(True)}), (1, 8, 8, 8))
+    if read == "integers":
+        with pytest.raises(UserError, match=r"a graph within If \(chosen\) reads the integers q"):
+            load(path)
+        return
+    image = noise(1, (1, 8, 8, 8))
+    assert steps_off(run(network_of(load(path)), image), run_onnxruntime(path, image), 0.05).max() < 1.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,9 @@ from tvmmobile.networks.own.files import OwnFile
 from tvmmobile.networks.own.litert.sparse import SparseConstants
 from tvmmobile.system.errors import UserError
 
-#: NumPy's types by LiteRT's names; others, such as strings and four-bit numbers, are not supported.
+#: A type whose constants have two numbers to a byte.
+_PACKED = "INT4"
+#: NumPy's types by LiteRT's names; others, such as strings and computed four-bit numbers, are not supported.
 _TYPES = {
     name: np.dtype(name.lower())
     for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL", "COMPLEX64")
@@ -215,12 +218,20 @@ def _tensor(content: bytes, model: Any, sparse: SparseConstants, given: Any) -> 
     tensor = schema.TensorT.InitFromObj(given)
     shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(_names_of("TensorType").get(tensor.type, ""))
     data, name = _data(content, model.Buffers(tensor.buffer)), (tensor.name or b"").decode(errors="replace")
+    if _names_of("TensorType").get(tensor.type, "") == _PACKED and data and tensor.sparsity is None:
+        data, dtype = _unpacked(data, math.prod(shape)), np.dtype("int8")
     if dtype is not None and (data or tensor.sparsity is not None):  # all of a sparse constant's numbers may be zeros
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
         value = value.reshape(shape) if tensor.sparsity is None else sparse.with_zeros(name, value, shape, tensor.sparsity)
     is_open = any(extent < 0 for extent in _numbers(tensor.shapeSignature)[1:])
     grid = _grid(tensor.quantization) if dtype is not None and dtype.kind in "iu" else None  # LiteRT ignores scales of real numbers
     return LiteRtTensor(name, shape, is_open, dtype, value, grid)
+
+
+def _unpacked(data: bytes, count: int) -> bytes:
+    """Return four-bit integers, of which the first of a byte is in its lower half, in a byte each."""
+    both = np.frombuffer(data, np.uint8)
+    return np.stack([np.left_shift(both, 4).view(np.int8) >> 4, both.view(np.int8) >> 4], -1).reshape(-1)[:count].tobytes()
 
 
 def _data(content: bytes, buffer: Any) -> bytes:

@@ -66,9 +66,14 @@ def _centred(into: RealNodes, tensor: str, zero: str, axis: int = -1) -> str | N
                 into.weights.dequantise(into.known[tensor], np.ones(zeros.shape, np.float32), zeros, axis)
             )
         return into.dequantised[key]
-    if tensor not in into.numbers and tensor not in into.entries:
-        return into.whole(tensor, zero)
-    source = tensor if tensor in into.numbers else into.cast(tensor, np.float32)
+    if tensor in into.grids:
+        if (whole := into.whole(tensor, zero) if zero else None) is not None:
+            return whole
+        source = into.placed(tensor)
+    elif tensor in into.numbers or tensor in into.entries:
+        source = tensor if tensor in into.numbers else into.cast(tensor, np.float32)
+    else:
+        return None
     if not zero:
         return source
     return into.emit("Sub", [source, into.real(into.known[zero].reshape(())) if zero in into.known else zero])

@@ -8,23 +8,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.inliner import inline_local_functions
 from tvm.tirx import IntImm
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.frontend import Imported, count_macs, first_line, importing, refuse_operators, refusing, with_layouts
+from tvmmobile.networks.frontend import Imported, count_macs, importing, refuse_operators, refusing, with_layouts
 from tvmmobile.networks.own.files import (
     FileTensor,
     OwnFile,
     RequestedShape,
-    check_readable,
     height_and_width,
     read_whole,
     refuse_dynamic,
@@ -32,27 +29,27 @@ from tvmmobile.networks.own.files import (
 )
 from tvmmobile.networks.own.onnx.constant_nodes import count_parameters, with_initializers
 from tvmmobile.networks.own.onnx.constants import fold_constants, without_functions
+from tvmmobile.networks.own.onnx.external import names_beside, read_beside
 from tvmmobile.networks.own.onnx.fourier import has_rough_transform
 from tvmmobile.networks.own.onnx.halves import DOUBLES, HALVES, in_float32
 from tvmmobile.networks.own.onnx.importer import import_onnx, known_operators, unknown_operators
-from tvmmobile.networks.own.onnx.limits import check_onnx, check_shapes
+from tvmmobile.networks.own.onnx.limits import check_onnx, check_values
 from tvmmobile.networks.own.onnx.missing_rows import FilledOutput, filled_up, with_greatest_extents
 from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.networks.own.onnx.quantised import computes_in_integers, is_quantised, without_integers
 from tvmmobile.networks.own.onnx.reference import start_reference_evaluator
+from tvmmobile.networks.own.onnx.repairs import repair
 from tvmmobile.networks.own.onnx.runtime import start_onnx_runtime
 from tvmmobile.networks.own.onnx.sparse import fill_zeros
-from tvmmobile.networks.own.onnx.tensors import STANDARD, all_graphs, external_tensors, opset_of
+from tvmmobile.networks.own.onnx.tensors import STANDARD, all_graphs, opset_of
 from tvmmobile.networks.own.onnx.trace import trace_onnx
 from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
-from tvmmobile.system.errors import UserError, shown
+from tvmmobile.system.errors import UserError
 
 _FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or --shape for a whole input."
 #: An operator whose scale was one for each group in opsets 18 to 20, and is one for each channel since.
 _OLD_NORM = "GroupNormalization"
-#: Characters of the path of a file beside.
-_LONGEST_NAME = 255
 
 
 def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
@@ -65,8 +62,10 @@ def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
     model = _parsed(file, content)
     _checked_versions(file, model)
     check_onnx(file, model)
+    with refusing(f"{file} is not a valid ONNX model", "Export it again."):
+        repair(model)
     digest = hashlib.sha256(content)
-    for tensor in _read_beside(file, model):
+    for tensor in read_beside(file, model):
         digest.update(tensor.raw_data)
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         fill_zeros(file, model)
@@ -94,7 +93,7 @@ def imported_onnx(
     """
     given, parameters, opset = model, count_parameters(model), opset_of(model)
     model, scales, filled = _checked(file, model)
-    check_shapes(file, model)
+    check_values(file, model.graph)
     if scales is not None:
         parameters = scales.parameters or parameters  # only activations may be quantised
     refuse_operators(unknown_operators(model))
@@ -126,8 +125,7 @@ def _reference(file: OwnFile, given: Any, simple: Any, inputs: Sequence[str], pr
 def files_beside(file: OwnFile) -> list[str]:
     """Return the files with weights that an ONNX file needs, relative to its folder; none where it cannot be read."""
     try:
-        model = _parsed(file, read_whole(file.path))
-        return list(dict.fromkeys(_location(file, tensor) for tensor in external_tensors(model)))
+        return names_beside(file, _parsed(file, read_whole(file.path)))
     except UserError:
         return []
 
@@ -152,31 +150,6 @@ def _checked_versions(file: OwnFile, model: Any) -> None:
             raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
 
 
-def _location(file: OwnFile, tensor: Any) -> str:
-    location = next((str(entry.value) for entry in tensor.external_data if entry.key == "location"), "")
-    path = PurePosixPath(location)
-    if not location or path.is_absolute() or ".." in path.parts or "\0" in location or len(location) > _LONGEST_NAME:
-        raise UserError(f"{file}: the data of {tensor.name} is in {shown(location)}, which is not in the same folder.", "Export it again.")
-    return location
-
-
-def _read_beside(file: OwnFile, model: Any) -> list[Any]:
-    """Read the weights in files beside it; return their tensors."""
-    tensors = list(external_tensors(model))
-    for tensor in tensors:
-        location = _location(file, tensor)
-        try:
-            check_readable(file.path.parent / location)
-            load_external_data_for_tensor(tensor, str(file.path.parent))
-        except Exception as error:  # it is missing, too short, or a link that leads elsewhere
-            raise UserError(
-                f"{file}: the data of {tensor.name} in {location} cannot be read: {first_line(error)}", "Keep the two files together."
-            ) from error
-        tensor.data_location = type(tensor).DEFAULT
-        del tensor.external_data[:]
-    return tensors
-
-
 def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[FilledOutput, ...]]:
     """Return the model with functions inlined, integers and float64 as float32, constants computed and shapes inferred, after ONNX's
     checker has accepted it; the scales of its weights, if it is quantised; and which outputs are filled up.
@@ -184,7 +157,7 @@ def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple
     scales = None
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         onnx.checker.check_model(_without_old_norms(model))
-        model = inline_local_functions(model) if model.functions else model
+        model = inline_local_functions(model, True) if model.functions else model
         model = with_initializers(model)
         if is_quantised(model.graph):
             model, scales = without_integers(model)
@@ -215,9 +188,14 @@ def _fix_dimensions(file: OwnFile, graph: Any, wanted: RequestedShape) -> None:
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_value") and dimension.dim_value < 1:
+                dimension.denotation = f"{dimension.dim_value} in the file"
                 dimension.ClearField("dim_value")
     inputs, shapes, named = _inputs(graph), dict(file.shapes), dict[str, int]()
     for value in inputs:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            if value.name not in shapes:
+                raise UserError(f"{file}: the input {value.name!r} has no shape.", f"Give it: --shape {value.name}=1x3x224x224")
+            value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in shapes[value.name])
         _number(value, shapes.get(value.name, ()), named)
     for value in inputs:
         dimensions = value.type.tensor_type.shape.dim
@@ -297,5 +275,5 @@ def _tensor(value: Any) -> FileTensor:
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "no tensor"
     if not kind.HasField("shape"):
         return FileTensor(value.name, None, dtype)
-    shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param) for dim in kind.shape.dim)
+    shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param or dim.denotation) for dim in kind.shape.dim)
     return FileTensor(value.name, shape, dtype)

@@ -31,7 +31,7 @@ def in_float32(model: Any, kinds: frozenset[int]) -> Any:
     """
     if not any(_has(graph, kinds) for graph in all_graphs(model)):
         return model
-    changed = copy.deepcopy(inline_local_functions(model) if model.functions else model)
+    changed = copy.deepcopy(inline_local_functions(model, True) if model.functions else model)
     for graph in list(graphs_of(changed.graph)):
         _convert(graph, kinds)
     inferred = onnx.shape_inference.infer_shapes(changed)

@@ -29,8 +29,8 @@ from tvmmobile.system.errors import UserError
 #: Operators that the importer knows but that cannot become a sequence of kernels.
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
 
-#: Types of constants with several elements to a byte.
-_PACKED = {"INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"}
+#: Types of constants that TVM does not read: with several elements to a byte, and text.
+_UNREADABLE = {"INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1", "STRING"}
 
 
 def known_operators() -> set[str]:
@@ -73,11 +73,11 @@ class _Importer(ONNXGraphImporter):  # type: ignore[misc]
         readers = {name: node for node in reversed(graph.node) for name in node.input}
         for tensor in graph.initializer:
             kind, reader = TensorProto.DataType.Name(tensor.data_type), readers.get(tensor.name)
-            if reader is None and kind in _PACKED:
+            if reader is None and kind in _UNREADABLE:
                 self._nodes[tensor.name] = None  # else it would be taken for an input
                 continue
             with importing(named_node(reader, self.opset) if reader is not None else ""):
-                if kind in _PACKED:
+                if kind in _UNREADABLE:
                     raise ValueError(f"its constant {tensor.name!r} is {kind}, which is not supported")
                 super()._parse_graph_initializers(SimpleNamespace(initializer=[tensor]))
 

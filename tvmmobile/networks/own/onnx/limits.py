@@ -21,22 +21,42 @@ _AGAIN = "Export it again."
 _TYPES = {"to", "dtype", "output_dtype"}
 #: Attributes of windows, with the least number that each may have; a negative padding cuts an edge off.
 _WINDOWS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "pads": None}
+#: Numbers that only constants may be, which become real numbers.
+_STORED = ("FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
 #: Graphs within graphs, and functions that call functions.
 _MOST_NESTED = 100
 
 
 def check_onnx(file: OwnFile, model: Any) -> None:
-    """Raise `UserError` for element types that ONNX does not have, extents, windows or functions that no network needs."""
+    """Raise `UserError` for inputs and outputs that are not tensors, element types that ONNX does not have, and extents, windows or
+    functions that no network needs.
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        if (form := value.type.WhichOneof("value")) not in (None, "tensor_type"):
+            raise UserError(f"{file}: {value.name!r} is a {form.removesuffix('_type')}, not a tensor.", "Have it take and return tensors.")
     functions = {(function.domain, function.name): function for function in model.functions}
     check_operators(str(file), _operators(file, model.graph.node, functions, {}, 0))
     parts = [graph for part in (model.graph, *model.functions) for graph in (part, *_graphs(file, part.node))]
     check_constants(str(file), sum(_check_graph(file, graph) for graph in parts))
 
 
-def check_shapes(file: OwnFile, model: Any) -> None:
-    """Raise `UserError` for inferred shapes beyond the limits."""
-    for value in (*model.graph.value_info, *model.graph.output):
+def check_values(file: OwnFile, graph: Any) -> None:
+    """Raise `UserError` for inferred shapes beyond the limits, and for inputs and results of types that no kernel has."""
+    for value in (*graph.value_info, *graph.output):
         _check_value(file, value)
+    operators = {name: node.op_type for node in graph.node for name in node.output}
+    readers = {name: node.op_type for node in reversed(graph.node) for name in node.input}
+    constants = {tensor.name for tensor in graph.initializer}
+    operators |= {value.name: readers.get(value.name, "") for value in graph.input if value.name not in constants}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        number = value.type.tensor_type.elem_type
+        kind = TensorProto.DataType.Name(number)
+        if value.name not in operators or not kind.startswith((*_STORED, "STRING")):
+            continue
+        text = "Leave text out of the network: return numbers, and look up their names afterwards."
+        remedy = text if number == TensorProto.STRING else "Quantise only the weights to it; activations to int8."
+        computed = f" (of {operators[value.name]})" if operators[value.name] else ""
+        raise UserError(f"{file}: the tensor {value.name!r}{computed} is {kind.lower()}, which no kernel has.", remedy)
 
 
 def _check_graph(file: OwnFile, graph: Any) -> int:

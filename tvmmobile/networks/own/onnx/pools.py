@@ -101,7 +101,8 @@ def explicit_transposed(inputs: Sequence[Any], attrs: dict[str, Any], _opset: in
     """Give a transposed convolution pads in place of an output's shape, which TVM's converter ignores, or of `SAME`.
 
     Raises:
-        ValueError: `SAME` would have to add pixels: ONNX says that it does, and ONNX Runtime does not.
+        ValueError: `SAME` would have to add pixels: ONNX says that it does, and ONNX Runtime does not; or a shape has pixels that no place
+            of the image reaches, which ONNX Runtime refuses.
     """
     image, kernel = (shape_of(tensor)[2:] for tensor in inputs[:2])
     mode, shape = attrs.pop("auto_pad", b"NOTSET").decode(), attrs.get("output_shape")
@@ -121,5 +122,8 @@ def explicit_transposed(inputs: Sequence[Any], attrs: dict[str, Any], _opset: in
             raise ValueError("ConvTranspose with auto_pad SAME and a kernel smaller than its stride is ambiguous")
         cut.append(max(0, whole + added[place] - wanted[place]))
         added[place] = wanted[place] + cut[place] - whole
+        if added[place] >= strides[place]:
+            largest = whole + strides[place] - 1
+            raise ValueError(f"its output of {wanted[place]} pixels is beyond what its windows make of {extent}, at most {largest}")
     attrs.update(pads=tuple(halved(cut, odd_first=mode != "SAME_UPPER")), output_padding=tuple(added))
     return None

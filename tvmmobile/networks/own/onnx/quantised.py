@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from tvmmobile.networks.own.onnx.dynamic import DYNAMIC
 from tvmmobile.networks.own.onnx.real_nodes import RealNodes
-from tvmmobile.networks.own.onnx.tensors import attribute, opset_of
+from tvmmobile.networks.own.onnx.tensors import attribute, opset_of, read_by, rename
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
@@ -62,7 +62,7 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
     for value in model.graph.output:
         nodes.leave(value)
     changed.graph.node.extend(nodes.nodes)
-    used = {name for node in nodes.nodes for name in node.input}
+    used = {name for node in nodes.nodes for name in read_by(node)}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del changed.graph.initializer[:]
     changed.graph.initializer.extend([*kept, *(onnx.numpy_helper.from_array(array, name) for name, array in nodes.constants.items())])
@@ -72,7 +72,10 @@ def without_integers(model: Any) -> tuple[Any, WeightScales]:
 def _add(into: RealNodes, node: Any) -> None:
     """Append a node of the file or its replacement."""
     copied = copy.deepcopy(node)
-    copied.input[:] = [into.same.get(name, name) for name in node.input]
+    for name in set(read_by(node)) - {*node.input, *into.same}:
+        if name in into.grids or name in into.numbers:
+            raise UserError(f"a graph within {node.op_type} ({next(iter(node.output), '')}) reads the integers {name}.", _FIX)
+    rename([copied], into.same)
     into.subject = f"{next(filter(None, node.output), '')}/"
     rewrite = _REWRITES.get(node.op_type) if node.domain in _DOMAINS else None
     integers = [into.grids[name] for name in node.input if name in into.grids]
@@ -98,7 +101,8 @@ def _quantize(into: RealNodes, node: Any) -> bool:
 
 
 def _dequantize(into: RealNodes, node: Any) -> bool:
-    source, output = into.reals(_inputs(node, 3), attribute(node, "axis", 1)), node.output[0]
+    axis, block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
+    source, output = into.reals(_inputs(node, 3), axis, block), node.output[0]
     if source is None:
         return False
     if output in into.results:

@@ -118,12 +118,13 @@ class RealNodes(Nodes):
             np.float32(step.item()), int(place.item()) - shift, int(bounds.min) - shift, int(bounds.max) - shift, bool(shift)
         )
 
-    def reals(self, names: Sequence[str], axis: int) -> str | None:
+    def reals(self, names: Sequence[str], axis: int, block: int = 0) -> str | None:
         """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
 
         Args:
             names: names of the tensor, its scale and zero point.
             axis: axis along which a constant has several scales.
+            block: places of the axis that share a scale; 0 for one place.
         """
         tensor, scale, zero = key = tuple(names)
         if key not in self.dequantised:
@@ -139,7 +140,7 @@ class RealNodes(Nodes):
                 return tensor if not zero or self._reads_zero(grid, zero) else None
             elif tensor in self.known and step is not None and (not zero or zero in self.known):
                 zeros = self.known[zero] if zero else np.zeros((), np.int64)
-                self.dequantised[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis))
+                self.dequantised[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis, block))
             else:
                 return None
         return self.dequantised[key]

@@ -47,6 +47,13 @@ def graphs_within(nodes: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:
                 yield from graphs_within(graph.node, depth + 1)
 
 
+def read_by(node: Any) -> list[str]:
+    """Return the names of what a node and the graphs within it read."""
+    inner = [graph for graph, _ in graphs_within([node])]
+    passed = (value.name for graph in inner for value in graph.output)
+    return [*node.input, *(name for graph in inner for one in graph.node for name in one.input), *passed]
+
+
 def rename(nodes: Sequence[Any], names: Mapping[str, str]) -> None:
     """Rename tensors in nodes and in the graphs within them."""
     inner = [graph for graph, _ in graphs_within(nodes)]

@@ -35,7 +35,7 @@ from tvmmobile.networks.own.pt2.dimensions import entries, is_dynamic, known_sym
 from tvmmobile.networks.own.pt2.missing_rows import with_greatest_extents
 from tvmmobile.networks.own.pt2.numbers import constant_numbers
 from tvmmobile.networks.torch_selection import PLACES, SUPPRESSION
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, some_of
 
 _MODEL, _COMPILED, _CONFIG = "models/model.json", "data/aotinductor/", "_config.json"
 #: PyTorch's own operators, ours, those of its quantised networks, and the selection of one of several results.
@@ -57,8 +57,11 @@ _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(pickle.PickleError, struct.error, zipfile.BadZipFile, zlib.error),
 )
-#: Node arguments other than tensors, numbers, strings and lists of them.
-_EXECUTED = {"as_custom_obj", "as_operator", "as_graph"}
+#: Node arguments other than tensors, numbers, strings, lists of them, and graphs.
+_EXECUTED = {"as_custom_obj", "as_operator"}
+#: The beginning of operators with graphs of their own.
+_HIGHER = "torch.ops.higher_order."
+_STRAIGHT = "Export it without torch.autocast, and with torch.where in place of branches that depend on values."
 
 
 def checked_archive(file: OwnFile, content: bytes, wanted: RequestedShape, fix: str) -> bytes:
@@ -151,6 +154,11 @@ def _rewritten(content: bytes, changed: Mapping[str, bytes]) -> bytes:
 def _check_program(file: OwnFile, program: Any, fix: str) -> None:
     found = list(entries(program))
     for name, value in found:
+        if name == "as_graph":
+            targets = {str(target) for one, target in found if one == "target"}
+            names = sorted(target.removeprefix(_HIGHER) for target in targets if target.startswith(_HIGHER))
+            what = "holds graphs within its graph, which are branches, loops or blocks of torch.autocast"
+            raise _refusal(file, f"{what}: {some_of(names)}" if names else what, _STRAIGHT)
         if name in _EXECUTED or (name == "guards_code" and value):
             raise _refusal(file, f"holds {name}, which would have to be executed", fix)
         named = isinstance(value, str) and (name == "name" or name.endswith("_name"))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tvmmobile.networks.frontend import export_torch
+from tvmmobile.networks.own.pt2.calls import arguments
 
 
 def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -39,7 +40,7 @@ def in_float32(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
         node.args, node.kwargs = (torch.fx.node.map_aggregate(given, lambda one: _real(one, others)) for given in (node.args, node.kwargs))
     module.recompile()
     examples = [torch.zeros(tuple(value.shape), dtype=_real(value.dtype, others)) for value in inputs]
-    return export_torch(module, examples)
+    return export_torch(module, *arguments(program)(examples))
 
 
 def _real(value: Any, others: tuple[Any, ...]) -> Any:

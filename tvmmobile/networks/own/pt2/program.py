@@ -8,17 +8,18 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
 
 from tvmmobile.networks.budget import check_elements
 from tvmmobile.networks.frontend import (
     Compute,
     Imported,
-    by_torch,
     count_macs,
     decomposed,
     import_program,
     importing,
+    place_of,
     quiet,
     refusing,
     torch_program,
@@ -26,6 +27,7 @@ from tvmmobile.networks.frontend import (
 )
 from tvmmobile.networks.own.files import FileTensor, OwnFile, RequestedShape, read_whole, spec_of
 from tvmmobile.networks.own.pt2.archive import checked_archive
+from tvmmobile.networks.own.pt2.calls import runner, without_constants
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
 from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
@@ -62,7 +64,7 @@ def _program_in(file: OwnFile, content: bytes, wanted: RequestedShape) -> tuple[
     with refusing(f"{file} cannot be read by PyTorch {torch.__version__}", _FIX), quiet():  # it is damaged or of another version
         register_operators()
         program = load_pt2(io.BytesIO(content)).exported_programs["model"]
-        return program, by_torch(program.module(check_guards=False))
+        return program, runner(program)
 
 
 def imported_program(
@@ -80,10 +82,11 @@ def imported_program(
     Raises:
         UserError: it cannot be compiled.
     """
+    _refuse_random(file, program)
     with importing():  # PyTorch's operators raise errors of any kind for arguments that contradict each other
         real = in_float32(program)
         if real is not program:
-            program, compute = real, by_torch(real.module(check_guards=False))
+            program, compute = real, runner(real)
         scales = without_integer_weights(program)
         program = decomposed(program)
     for node in program.graph.nodes:  # `spec_of` refuses inputs and outputs with dynamic extents
@@ -92,7 +95,9 @@ def imported_program(
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
-    spec = spec_of(file, contents, *_ends(program), wanted, fix)
+    ends = _ends(program)
+    without_constants(program)
+    spec = spec_of(file, contents, *ends, wanted, fix)
     module = import_program(program)
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
@@ -109,11 +114,29 @@ def _numbers_read(program: torch.export.ExportedProgram) -> int:
 
 
 def _ends(program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
+    """Return a program's inputs, without constants, and its outputs, without `None`."""
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
-    called = output_names(program.call_spec.out_spec, len(signature.user_outputs))
-    ends = (signature.user_inputs, map(str, signature.user_inputs)), (signature.user_outputs, called)
-    inputs, outputs = ([_tensor(name, values.get(one, one)) for one, name in zip(*pair, strict=True)] for pair in ends)
-    return inputs, outputs
+    taken = [one.arg for one in signature.input_specs if one.kind == InputKind.USER_INPUT]
+    returned = [one.arg for one in signature.output_specs if one.kind == OutputKind.USER_OUTPUT]
+    called = output_names(program.call_spec.out_spec, len(returned))
+    inputs = [_tensor(one.name, values.get(one.name)) for one in taken if not isinstance(one, ConstantArgument)]
+    found = [one.value if isinstance(one, ConstantArgument) else values.get(one.name) for one in returned]
+    return inputs, [_tensor(name, value) for name, value in zip(called, found, strict=True) if value is not None]
+
+
+def _refuse_random(file: OwnFile, program: torch.export.ExportedProgram) -> None:
+    """Raise `UserError` for operators that are random in training, such as dropouts: nothing can be compared with their results."""
+    for node in program.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        names = [argument.name for argument in node.target._schema.arguments]
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        in_training = given.get("train") or (node.target == torch.ops.aten.rrelu.default and given.get("training"))
+        if in_training and given.get("p", given.get("dropout", 1)):
+            raise UserError(
+                f"{file} has a random operator: {node.target}{place_of(node)} is in training mode.",
+                "Call eval() before exporting; torch.nn.functional.dropout needs training=self.training as well.",
+            )
 
 
 def _tensor(name: str, value: Any) -> FileTensor:
