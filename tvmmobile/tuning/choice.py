@@ -61,7 +61,9 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
 
 def _loses(task: Task, schedule: Schedule) -> bool:
     """Return whether a schedule's algorithm is estimated to be slower than a direct kernel."""
-    template = template_named(schedule.template, schedule.version) if isinstance(schedule, KnobSchedule) else None
+    if not isinstance(schedule, KnobSchedule):
+        return False
+    template = template_named(schedule.template, schedule.version)
     return template is not None and template.loses(task, schedule.values)
 
 
