@@ -121,19 +121,19 @@ def test_what_is_no_result_is_said_to_be_none(cli: CommandLine, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "complaint", "remedy"),
     [
-        (("report", "report.json", "--out", "taken"), "Is a directory (taken/report.html)"),
-        (("report", "report.json", "--out", "lost"), "File exists"),
-        (("history", "add", "report.json/history.sqlite", "report.json", "--commit", "v1"), "File exists"),
+        (("report", "report.json", "--out", "taken"), "Is a directory (taken/report.html)", "or choose another place."),
+        (("report", "report.json", "--out", "lost"), "lost is a symbolic link that leads nowhere.", "Name another directory with --out."),
+        (("history", "add", "report.json/history.sqlite", "report.json", "--commit", "v1"), "File exists", "or choose another place."),
     ],
 )
 def test_something_else_where_a_file_or_folder_is_needed(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], complaint: str
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], complaint: str, remedy: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_results(sample_results(1), tmp_path / "report.json")
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     (tmp_path / "lost").symlink_to("lost")
     outcome = cli(*words)
-    assert outcome.code == 1 and complaint in outcome.err and "or choose another place." in outcome.err
+    assert outcome.code == 1 and complaint in outcome.err and remedy in outcome.err
