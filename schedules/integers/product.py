@@ -232,6 +232,10 @@ class IntegerProduct(IntegerMatrix):
         """Return the usual value of the knob `order`."""
         return int(depth <= FEW)
 
+    def first_axis(self, task: Task, layer: Layer) -> int:
+        """Return the usual value of the knob `axis`."""
+        return 0
+
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
         """Return the fewest vectors of a tile: those of sums, and those of other operands."""
@@ -259,7 +263,8 @@ class IntegerProduct(IntegerMatrix):
             return tuple(knobs[name] for name in options) in likely()
 
         tile = {name: (min(size, max(options[name])),) for name, size in zip(("rows", "columns"), self.usual_tile(task), strict=True)}
-        first = self._likely(task, layer, {**options, **tile, "order": (self.first_order(depth),)})
+        axis = (self.first_axis(task, layer),) if len(options["axis"]) > 1 else options["axis"]
+        first = self._likely(task, layer, {**options, **tile, "order": (self.first_order(depth),), "axis": axis})
         usual = dict(zip(options, first[0] if first else (max(choices) for choices in options.values()), strict=True))
         return Space(self.name, self.version, options, fits, usual)
 

@@ -7,6 +7,7 @@ windows are packed, one tap at a time, and multiplied before those of the next g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -74,6 +75,13 @@ class IntegerWindow(IntegerProduct):
     def first_order(self, depth: int) -> int:
         """Return 1: a panel of weights stays in L1 while the block's tiles are multiplied by it."""
         return 1
+
+    def first_axis(self, task: Task, layer: Layer) -> int:
+        """Return 1 if a core has an L2 of its own that cannot keep the weights: then each thread reads its own ones, and packs all
+        windows. In an L2 that all cores share, as many windows would evict the weights.
+        """
+        assert isinstance(layer, Conv2d)
+        return int(layer.groups == 1 and task.machine.l3_bytes > 0 and math.prod(layer.weight_shape) > task.machine.l2_bytes)
 
     def nest(self, ends: IntegerEnds, tile: MatmulTile, knobs: Knobs, pixels: Pixels, widths: list[Panel], threads: int) -> MatmulNest:
         """Return the loop nest around the tile, which packs windows first."""
