@@ -215,9 +215,8 @@ class IntegerWindowNest(MatmulNest):
                 self._fill(window, low * size)
                 for place in range(low, high, together):
                     column = x * layer.stride[1] - layer.padding[1] + place * layer.dilation[1]
-                    self._copy(
-                        (line * layer.width + column) * layer.in_channels + self.group * size, (*window, place * size), together * size
-                    )
+                    source = (line * layer.width + column) * layer.in_channels + self.group * size
+                    self._copy(source, (*window, place * size), together * size)
                 self._fill((*window, high * size), (taps - high) * size)
 
     def _copy(self, source: Expr, target: Place, count: int) -> None:

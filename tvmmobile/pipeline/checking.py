@@ -64,8 +64,8 @@ def check(library: Library, rounding: Callable[[], float], explain: Callable[[in
     return note_check(library.manifest_path, checked(max(done.error for done in runs), places))
 
 
-def _remedy(first: str) -> str:
-    return f"Nothing was written. {first} With --no-check the library is written as it is."
+def _remedy(advice: str) -> str:
+    return f"Nothing was written. {advice} With --no-check the library is written as it is."
 
 
 def _failure(library: Library, error: MeasureError) -> Disagreement:

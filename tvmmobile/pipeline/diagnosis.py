@@ -41,7 +41,7 @@ class Difference:
 
     Attributes:
         where: place of the difference, as the end of a sentence.
-        is_of_precision: whether the precision alone makes it.
+        is_of_precision: true if the precision alone makes it.
     """
 
     where: str

@@ -75,12 +75,17 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _written_through(goal: Path) -> bool:
-    return _descriptor(goal) is not None or (goal.exists() and not goal.is_file() and not goal.is_dir())
+    return _descriptor(goal) is not None or _is_special(goal)
 
 
 def is_stream(path: Path) -> bool:
     """Return whether a path names a device, pipe or socket, other than an open file of this process such as `/dev/fd/3`."""
-    return path.exists() and not path.is_file() and not path.is_dir() and _descriptor(_goal(path)) is None
+    return _is_special(path) and _descriptor(_goal(path)) is None
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path names neither a regular file nor a folder, but exists."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _write_through(content: Path, goal: Path) -> None:

@@ -59,10 +59,8 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))
 
 
-def _loses(task: Task, schedule: Schedule) -> bool:
+def _loses(task: Task, schedule: KnobSchedule) -> bool:
     """Return whether a schedule's algorithm is estimated to be slower than a direct kernel."""
-    if not isinstance(schedule, KnobSchedule):
-        return False
     template = template_named(schedule.template, schedule.version)
     return template is not None and template.loses(task, schedule.values)
 

@@ -58,7 +58,7 @@ class LogLine:
 
     @property
     def is_later(self) -> bool:
-        """Whether only a later version of tvmmobile can read the line."""
+        """True if only a later version of tvmmobile can read the line."""
         return self.held is None and not self.fault
 
     @property

@@ -216,9 +216,10 @@ def _numbers(found: Any) -> tuple[int, ...]:
 
 def _tensor(content: bytes, model: Any, sparse: SparseConstants, given: Any) -> LiteRtTensor:
     tensor = schema.TensorT.InitFromObj(given)
-    shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(_names_of("TensorType").get(tensor.type, ""))
+    kind = _names_of("TensorType").get(tensor.type, "")
+    shape, value, dtype = _numbers(tensor.shape), None, _TYPES.get(kind)
     data, name = _data(content, model.Buffers(tensor.buffer)), (tensor.name or b"").decode(errors="replace")
-    if _names_of("TensorType").get(tensor.type, "") == _PACKED and data and tensor.sparsity is None:
+    if kind == _PACKED and data and tensor.sparsity is None:
         data, dtype = _unpacked(data, math.prod(shape)), np.dtype("int8")
     if dtype is not None and (data or tensor.sparsity is not None):  # all of a sparse constant's numbers may be zeros
         value = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)

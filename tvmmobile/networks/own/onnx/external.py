@@ -8,13 +8,11 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from tvmmobile.networks.own.files import OwnFile, check_readable
-from tvmmobile.networks.own.onnx.tensors import external_tensors
+from tvmmobile.networks.own.onnx.tensors import PACKED_BITS, external_tensors
 from tvmmobile.system.errors import UserError, shown
 
 #: Characters of the path of a file beside.
 _LONGEST_NAME = 255
-#: Bits of an element where several are in a byte.
-_PACKED_BITS = {**dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4), **dict.fromkeys(("INT2", "UINT2"), 2)}
 _TOGETHER, _WHOLE = "Keep the two files together.", "Copy or download both files again."
 
 
@@ -88,5 +86,5 @@ def _number(what: str, entries: dict[str, str], name: str, default: int) -> int:
 def _bytes_of(tensor: Any) -> int:
     """Return how many bytes a tensor's shape and type take."""
     name = TensorProto.DataType.Name(tensor.data_type)
-    bits = _PACKED_BITS.get(name) or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    bits = PACKED_BITS.get(name) or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     return -(-math.prod(map(int, tensor.dims)) * bits // 8)

@@ -21,7 +21,7 @@ from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.frontend import importing, quiet
 from tvmmobile.networks.own.onnx import attention, detection, elementwise, fourier, norms, pools, resize, scatter
 from tvmmobile.networks.own.onnx.recurrent import recurrent
-from tvmmobile.networks.own.onnx.tensors import STANDARD, named_node
+from tvmmobile.networks.own.onnx.tensors import PACKED_BITS, STANDARD, named_node
 from tvmmobile.networks.scattering import from_the_front
 from tvmmobile.networks.sorting import without_sorting
 from tvmmobile.system.errors import UserError
@@ -30,7 +30,7 @@ from tvmmobile.system.errors import UserError
 _NOT_STRAIGHT = {"If", "Unique"}  # the results' extents depend on values
 
 #: Types of constants that TVM does not read: with several elements to a byte, and text.
-_UNREADABLE = {"INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1", "STRING"}
+_UNREADABLE = {*PACKED_BITS, "STRING"}
 
 
 def known_operators() -> set[str]:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from tvmmobile.networks.budget import check_constants, check_elements, check_operators, check_window
 from tvmmobile.networks.own.files import OwnFile
-from tvmmobile.networks.own.onnx.tensors import graphs_within, sparse_tensors_of, tensors_of
+from tvmmobile.networks.own.onnx.tensors import PACKED_BITS, graphs_within, sparse_tensors_of, tensors_of
 from tvmmobile.system.errors import UserError, shown
 
 _AGAIN = "Export it again."
@@ -22,7 +22,7 @@ _TYPES = {"to", "dtype", "output_dtype"}
 #: Attributes of windows, with the least number that each may have; a negative padding cuts an edge off.
 _WINDOWS = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "pads": None}
 #: Numbers that only constants may be, which become real numbers.
-_STORED = ("FLOAT8", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
+_STORED = ("FLOAT8", *PACKED_BITS)
 #: Graphs within graphs, and functions that call functions.
 _MOST_NESTED = 100
 

@@ -14,6 +14,8 @@ from tvmmobile.graph.layers import Array
 
 #: Names of the domain of ONNX's own operators.
 STANDARD = ("", "ai.onnx")
+#: Bits of an element of the types of which several elements are in a byte.
+PACKED_BITS = {**dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4), **dict.fromkeys(("INT2", "UINT2"), 2)}
 
 
 def opset_of(model: Any) -> int:
