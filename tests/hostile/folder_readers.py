@@ -7,12 +7,12 @@ import io
 import json
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 from hostile.file_readers import Prepared
 from hostile.fuzzing import Reader
+from unix_sockets import make_socket
 
 #: Of entries that are made of one input.
 _MOST_ENTRIES = 50
@@ -76,8 +76,7 @@ def _make_one(path: Path, kind: Any, picture: bytes) -> None:
         case "pipe":
             os.mkfifo(path)
         case "socket":
-            with socket.socket(socket.AF_UNIX) as made:
-                made.bind(str(path))
+            make_socket(path)
         case "device":
             path.symlink_to("/dev/zero")
         case "loop":

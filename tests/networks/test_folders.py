@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unix_sockets import make_socket
 
 from tvmmobile.networks import folders
 from tvmmobile.networks.folders import files_below
@@ -23,8 +23,7 @@ def test_pipes_sockets_devices_and_hidden_files_are_left_alone(tmp_path: Path) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     os.mkfifo(tmp_path / "pipe.png")
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(tmp_path / "socket.png"))
+    make_socket(tmp_path / "socket.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "root").symlink_to("/")
