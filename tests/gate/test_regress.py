@@ -46,7 +46,7 @@ def worse(task: Task, *arguments: Any) -> Choice:
 
 
 @dataclass(frozen=True)
-class Built:
+class OneVariant:
     """Libraries of one variant, each in a folder of its own, and a directory with the first one's baseline."""
 
     folder: Path
@@ -80,7 +80,7 @@ def padded(library: Library, folder: Path) -> Library:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory) -> OneVariant:
     folder = tmp_path_factory.mktemp("regress")
     profile = find_device("pi4-virtual").profile
     spec = ModelSpec(alpha=0.25, resolution=32)
@@ -92,7 +92,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     rebuilt = shutil.copytree(libraries["old"].path.parent, folder / "rebuilt")  # as `pipeline/test_end_to_end.py` sees, to the byte
     libraries["rebuilt"] = replace(libraries["old"], path=rebuilt / libraries["old"].path.name)
     libraries["padded"] = padded(libraries["old"], folder / "padded")
-    made = Built(folder, libraries)
+    made = OneVariant(folder, libraries)
     kept = ("--history", str(made.history), "--commit", "before")
     bench = ended_here(folder, "bench", str(libraries["old"].path), "--out", str(folder / "old"), *kept)
     assert bench.code == 0, bench.errors
@@ -101,19 +101,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return made
 
 
-def test_the_baseline_keeps_the_library(built: Built) -> None:
+def test_the_baseline_keeps_the_library(built: OneVariant) -> None:
     kept = {path.name for path in (built.baselines / "pi4-virtual").iterdir()}
     assert kept == {f"{STEM}{suffix}" for suffix in (".result.json", ".so", ".json", ".reference.npz")}
     assert sha256_of(built.baselines / "pi4-virtual" / f"{STEM}.so") == sha256_of(built.libraries["old"].path)
 
 
-def test_an_unchanged_rebuild_passes(built: Built) -> None:
+def test_an_unchanged_rebuild_passes(built: OneVariant) -> None:
     code, out, errors = built.regress("rebuilt")
     assert code == 0, errors
     assert "same library" in out and "1 skipped" in out
 
 
-def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> None:
+def test_a_slower_library_fails_with_its_variant_and_kernel(built: OneVariant) -> None:
     report, junit = built.folder / "gate.json", built.folder / "gate.xml"
     kept = ("--out", str(built.folder / "new"), "--history", str(built.history), "--commit", "after")
     code, out, errors = built.regress("slow", "--json", str(report), "--junit", str(junit), *kept)
@@ -138,12 +138,12 @@ def test_a_slower_library_fails_with_its_variant_and_kernel(built: Built) -> Non
 
 
 @pytest.mark.long
-def test_the_same_code_in_another_file_passes(built: Built) -> None:
+def test_the_same_code_in_another_file_passes(built: OneVariant) -> None:
     code, out, errors = built.regress("padded")
     assert code == 0 and "1 same" in out and "0.0%" in out, errors
 
 
-def test_what_cannot_be_compared_is_said_before_anything_runs(built: Built, cli: CommandLine, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_said_before_anything_runs(built: OneVariant, cli: CommandLine, tmp_path: Path) -> None:
     library = str(built.libraries["old"].path)
     for options, message in (
         (["--dir", str(tmp_path)], "has no baseline of these libraries on pi4-virtual"),
@@ -171,7 +171,7 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(built: Built, cli:
 
 
 @pytest.mark.long
-def test_a_board_is_asked_again_in_turns(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> None:
+def test_a_board_is_asked_again_in_turns(built: OneVariant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> None:
     """Behind a real SSH server, with times that an emulator's clock measures: as noisy as any board."""
     board = make_board(tmp_path / "board", make_home(tmp_path, monkeypatch))
     try:

@@ -171,7 +171,7 @@ def test_what_writes_channels_in_their_order(tmp_path: Path) -> None:
 def test_a_tensor_that_others_read_too(tmp_path: Path) -> None:
     """Its order stays what it is; groups that read it shuffled have slices of one channel, and who sums over all of it none."""
 
-    class Both(nn.Module):
+    class Branches(nn.Module):
         def __init__(self, groups: int) -> None:
             super().__init__()
             self.one, self.other = nn.Sequential(*unit(8, 6)), nn.Sequential(*unit(8, 6, groups=groups))
@@ -180,7 +180,7 @@ def test_a_tensor_that_others_read_too(tmp_path: Path) -> None:
             return self.one(image) + self.other(shuffled(image, 4))
 
     for groups, expected in ((1, 0), (2, 8)):
-        network = seeded(*unit(3, 8, 3, 2), Both(groups), *unit(6, 5))
+        network = seeded(*unit(3, 8, 3, 2), Branches(groups), *unit(6, 5))
         assert max(pieces(checked(network, IMAGE, tmp_path))) == expected
 
 

@@ -7,15 +7,15 @@ import platform
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from c_libraries import OK, CLibrary, Options, describe
-from small_networks import HOST, prepared, run_lowered, seeded, unit
+from c_libraries import OK, CLibrary, HostSets, Options, describe, write_host_sets
+from small_networks import HOST, prepared, seeded, unit
 from torch import nn
 
 from tvmmobile.graph.layers import Array, Conv2d, Layer, LayerParameters
@@ -28,9 +28,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.function import kernel_function
 from tvmmobile.native.expanding import expansion_lines
 from tvmmobile.native.layout import Expanded
-from tvmmobile.native.library import WrittenSets, write_sets
 from tvmmobile.native.memory import aligned
-from tvmmobile.native.sets import LoweredSet, Suitability
+from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import RUNTIME
 from tvmmobile.schedules import KnobSchedule, templates_for
 from tvmmobile.schedules.emit.expansion import Expansion, digest_of, is_expandable
@@ -138,16 +137,6 @@ def append(held: bytearray, array: Array) -> int:
     return len(held) - array.nbytes
 
 
-@dataclass(frozen=True)
-class Two:
-    """A library with two sets whose kernels read other packings of the same weights, an input, and each set's output."""
-
-    path: Path
-    written: WrittenSets
-    image: Array
-    outputs: tuple[Array, ...]
-
-
 def lowered(network: Network, preferred: str) -> tuple[Any, dict[bytes, Expansion]]:
     """Lower a network by the usual schedules of a template where it takes a layer, else of the first."""
     kernels, expansions = [], {}
@@ -165,8 +154,8 @@ def lowered(network: Network, preferred: str) -> tuple[Any, dict[bytes, Expansio
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
-    folder = tmp_path_factory.mktemp("expanded")
+def two(tmp_path_factory: pytest.TempPathFactory) -> HostSets:
+    """A library with two sets whose kernels read different packings of the same weights."""
     network = seeded(*unit(3, 32, 3, 2), *unit(32, 48, 3), *unit(48, 30, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(30, 5))
     read = prepared(network, SHAPE)
     nodes = [
@@ -175,18 +164,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     ]
     read = replace(read, nodes=tuple(nodes))
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
-    sets, outputs = [], []
+    sets = []
     for preferred in ("winograd", "conv"):
         module, expansions = lowered(read, preferred)
         assert len(expansions) >= 2
         sets.append(LoweredSet(module, HOST, device=preferred, expansions=expansions))
-        outputs.append(run_lowered(module, image, folder / f"vm-{preferred}.so"))
-    suited = Suitability((), (0, 1), ((), ()))
-    written = write_sets(sets, describe(sets[0].module), folder / "net.so", suitability=suited)
-    return Two(folder / "net.so", written, image, tuple(outputs))
+    return write_host_sets(sets, describe(sets[0].module), image, tmp_path_factory.mktemp("expanded") / "net.so", by_features=(0, 1))
 
 
-def test_each_set_expands_the_same_weights(two: Two) -> None:
+def test_each_set_expands_the_same_weights(two: HostSets) -> None:
     library = CLibrary(two.path)
     assert library.description.expanded_bytes == two.written.whole.expanded_bytes == max(each.expanded_bytes for each in two.written.sets)
     one, other = two.written.sets
@@ -202,7 +188,7 @@ def test_each_set_expands_the_same_weights(two: Two) -> None:
         assert library.c.net_free(instances[1]) == OK
 
 
-def test_freeing_an_instance_ends_its_weights(two: Two) -> None:
+def test_freeing_an_instance_ends_its_weights(two: HostSets) -> None:
     library, before = CLibrary(two.path), pages()
     for _ in range(200):
         assert library.c.net_free(library.instance()) == OK
@@ -214,7 +200,7 @@ def pages() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0])
 
 
-def test_without_memory_init_says_so(two: Two) -> None:
+def test_without_memory_init_says_so(two: HostSets) -> None:
     script = f"""
 import ctypes, resource
 library = ctypes.CDLL({str(two.path)!r})

@@ -52,7 +52,7 @@ MOST = 3
 
 
 @dataclass(frozen=True)
-class Built:
+class HostLibrary:
     """A library, an input and what the virtual machine makes of it; its kernels in order."""
 
     path: Path
@@ -61,23 +61,23 @@ class Built:
     symbols: tuple[str, ...]
 
 
-def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -> Built:
+def built(network: nn.Module, folder: Path, threads: int = 1, choice: int = 0) -> HostLibrary:
     read = prepared(network, SHAPE)
     kernels = kernels_of(read, choice, threads)
     module, separate = lower(read, kernels), frozenset(kernel.task.symbol for kernel in kernels)
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
     write_host_library(module, folder / "net.so", threads, archive=True, separate=separate)
     symbols = tuple(kernel.task.symbol for kernel in kernels)
-    return Built(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"), symbols)
+    return HostLibrary(folder / "net.so", image, run_lowered(module, image, folder / "vm.so"), symbols)
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def single(tmp_path_factory: pytest.TempPathFactory) -> HostLibrary:
     return built(two_blocks(), tmp_path_factory.mktemp("single"))
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def team(tmp_path_factory: pytest.TempPathFactory) -> HostLibrary:
     return built(two_blocks(), tmp_path_factory.mktemp("team"), MOST, choice=7)
 
 
@@ -85,7 +85,7 @@ def same_bits(outputs: list[Array], expected: Array) -> bool:
     return [output.tobytes() for output in outputs] == [expected.tobytes()]
 
 
-def test_it_computes_the_virtual_machines_bits_again_and_again(single: Built) -> None:
+def test_it_computes_the_virtual_machines_bits_again_and_again(single: HostLibrary) -> None:
     library = CLibrary(single.path)
     instance = library.instance()
     for fill in (0x00, 0xFF):  # whatever the workspace holds
@@ -94,7 +94,7 @@ def test_it_computes_the_virtual_machines_bits_again_and_again(single: Built) ->
     assert library.c.net_free(instance) == OK
 
 
-def test_its_description_is_the_network(single: Built) -> None:
+def test_its_description_is_the_network(single: HostLibrary) -> None:
     described = CLibrary(single.path).description
     assert (described.interface, described.threads, described.input_count, described.output_count) == (INTERFACE, 1, 1, 1)
     assert (described.name, described.core, described.alignment) == (b"net", b"host", 64)
@@ -106,7 +106,7 @@ def test_its_description_is_the_network(single: Built) -> None:
 
 @pytest.mark.parametrize("threads", range(1, MOST + 1))
 @pytest.mark.parametrize("spins", [0, 1])
-def test_threads_give_the_same_bits(team: Built, threads: int, spins: int) -> None:
+def test_threads_give_the_same_bits(team: HostLibrary, threads: int, spins: int) -> None:
     """They do so spinning or asleep, and with fewer threads than the library was compiled for."""
     library = CLibrary(team.path)
     instance = library.instance(Options(MOST, spins))
@@ -115,7 +115,7 @@ def test_threads_give_the_same_bits(team: Built, threads: int, spins: int) -> No
     assert library.c.net_free(instance) == OK
 
 
-def test_the_callers_threads_give_the_same_bits(team: Built) -> None:
+def test_the_callers_threads_give_the_same_bits(team: HostLibrary) -> None:
     """One after another, in any order: nothing waits for another piece of the same work."""
     counts = []
 
@@ -131,7 +131,7 @@ def test_the_callers_threads_give_the_same_bits(team: Built) -> None:
     assert set(counts) == {MOST}
 
 
-def test_runs_of_one_instance_at_once(team: Built) -> None:
+def test_runs_of_one_instance_at_once(team: HostLibrary) -> None:
     """One has the threads, the others do without; each has a workspace."""
     library = CLibrary(team.path)
     instance = library.instance(Options(MOST, 1))
@@ -151,7 +151,7 @@ def test_runs_of_one_instance_at_once(team: Built) -> None:
     assert not wrong and library.c.net_free(instance) == OK
 
 
-def test_threads_are_pinned(team: Built) -> None:
+def test_threads_are_pinned(team: HostLibrary) -> None:
     """Each to a CPU of its own, and the caller's stays where it is."""
     library, before, mine = CLibrary(team.path), set(os.listdir("/proc/self/task")), os.sched_getaffinity(0)
     cpus = sorted(mine)[:2]
@@ -162,7 +162,7 @@ def test_threads_are_pinned(team: Built) -> None:
     assert library.c.net_free(instance) == OK
 
 
-def test_threads_leave_the_programs_signals_alone(team: Built) -> None:
+def test_threads_leave_the_programs_signals_alone(team: HostLibrary) -> None:
     """Those of a fault and those of the C library itself, 32 to 34, come through: it changes a user by asking each thread."""
     before, library = set(os.listdir("/proc/self/task")), CLibrary(team.path)
     instance = library.instance(Options(2))
@@ -185,11 +185,11 @@ assert library.net_free(memory) == 0
 """
 
 
-def test_a_program_with_threads_can_change_its_group(team: Built) -> None:
+def test_a_program_with_threads_can_change_its_group(team: HostLibrary) -> None:
     subprocess.run([sys.executable, "-c", CHANGING_GROUP, team.path], check=True, timeout=60)
 
 
-def test_eight_instances_in_eight_threads(team: Built) -> None:
+def test_eight_instances_in_eight_threads(team: HostLibrary) -> None:
     library = CLibrary(team.path)
     wrong = []
 
@@ -210,7 +210,7 @@ def test_eight_instances_in_eight_threads(team: Built) -> None:
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["own", "pool"])
 @pytest.mark.parametrize("threads", range(1, MOST + 1))
-def test_an_observer_hears_of_kernels(team: Built, threads: int, pooled: bool) -> None:
+def test_an_observer_hears_of_kernels(team: HostLibrary, threads: int, pooled: bool) -> None:
     """In order, as often as they are called, until it is taken away; the bits are the same."""
     heard: list[tuple[str, int]] = []
     observer = OBSERVER(lambda _, kernel, done: heard.append((kernel.decode(), done)))
@@ -292,18 +292,18 @@ def memory() -> Any:
         (lambda calls: calls.c.net_free(calls.good["instance"]) or calls.c.net_free(calls.good["instance"]), UNREADY),
     ],
 )
-def test_a_bad_call_gives_a_code(single: Built, call: Callable[[Calls], int], code: int) -> None:
+def test_a_bad_call_gives_a_code(single: HostLibrary, call: Callable[[Calls], int], code: int) -> None:
     library = CLibrary(single.path)
     assert library.message(call(Calls(library, single.image))) == library.message(code)
 
 
-def test_every_code_has_a_message(single: Built) -> None:
+def test_every_code_has_a_message(single: HostLibrary) -> None:
     library = CLibrary(single.path)
     messages = [library.message(code) for code in (*range(10), CPU)]
     assert len(set(messages)) == 11 and messages[9] == library.message(-1) == "unknown error code"
 
 
-def test_no_other_symbol_is_seen(single: Built) -> None:
+def test_no_other_symbol_is_seen(single: HostLibrary) -> None:
     functions = {f"net_{name}" for name in ("describe", "init", "run", "observe", "free", "message")}
     for file, options in ((single.path, ["-D", "--defined-only"]), (single.path.with_suffix(".a"), ["--defined-only", "--extern-only"])):
         listed = subprocess.run(["nm", "-P", *options, file], capture_output=True, text=True, check=True).stdout

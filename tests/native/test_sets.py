@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, Options, aligned, describe, pointers
-from small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
+from c_libraries import OBSERVER, OK, VERSION, WORKSPACE, CLibrary, HostSets, Options, aligned, describe, pointers, write_host_sets
+from small_networks import HOST, kernels_of, prepared, two_blocks
 
-from tvmmobile.graph.layers import Array
-from tvmmobile.graph.lowering import lower
+from tvmmobile.graph.lowering import Lowered, lower
 from tvmmobile.native.layout import PAGE, Layout, shared_weights
-from tvmmobile.native.library import WrittenSets, write_sets
 from tvmmobile.native.program import Program, Value
-from tvmmobile.native.sets import LoweredSet, Suitability
+from tvmmobile.native.sets import LoweredSet
 from tvmmobile.networks.preprocessing import Preprocessing
 
 SHAPE = (1, 3, 16, 16)
@@ -26,38 +22,25 @@ THREADS = 2
 CHOICES = (0, 7)
 
 
-@dataclasses.dataclass(frozen=True)
-class Both:
-    """A library with two sets, an input, each set's output as TVM's virtual machine has it, and its kernels."""
-
-    path: Path
-    written: WrittenSets
-    image: Array
-    outputs: tuple[Array, ...]
-    kernels: tuple[tuple[str, ...], ...]
+def kernels(place: int) -> tuple[Lowered, ...]:
+    """The kernels of a set."""
+    return kernels_of(prepared(two_blocks(), SHAPE), CHOICES[place], THREADS)
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
-    folder = tmp_path_factory.mktemp("sets")
-    read = prepared(two_blocks(), SHAPE)
+def both(tmp_path_factory: pytest.TempPathFactory) -> HostSets:
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
-    sets, outputs, names = [], [], []
-    for place, choice in enumerate(CHOICES):
-        kernels = kernels_of(read, choice, THREADS)
-        module = lower(read, kernels)
-        separate = frozenset(kernel.task.symbol for kernel in kernels)
-        sets.append(LoweredSet(module, HOST, separate, f"board{place}", None if place else 1))
-        outputs.append(run_lowered(module, image, folder / f"vm{place}.so"))
-        names.append(tuple(kernel.task.symbol for kernel in kernels))
+    read, sets = prepared(two_blocks(), SHAPE), []
+    for place in range(len(CHOICES)):
+        separate = frozenset(kernel.task.symbol for kernel in kernels(place))
+        sets.append(LoweredSet(lower(read, kernels(place)), HOST, separate, f"board{place}", None if place else 1))
     preprocessing = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
-    suited = Suitability((), (1, 0), ((), ()))
-    written = write_sets(sets, describe(sets[0].module, THREADS, preprocessing), folder / "net.so", archive=True, suitability=suited)
-    return Both(folder / "net.so", written, image, tuple(outputs), tuple(names))
+    description = describe(sets[0].module, THREADS, preprocessing)
+    return write_host_sets(sets, description, image, tmp_path_factory.mktemp("sets") / "net.so", by_features=(1, 0), archive=True)
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> None:
+def test_each_set_computes_what_its_own_library_does(both: HostSets, place: int) -> None:
     library, heard = CLibrary(both.path), []
     instance = library.instance(Options(THREADS, flags=place + 1 << 24))
     for threads in (1, THREADS):
@@ -66,12 +49,12 @@ def test_each_set_computes_what_its_own_library_does(both: Both, place: int) -> 
     observer = OBSERVER(lambda _, kernel, done: heard.append(kernel.decode()) if done else None)
     assert library.c.net_observe(instance, observer, None) == OK
     library.run(instance, [both.image], 1)
-    assert tuple(heard) == both.kernels[place]
+    assert heard == [kernel.task.symbol for kernel in kernels(place)]
     assert instance[0] == place and library.description.reasons[instance[1]] == b"the options name it"
     assert library.c.net_free(instance) == OK
 
 
-def test_the_description_lists_the_sets(both: Both) -> None:
+def test_the_description_lists_the_sets(both: HostSets) -> None:
     described = CLibrary(both.path).description
     sets = [described.sets[place] for place in range(described.set_count)]
     assert [kernel_set.device for kernel_set in sets] == [b"board0", b"board1"] and {kernel_set.needs for kernel_set in sets} == {b""}
@@ -81,7 +64,7 @@ def test_the_description_lists_the_sets(both: Both) -> None:
     assert described.fastest_threads[:2] == [1, THREADS]
 
 
-def test_each_set_runs_on_its_fastest_number_of_threads(both: Both) -> None:
+def test_each_set_runs_on_its_fastest_number_of_threads(both: HostSets) -> None:
     """Where that is asked for, and there are as many CPUs; no more than a limit that the options name."""
     library, cpus = CLibrary(both.path), len(os.sched_getaffinity(0))
     for place, limit, threads in ((0, 0, 1), (1, 0, min(THREADS, cpus)), (1, 1, 1)):
@@ -92,13 +75,13 @@ def test_each_set_runs_on_its_fastest_number_of_threads(both: Both) -> None:
         assert library.c.net_free(instance) == OK
 
 
-def test_without_a_known_core_the_first_by_features_is_taken(both: Both) -> None:
+def test_without_a_known_core_the_first_by_features_is_taken(both: HostSets) -> None:
     library = CLibrary(both.path)
     instance = library.instance()
     assert instance[0] == 1 and b"instructions" in library.description.reasons[instance[1]]
 
 
-def test_a_run_needs_the_workspace_of_its_own_set(both: Both) -> None:
+def test_a_run_needs_the_workspace_of_its_own_set(both: HostSets) -> None:
     library = CLibrary(both.path)
     for place in (0, 1):
         needed = library.description.sets[place].workspace_bytes
@@ -109,7 +92,7 @@ def test_a_run_needs_the_workspace_of_its_own_set(both: Both) -> None:
         assert library.c.net_run(instance, *given, ctypes.c_size_t(needed - 1), 0) == WORKSPACE
 
 
-def test_a_set_that_is_not_there_is_refused(both: Both) -> None:
+def test_a_set_that_is_not_there_is_refused(both: HostSets) -> None:
     library = CLibrary(both.path)
     with pytest.raises(AssertionError, match="name no set of its kernels"):
         library.instance(Options(1, flags=3 << 24))

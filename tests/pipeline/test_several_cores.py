@@ -42,7 +42,7 @@ TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
 
 
 @dataclass(frozen=True)
-class Built:
+class Libraries:
     """A library in int8 for two devices, and one for each; a program that says which kernels a library takes, and hashes its output."""
 
     both: CompiledLibrary
@@ -55,7 +55,7 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
     folder = tmp_path_factory.mktemp("several")
     (folder / "network.py").write_text(NETWORK)
     np.save(folder / "images.npy", np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
@@ -66,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         jobs_for(model, [find_device(name).profile], LibraryOptions.of(options), folder / name, log_dirs(None), None)[0] for name in DEVICES
     ]
     alone = tuple(CompiledLibrary(**vars(build(job).library)) for job in jobs)
-    return Built(both, alone, taking_program(folder))
+    return Libraries(both, alone, taking_program(folder))
 
 
 @pytest.mark.virtual
@@ -82,7 +82,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         ("max", 1, "the CPU has the instructions of its core"),
     ],
 )
-def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu: str, place: int, why: str) -> None:
+def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Libraries, cpu: str, place: int, why: str) -> None:
     code, (device, reason, _, output, *_) = built.answers(built.both, cpu)
     assert (code, device, reason) == (OK, f"{DEVICES[place]}-virtual", why)
     _, (_, only, _, alone, *_) = built.answers(built.alone[place], cpu)
@@ -90,7 +90,7 @@ def test_a_cpu_takes_what_suits_it_and_computes_the_same_bits(built: Built, cpu:
 
 
 @pytest.mark.virtual
-def test_the_options_name_a_set(built: Built) -> None:
+def test_the_options_name_a_set(built: Libraries) -> None:
     """One whose instructions the CPU lacks is refused in words."""
     assert built.answers(built.both, "cortex-a76", 1 << 24)[1][:2] == ["pi4-virtual", "the options name it"]
     code, answers = built.answers(built.both, "cortex-a72", 2 << 24)
@@ -113,7 +113,7 @@ def test_the_options_name_a_set(built: Built) -> None:
         ([], 0, 1),  # the instruction tells
     ],
 )
-def test_linux_shows_the_cores(built: Built, shown: list[tuple[str, int]], cpus: int, place: int, tmp_path: Path) -> None:
+def test_linux_shows_the_cores(built: Libraries, shown: list[tuple[str, int]], cpus: int, place: int, tmp_path: Path) -> None:
     """The one that the threads are pinned to, or may run on, by what `/sys` shows of each CPU."""
     _write_cpus(tmp_path, shown)
     code, (device, *_) = built.answers(built.both, "cortex-a76", cpus=cpus, root=tmp_path)
@@ -121,7 +121,7 @@ def test_linux_shows_the_cores(built: Built, shown: list[tuple[str, int]], cpus:
 
 
 @pytest.mark.virtual
-def test_the_largest_core_counts_where_threads_are_not_pinned(built: Built, tmp_path: Path) -> None:
+def test_the_largest_core_counts_where_threads_are_not_pinned(built: Libraries, tmp_path: Path) -> None:
     """By capacity, or by the table of cores where Linux shows none.
 
     Whatever `/sys` says, a CPU without dot products takes no kernels with them.
@@ -151,7 +151,7 @@ def _write_cpus(root: Path, shown: Sequence[tuple[str, int]], numbers: Sequence[
 
 
 @pytest.mark.virtual
-def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
+def test_each_set_was_checked_and_is_in_the_manifest(built: Libraries) -> None:
     facts = built.both.facts
     assert facts.checked and facts.check.place == "QEMU's cortex-a72, QEMU's cortex-a76"
     assert [(kernel_set.device, kernel_set.cpu, kernel_set.needs) for kernel_set in facts.sets] == [
@@ -169,7 +169,7 @@ def test_each_set_was_checked_and_is_in_the_manifest(built: Built) -> None:
 
 
 @pytest.mark.virtual
-def test_a_library_that_some_cpus_cannot_run_is_remarked_upon(built: Built) -> None:
+def test_a_library_that_some_cpus_cannot_run_is_remarked_upon(built: Libraries) -> None:
     facts = built.both.facts
     assert without_baseline("net.so", facts) == without_baseline("net.so", built.alone[1].facts) == ""
     remark = without_baseline("net.so", facts.model_copy(update={"sets": facts.sets[1:]}))
@@ -177,7 +177,7 @@ def test_a_library_that_some_cpus_cannot_run_is_remarked_upon(built: Built) -> N
 
 
 @pytest.mark.virtual
-def test_devices_run_their_own_kernels(built: Built) -> None:
+def test_devices_run_their_own_kernels(built: Libraries) -> None:
     (image,), (expected,) = built.both.reference()
     for place, name in enumerate(DEVICES):
         found = built.both.run(image, name)
@@ -187,7 +187,7 @@ def test_devices_run_their_own_kernels(built: Built) -> None:
 @pytest.mark.virtual
 @pytest.mark.parametrize(("counts", "expected"), [((1, 2), (1, 2)), ((2,), (2, 2))])
 def test_each_set_has_the_number_of_threads_that_was_fastest(
-    counts: tuple[int, ...], expected: tuple[int, ...], built: Built, tmp_path: Path
+    counts: tuple[int, ...], expected: tuple[int, ...], built: Libraries, tmp_path: Path
 ) -> None:
     """By records of kernels tuned for 1 and 2 threads, which cost more than they save on one board. Without some, as many as it has."""
     (tmp_path / "network.py").write_text(NETWORK)

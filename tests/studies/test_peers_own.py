@@ -85,7 +85,7 @@ def test_what_converters_do_not_take_is_said(tmp_path: Path) -> None:
         export_models.STEPS["model.tflite"](export_models.Source((1, 3, 8, 8), file=tmp_path / "net.onnx"), tmp_path, tmp_path)
 
 
-class Two(torch.nn.Module):
+class Shifted(torch.nn.Module):
     """Takes two tensors."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Two(torch.nn.Module):
 def test_what_is_not_compared_is_refused_before_any_work(program: Path, tmp_path: Path) -> None:
     python, several = tmp_path / "net.py", tmp_path / "two.pt2"
     python.write_text("import torch\ndef make():\n    return torch.nn.Conv2d(3, 4, 3).eval(), torch.zeros(1, 3, 8, 8)\n")
-    torch.export.save(torch.export.export(Two().eval(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 1, 1))), several)
+    torch.export.save(torch.export.export(Shifted().eval(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 1, 1))), several)
     for network, dtype, complaint in (
         (f"{python}:make", "float32", r"is Python, which the other libraries' converters do not take"),
         (several, "float32", r"two\.pt2 does not take and return one tensor in float32 each, but .*image.*shift"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from conftest import REPOSITORY
 from deployed import write_own_manifest
 from one_set import write_library
 from own_networks import network_of
-from small_networks import HOST, kernels_of, prepared, two_blocks
+from small_networks import HOST, kernels_of, prepared, run_lowered, two_blocks
 
 from tvmmobile.graph.bindings import results_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import Lowered, lower
 from tvmmobile.graph.network import Network
 from tvmmobile.graph.placed import placed_concatenations
-from tvmmobile.native.library import Written
+from tvmmobile.native.library import Written, WrittenSets, write_sets
+from tvmmobile.native.sets import LoweredSet, Suitability
 from tvmmobile.native.source import Description
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.preprocessing import Preprocessing
@@ -204,6 +206,25 @@ def write_host_library(
 ) -> Written:
     """Write the library of a lowered module for this machine; each needs a path of its own."""
     return write_library(module, HOST, describe(module, threads, image), path, archive, separate)
+
+
+@dataclass(frozen=True)
+class HostSets:
+    """A library for this machine with several sets of kernels, an input, and each set's output as TVM's virtual machine has it."""
+
+    path: Path
+    written: WrittenSets
+    image: Array
+    outputs: tuple[Array, ...]
+
+
+def write_host_sets(
+    sets: Sequence[LoweredSet], description: Description, image: Array, path: Path, by_features: tuple[int, ...], archive: bool = False
+) -> HostSets:
+    """Write a library of several sets, and run each in TVM's virtual machine; `by_features` is `Suitability`'s."""
+    written = write_sets(sets, description, path, archive=archive, suitability=Suitability((), by_features, ((),) * len(sets)))
+    outputs = [run_lowered(one.module, image, path.with_name(f"vm{place}.so")) for place, one in enumerate(sets)]
+    return HostSets(path, written, image, tuple(outputs))
 
 
 def unplaced(network: Network, threads: int = 1) -> tuple[Lowered, ...]:

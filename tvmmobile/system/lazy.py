@@ -23,13 +23,18 @@ def places(package: str) -> dict[str, tuple[str, str]]:
 def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return a package's `__getattr__` and `__dir__` for the names in its stub."""
     names = vars(sys.modules[package])
+    stub: dict[str, tuple[str, str]] = {}
+
+    def all_places() -> dict[str, tuple[str, str]]:
+        stub.update({} if stub else places(package))
+        return stub
 
     def load(name: str) -> Any:
-        known = {} if name.startswith("__") else places(package)
+        known = {} if name.startswith("__") else all_places()
         if name not in known:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, attribute = known[name]
         names[name] = getattr(import_module(module), attribute)
         return names[name]
 
-    return load, lambda: sorted({*names, *places(package)})
+    return load, lambda: sorted({*names, *all_places()})

@@ -40,7 +40,7 @@ class LaterFormat(MalformedRecord):
 
 @dataclass(frozen=True)
 class Identity:
-    """What comparable records of a task have in common: device, origin of latencies, and TVM version."""
+    """Comparable records of a task share an identity: device, origin of latencies, and TVM version."""
 
     device: str
     origin: Origin

@@ -92,7 +92,7 @@ def test_what_does_not_fit(audio: Path, shapes: dict[str, tuple[int, ...]], valu
 def test_an_exported_sequence(tmp_path: Path) -> None:
     """A `.pt2` whose sequence has any length that two inputs share."""
 
-    class Both(nn.Module):
+    class Amplified(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Conv1d(3, 4, 3)
@@ -102,7 +102,7 @@ def test_an_exported_sequence(tmp_path: Path) -> None:
             return out
 
     length = torch.export.Dim("length", min=4, max=1000)
-    program = torch.export.export(Both(), (torch.zeros(1, 3, 20), torch.zeros(1, 1, 20)), dynamic_shapes=({2: length}, {2: length}))
+    program = torch.export.export(Amplified(), (torch.zeros(1, 3, 20), torch.zeros(1, 1, 20)), dynamic_shapes=({2: length}, {2: length}))
     path = tmp_path / "net.pt2"
     torch.export.save(program, path)
     assert [port.shape for port in load_model(path, shapes={"signal": (1, 3, 33)}).spec.takes] == [(1, 3, 33), (1, 1, 33)]

@@ -1,4 +1,4 @@
-"""Facts that the compiler asks of every layer, with the answers of a kind that defines no others, and the forms of layers in networks."""
+"""Properties that the compiler needs of every layer, with the default answers for every kind, and the forms of layers in networks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Form:
     Attributes:
         pattern: pattern of Relax operators.
         parts: parts of the pattern that the functions below look at, by name.
-        layer: makes the layer of the parts found; `None` where they are not one (a batch, a bias of another shape).
+        layer: makes the layer from the parts found; `None` if they are not such a layer (a batch, a bias of another shape).
         reads: returns the tensors that a kernel takes: the layer's input, then those of `side_shapes`; none of them is in the pattern.
         constants: returns the layer's constants.
     """
@@ -39,19 +39,20 @@ class Form:
     @cached_property
     def operators(self) -> frozenset[str]:
         """The operators that are in every match, such as `relax.add`: a network that lacks one of them has no such layer."""
-        return _operators_in(self.pattern)
+        return _operators_of_all_matches(self.pattern)
 
 
-def _operators_in(pattern: Any) -> frozenset[str]:
+def _operators_of_all_matches(pattern: Any) -> frozenset[str]:
+    """Return the operators that every match of a pattern has."""
     from tvm.ir import Op
     from tvm.relax.dpl import CallPattern, ExprPattern, OrPattern
 
     if isinstance(pattern, OrPattern):
-        return _operators_in(pattern.left) & _operators_in(pattern.right)
+        return _operators_of_all_matches(pattern.left) & _operators_of_all_matches(pattern.right)
     if not isinstance(pattern, CallPattern):
         return frozenset()
     called = pattern.op.expr if isinstance(pattern.op, ExprPattern) else None
-    return frozenset([str(called.name)] if isinstance(called, Op) else []).union(*map(_operators_in, pattern.args))
+    return frozenset([str(called.name)] if isinstance(called, Op) else []).union(*map(_operators_of_all_matches, pattern.args))
 
 
 def form_of_operator(name: str, layer: Callable[[Parts], Layer | None], others: Parts | None = None, **functions: Any) -> Form:
@@ -64,12 +65,12 @@ def form_of_operator(name: str, layer: Callable[[Parts], Layer | None], others: 
 
 @dataclass(frozen=True)
 class IntegerFacts:
-    """Facts of an integer layer that are in its kernels, see `graph.integers`.
+    """Facts about an integer layer that its kernels depend on, see `graph.integers`.
 
     Attributes:
         wide: true if its sums may leave the range that kernels convert to floats at no cost (`IntegerLayer.is_wide`).
         bounded: true if its output's bounds lie inside int8.
-        addend: a float of its channel is added to each scaled sum before it is rounded.
+        addend: true if a float per channel is added to each scaled sum before rounding.
     """
 
     wide: bool = False
@@ -93,13 +94,13 @@ class Layer(ABC):
         reads, writes: see `ConvertingLayer`.
         weights: see `SumLayer`.
         integers: see `layers.integer.IntegerLayer`.
-        extents: names of the numbers that are close in layers whose schedules suit each other; empty for the input's extents.
-        unlike: other properties that set layers apart, each with the distance between layers that differ in it. A layer whose kind
+        extents: names of the sizes that must be close for one layer's schedule to suit another; empty for the input's extents.
+        unlike: other properties that distinguish layers, each with the distance between layers that differ in it. A layer whose kind
             lacks a property differs from layers whose kinds have it.
         computes_batches: `compute` takes any number of images, one after another along the first axis.
-        reads_blocks: the first input may lie in blocks of channels, see `with_layouts`.
-        reads_lines: kernels read every cache line of the first input once, in any layout.
-        passes_factors: equalisation lets factors of the input's channels pass: they are those of the output's.
+        reads_blocks: true if the first input may be stored in blocks of channels, see `with_layouts`.
+        reads_lines: true if kernels read every cache line of the first input once, in any layout.
+        passes_factors: true if equalisation can move factors from the input's channels to the output's.
     """
 
     # Untyped, so not dataclass fields.
@@ -173,11 +174,13 @@ class Layer(ABC):
 
     @property
     def writes_blocks(self) -> bool:
-        """True if the output, which is in NHWC, may lie in blocks of channels instead, see `with_layouts`."""
+        """True if the output, normally in NHWC, may be stored in blocks of channels instead, see `with_layouts`."""
         return False
 
     def with_layouts(self, before: Layout, after: Layout) -> Self:
-        """Return the layer with other layouts of its first input and output; NHWC stands for its own. Itself where its kind has one."""
+        """Return the layer with other layouts of its first input and output; NHWC means the layer's own layout. Kinds with only one layout
+        return the layer itself.
+        """
         return self
 
     @property
@@ -197,17 +200,17 @@ class Layer(ABC):
 
     @property
     def summed_channels(self) -> int:
-        """Channels of the input that a convolution adds up at each tap."""
+        """Number of input channels that a convolution sums at each tap."""
         return 0
 
     @property
     def sum_bounds(self) -> tuple[float, float] | None:
-        """Bounds of complete sums of products, infinite where there is none; `None` without such sums, or if other steps follow."""
+        """Bounds applied to complete sums of products, infinite if unbounded; `None` without such sums, or if other steps follow."""
         return None
 
     @property
     def looked_up_curve(self) -> str:
-        """The curve of complete sums that integers look up; "" for none."""
+        """The curve that integer kernels look up for complete sums; "" for none."""
         return ""
 
     @property
@@ -232,7 +235,9 @@ class Layer(ABC):
 
     @property
     def apart_in_integers(self) -> bool:
-        """True if networks quantised from calibration data have the layer's operators instead: some work on plain integers."""
+        """True if networks quantised from calibration data contain the layer's operators instead of the layer: some work on plain
+        integers.
+        """
         return False
 
     def random_input(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:

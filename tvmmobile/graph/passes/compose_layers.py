@@ -41,7 +41,7 @@ class LayerComposer:
         def check(context: Any, form: Form) -> bool:
             found = {str(name): expression for name, expression in context.annotated_expr.items()}
             if _read_outside(context):
-                return False  # a kernel has one result; of two sums, this one is the summand, and the other operand may be the sum
+                return False  # a kernel has one result: of two sums, this one becomes the summand, and the other may be the layer
             layer = form.layer(found)
             if layer is None:
                 return False
@@ -49,12 +49,12 @@ class LayerComposer:
             if any(isinstance(one, tvm.ir.GenericConst) for one in read):
                 return False  # a kernel reads constants in the layout that it packs them in
             if any(one.same_as(expression) for one in read for expression in inside):
-                return False  # a sum and itself
+                return False  # a sum plus itself
             return self.accepts(layer)
 
         module = replace_values(module, beside_product)
-        forms, operators = _forms(tuple(KINDS.values()), tuple(CURVES.items())), _operators_in(module)
-        # TVM looks for each pattern everywhere, and then makes the module anew.
+        forms, operators = _forms(tuple(KINDS.values()), tuple(CURVES.items())), _called_operators(module)
+        # TVM searches everywhere for each pattern, and rebuilds the module each time.
         possible = {name: form for name, form in forms.items() if form.operators <= operators}
         patterns = [(name, form.pattern, form.parts, partial(check, form=form)) for name, form in possible.items()]
         return self._externalize(relax.transform.FuseOpsByPattern(patterns, bind_constants=True)(module), forms)
@@ -86,7 +86,7 @@ def _forms(kinds: tuple[type[Layer], ...], _curves: tuple[tuple[str, Curve], ...
     return {f"tvmmobile.{number}": form for number, form in enumerate(form for kind in kinds for form in kind.forms())}
 
 
-def _operators_in(module: Any) -> set[str]:
+def _called_operators(module: Any) -> set[str]:
     """Return the operators that the functions of a module call."""
     found: set[str] = set()
 

@@ -72,11 +72,12 @@ class _Search:
                 wide = self._is_wide_layer(variable, self.layers[name], data, others)
                 names |= {name} if wide or (isinstance(self.layers[name].layer, Softmax) and data in self.wide) else set()
             else:
-                wide = self._is_wide(variable, value)
+                wide = self._is_wide_operator(variable, value)
             self.wide |= {variable} if wide else set()
         return WideValues(frozenset(self.wide), frozenset(names))
 
-    def _is_wide(self, variable: Any, value: Any) -> bool:
+    def _is_wide_operator(self, variable: Any, value: Any) -> bool:
+        """Return whether the value of an operator outside layers is wide."""
         source = viewed(value)
         if source is not None:
             return source in self.wide
@@ -84,18 +85,22 @@ class _Search:
             return True
         if not is_step(value) or operator_of(value) == "relax.call_tir":
             return False
-        added = has(value, Trait.ELEMENT_WISE) and all(
-            reader is not None and has(self.values[reader], Trait.SUM) for reader in self.readers[variable]
-        )
-        return added or self._reads_wide(value) or (_is_power(value) and self._is_summed(variable))
+        if has(value, Trait.ELEMENT_WISE) and all(self._is_sum(reader) for reader in self.readers[variable]):
+            return True
+        return self._has_wide_operand(value) or (_is_power(value) and self._is_summed(variable))
 
-    def _reads_wide(self, value: Any) -> bool:
+    def _is_sum(self, reader: Any) -> bool:
+        """Return whether a reader is an operator that adds up elements; `None` stands for the network's output."""
+        return reader is not None and has(self.values[reader], Trait.SUM)
+
+    def _has_wide_operand(self, value: Any) -> bool:
         """Return whether an expression reads a wide value, or has a constant that would become 0 or infinite."""
         parts: list[Any] = []
         rebuilt(value, lambda part: parts.append(part) or part)  # type: ignore[func-returns-value]
         return any(self._is_lost(part.value.numpy()) if hasattr(part, "value") else part in self.wide for part in parts)
 
     def _is_wide_layer(self, variable: Any, found: ComposedLayer, data: Any, others: list[Any]) -> bool:
+        """Return whether the value of a layer is wide."""
         if data in self.wide and (_is_mean(found) or _is_copy(found)):
             return True
         if self._is_power_layer(found, data, others) and self._is_summed(variable):
@@ -128,7 +133,7 @@ class _Search:
     def _sums(self, reader: Any, variable: Any) -> bool:
         value, name = self.values[reader], external_name(self.values[reader])
         if name is None:
-            return has(value, Trait.SUM) or ((_is_move(value) or _is_power(value)) and self._is_summed(reader))
+            return self._is_sum(reader) or ((_is_move(value) or _is_power(value)) and self._is_summed(reader))
         if value.args[1].fields[0] != variable:
             return False
         found = self.layers[name]
