@@ -16,13 +16,13 @@ from tvmmobile.results.file import Count, NotNegative, PositiveCount
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """One output beside the original's.
+    """One output, compared with the original's.
 
     Attributes:
-        values: how many it has.
-        mean: of the absolute differences, over the largest magnitude of the original's; `None` where one of them is not finite.
-        signal: mean square of the original's values; `None` likewise.
-        noise: mean square of the differences; `None` likewise.
+        values: number of values.
+        mean: mean absolute difference, relative to the original's largest magnitude; `None` if either output is not finite.
+        signal: mean square of the original's values; `None` under the same condition.
+        noise: mean square of the differences; `None` under the same condition.
         infinities: values of the library's that are infinite.
         nans: values of the library's that are not a number.
         subnormals: values of the library's that are not 0 and smaller than the precision's least normal number.
@@ -39,13 +39,13 @@ class OutputDifference:
 
 @dataclass(frozen=True)
 class Differences:
-    """The outputs of all images beside the original's.
+    """The outputs for all images, compared with the original's.
 
     Attributes:
-        values: how many there are.
-        mean: of the images' means; `None` where no output is finite.
-        signal_to_noise_db: ten times the logarithm of the signal's mean square over the noise's, in decibels; `None` without finite outputs
-            or without a difference.
+        values: number of values.
+        mean: average of the images' means; `None` if no output is finite.
+        signal_to_noise_db: ratio of the mean squares of signal and noise, in decibels; `None` without finite outputs or without a
+            difference.
         infinities: values of the library's that are infinite.
         nans: values of the library's that are not a number.
         subnormals: values of the library's that are not 0 and smaller than the precision's least normal number.

@@ -38,27 +38,27 @@ class EvaluationContext:
     """The library, device, images and settings of an evaluation.
 
     Attributes:
-        library: its file name.
-        library_sha256: of the `.so`, in hexadecimal.
+        library: file name of the library.
+        library_sha256: SHA-256 of the `.so`, in hexadecimal.
         model: network family, e.g. `mobilenet_v1`.
         alpha: width multiplier.
         resolution: input side, in pixels.
         classes: outputs of the classifier.
-        dtype: of weights and activations, e.g. `float32`.
+        dtype: type of weights and activations, e.g. `float32`.
         threads: worker threads.
-        weights: where they came from, for the library and for its original.
+        weights: origin of the weights of the library and of its original.
         judge: program that computes the original's output on the host, with version, e.g. `PyTorch 2.13.0`, or `ONNX Runtime 1.32.0`.
-        device: its name, e.g. `pi4-virtual`.
-        board: e.g. `Raspberry Pi 4 Model B`.
+        device: name of the device, e.g. `pi4-virtual`.
+        board: the product, e.g. `Raspberry Pi 4 Model B`.
         kind: whether the board is `virtual`, `hardware`, or `emulated`: a machine that runs the board's programs in an emulator.
-        folder: with the images.
-        class_folders: how many it has.
-        images_found: how many images it has.
-        images_chosen: how many of them were to be evaluated, evenly spaced over the list sorted by class folder and name.
-        labels: how class folders became labels, in words.
-        preprocessing: what was done to an image, in words.
-        tolerance: a library disagrees with its original beyond this deviation.
-        versions: of tvmmobile, tvm and torch.
+        folder: folder of the images.
+        class_folders: number of class folders in it.
+        images_found: number of images in it.
+        images_chosen: number of images selected for evaluation, evenly spaced over the list sorted by class folder and name.
+        labels: the rule by which class folders became labels, in words.
+        preprocessing: preprocessing of each image, in words.
+        tolerance: largest deviation at which the library still agrees with its original.
+        versions: versions of tvmmobile, tvm and torch.
         date: ISO 8601, UTC.
     """
 
@@ -91,14 +91,14 @@ class ImageResult:
     """The outputs for one image.
 
     Attributes:
-        image: its path in the folder, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`.
+        image: path of the image in the folder, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`.
         label: index of its class, from 0.
-        library_top5, original_top5: the five most likely classes, most likely first, equal ones by index; fewer where the network has
-            fewer. Empty where the output is not finite, or the image could not be read.
-        deviation: of the library's output: the largest difference over the largest magnitude of the original's. `None` where one of them
-            is not finite, or the image could not be read.
-        problem: why the image could not be read; "" where it could.
-        difference: more about the outputs; `None` where the image could not be read.
+        library_top5, original_top5: the five most likely classes, most likely first, ties by index; fewer if the network has fewer. Empty
+            if the output is not finite, or the image could not be read.
+        deviation: largest difference between the two outputs, relative to the original's largest magnitude; `None` if either is not finite,
+            or the image could not be read.
+        problem: reason why the image could not be read; "" if it could.
+        difference: further statistics of the difference; `None` if the image could not be read.
     """
 
     image: str
@@ -151,7 +151,7 @@ class Accuracy:
     Attributes:
         top1: images whose label is the most likely class.
         top5: images whose label is one of the five most likely classes.
-        top1_percent, top5_percent: percent of the images that could be read; `None` without any.
+        top1_percent, top5_percent: the same in percent of the images that could be read; `None` if there were none.
     """
 
     top1: Count
@@ -162,27 +162,27 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """A library's accuracy over labelled images, beside that of the network it was compiled from: `evaluation.json` of tvmmobile.
+    """A library's accuracy over labelled images, with that of the network it was compiled from: tvmmobile's `evaluation.json`.
 
     Attributes:
-        version: of this format.
-        complete: whether all chosen images are there; `false` if the run was interrupted or failed.
-        context: what was evaluated, where, on which images and how.
-        evaluated: images that were read and run.
-        unreadable: images that could not be read.
+        version: version of this format.
+        complete: true if all selected images are included; false if the run was interrupted or failed.
+        context: the library, device, images and settings.
+        evaluated: number of images that were read and run.
+        unreadable: number of images that could not be read.
         library: the library's accuracy on the device.
-        original: that of the network it was compiled from, on the host.
-        same_top1: images for which both name the same class first.
-        same_top5: images for which both name the same five classes, in any order.
-        beyond_tolerance: images on which the library disagrees with its original.
-        largest_deviation: of a library's output from its original's, over the largest magnitude of that; `None` without finite outputs.
+        original: accuracy on the host of the network that it was compiled from.
+        same_top1: number of images for which both name the same class first.
+        same_top5: number of images for which both name the same five classes, in any order.
+        beyond_tolerance: number of images on which the library disagrees with its original.
+        largest_deviation: the largest `deviation` of an image; `None` without finite outputs.
         largest_deviation_image: the image with the largest deviation.
-        differences: of the library's outputs from its original's.
-        images: one entry an image, in the order of the sorted list.
-        stored_images: how many of the images `stored` is of, evenly spaced.
-        stored: what each layer loses by the precision of weights and activations alone, in a model in PyTorch on the host; none in
-            float32, and none of a network that PyTorch does not compute.
-        top1_loss: what the library loses of the original's top-1; `None` without images.
+        differences: statistics of the differences between the library's outputs and the original's.
+        images: one entry per image, in the order of the sorted list.
+        stored_images: number of evenly spaced images on which `stored` is based.
+        stored: loss of each layer due only to the precision of stored weights and activations, simulated in PyTorch on the host; empty in
+            float32, and for networks that PyTorch does not compute.
+        top1_loss: loss of top-1 against the original; `None` without images.
     """
 
     version: int

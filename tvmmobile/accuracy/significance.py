@@ -20,9 +20,9 @@ class Top1Loss:
     """A library's loss of top-1 against its original, on the same images.
 
     Attributes:
-        only_original: images that only the original classifies correctly.
-        only_library: images that only the library classifies correctly.
-        points: percentage points of top-1 that are lost; negative where the library is better.
+        only_original: number of images that only the original classifies correctly.
+        only_library: number of images that only the library classifies correctly.
+        points: loss of top-1 in percentage points; negative if the library is better.
         margin: half the width of the 95 % confidence interval of `points`.
         p_value: probability of a difference at least as large if both classify equally well (McNemar's exact test).
     """

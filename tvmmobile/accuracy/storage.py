@@ -28,16 +28,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """One convolution or matrix product, its batch norm included, as the model in PyTorch has it.
+    """One convolution or matrix product, including its batch norm, in the simulation in PyTorch.
 
     Attributes:
-        layer: what it is, after its number in the order of execution: `3: depthwise 3×3, 64 channels, to 56×56`.
-        signal_to_noise_db: of its sums before the activation, in decibels; `None` without a difference, or where one is not finite.
-        largest: magnitude of its sums in float32.
-        beyond: number of its float32 sums beyond the precision's largest number.
-        not_finite: number of its sums in the model that are infinite or NaN, because earlier layers left the range.
+        layer: number of the layer in execution order, and its description: `3: depthwise 3×3, 64 channels, to 56×56`.
+        signal_to_noise_db: signal-to-noise ratio of the layer's sums before the activation, in decibels; `None` without a difference, or if
+            a sum is not finite.
+        largest: largest magnitude of its sums in float32.
+        beyond: number of its float32 sums that exceed the precision's largest number.
+        not_finite: number of its simulated sums that are infinite or NaN, because earlier layers left the range.
         subnormals: number of its float32 sums that are not 0 and smaller than the precision's least normal number.
-        values: how many sums there are.
+        values: number of sums.
     """
 
     layer: str
@@ -95,7 +96,7 @@ def stored_layers(compute: Compute, images: Iterable[Array], precision: Precisio
     Args:
         compute: the network in float32.
         images: its inputs; they are not changed.
-        precision: what is stored in.
+        precision: precision of stored weights and activations.
     """
     totals: list[_Sums] = []
     names: list[str] = []

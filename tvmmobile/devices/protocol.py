@@ -47,12 +47,12 @@ class DeviceProfile:
         cpu: the core's name for people, such as `Cortex-A72`.
         mcpu: the core's name for LLVM, such as `cortex-a72`.
         target: TVM's target, a dict such as `{"kind": "llvm", "mtriple": …, "mcpu": …, "num-cores": 4}`.
-        clock_hz: the clock numbers are stated at.
+        clock_hz: the clock that latencies refer to.
         cores: number of cores.
         machine: traits of a core that matter to a kernel.
         origin: origin of its latencies.
         board_file: the virtual board's name, or the path of its file, for `load_board`; empty for a real board.
-        cpus: option `cpus` of C libraries in several threads; 0 to leave them where the system puts them.
+        cpus: option `cpus` of C libraries with several threads; 0 to leave their placement to the system.
         modelled_as: the core that stands for a real board's on virtual boards, as their `mcpu`; empty for a virtual board.
     """
 
@@ -71,11 +71,13 @@ class DeviceProfile:
 
     @property
     def virtual_mcpu(self) -> str:
-        """Return `mcpu` of virtual boards with this core; a real board's own is an older core's where LLVM 16 does not know its own."""
+        """Return the `mcpu` of virtual boards with this core; a real board's own `mcpu` is that of an older core if LLVM 16 does not know
+        its core.
+        """
         return self.modelled_as or self.mcpu
 
     def has_core(self, mcpu: str) -> bool:
-        """Return whether LLVM's name, of a real board's core or a virtual one's, means this core."""
+        """Return whether an LLVM name, of a real or a virtual board's core, means this core."""
         return mcpu in (self.mcpu, self.virtual_mcpu)
 
 
@@ -87,10 +89,11 @@ class Endpoint:
         host: the tracker's address.
         port: the tracker's port.
         key: agents register under it.
-        secret: the secret that tracker, agents and clients of the run prove to each other that they have, and never send: 64 hexadecimal
+        secret: the run's secret; tracker, agents and clients prove to each other that they know it, and never send it: 64 hexadecimal
             digits, or "" where there are no agents. It is not shown when printed.
-        quiet: a file that builders lock, shared, and who measures locks alone; "" where builders do not disturb the device.
-        stretch: multiple of its limit, which counts only what it did itself, that a session may last by the clock: see agent/limit.h.
+        quiet: a file that builders lock shared and measurements lock exclusively; "" if builders do not disturb the device.
+        stretch: factor by which a session may exceed its limit by the clock, since the limit counts only the session's own work: see
+            agent/limit.h.
         slowdown: factor of all limits, above 1 where agents run on a machine that is emulated itself.
     """
 
@@ -159,7 +162,7 @@ class NotStored(OSError):
     Attributes:
         name: name of the file.
         size: the file's size in bytes.
-        number: number of the error on the device; 0 if an agent of an older version does not tell.
+        number: number of the error on the device; 0 if an agent of an older version does not report it.
     """
 
     def __init__(self, name: str, size: int, number: int = 0) -> None:

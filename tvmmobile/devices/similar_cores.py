@@ -32,7 +32,7 @@ class OrderedCore:
     in_order: bool
 
     def distance(self, other: OrderedCore) -> tuple[bool, int, int]:
-        """Return how far a schedule for the other core may be from what suits this one."""
+        """Return how far a schedule for the other core may be from one that suits this core."""
         return self.in_order != other.in_order, abs(self.group - other.group), abs(self.place - other.place)
 
 

@@ -20,7 +20,7 @@ from tvmmobile.system.files import replacing
 from tvmmobile.virtual.board import device_among
 
 _SUFFIX = ".result.json"
-#: Names of devices and networks come from files; these cannot lead out of a folder or be hidden in it.
+#: Names of devices and networks come from files; a name that matches cannot escape its folder or be hidden.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -43,7 +43,7 @@ class Baseline:
         return self.path.with_name(f"{self.name}.so")
 
     def library(self) -> Library | None:
-        """Return the library that was timed, `None` where it was not kept; raise `UserError` where it is damaged, or another library."""
+        """Return the library that was timed, or `None` if it was not kept; raise `UserError` if it is damaged, or is not that library."""
         if not self.library_path.is_file():
             return None
         (library,) = find_libraries([self.library_path])
@@ -72,7 +72,7 @@ def save_baselines(results: Results, libraries: str | Path, baselines: str | Pat
 
 
 def load_baselines(baselines: str | Path, device: str | Device) -> list[Baseline]:
-    """Return a device's baselines by name, none where it has no folder; raise `UserError` for a damaged or misplaced file."""
+    """Return a device's baselines by name, none if it has no folder; raise `UserError` for a damaged or misplaced file."""
     folder = device_folder(Path(baselines), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 
@@ -84,7 +84,7 @@ def results_of(baselines: Sequence[Baseline]) -> Results:
 
 
 def find_baselines(baselines: Path, device: str | None = None) -> list[Baseline]:
-    """Return the baselines of one device, `pi4-virtual` if there are none of `pi4`, or of all; raise `UserError` where there are none."""
+    """Return the baselines of one device or of all; for `pi4` without any, those of `pi4-virtual`. Raise `UserError` if there are none."""
     known = devices_in(baselines)
     names = known if device is None else [device_among(device, known)]
     found = [one for name in names for one in load_baselines(baselines, name)]
@@ -110,7 +110,7 @@ def devices_in(baselines: Path) -> list[str]:
 
 
 def device_folder(baselines: Path, device: str) -> Path:
-    """Return where a device's baselines are; raise `UserError` where its name cannot be a folder's."""
+    """Return the folder of a device's baselines; raise `UserError` if its name cannot be a folder's."""
     return baselines / _check_name(device, "device")
 
 

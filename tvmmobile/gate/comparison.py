@@ -48,12 +48,12 @@ class KernelChange:
     """A kernel that differs between the libraries, or takes a different time.
 
     Attributes:
-        name: of its task.
-        base_schedule, new_schedule: how the old and the new library compute it; `None` where the library has no such kernel.
-        base_us, new_us: its time for all layers together, within the network's run or else as recorded, in microseconds; `None` if
-            neither is known.
-        macs: multiply-adds of one run.
-        added_us: time that the network loses by it, in microseconds; `None` if unknown.
+        name: name of the kernel's task.
+        base_schedule, new_schedule: schedule in the old and in the new library; `None` if the library has no such kernel.
+        base_us, new_us: total time over all layers that use the kernel, within a run of the network or else from the tuning record, in
+            microseconds; `None` if neither is known.
+        macs: multiply-adds per run.
+        added_us: time that the kernel adds to the network, in microseconds; `None` if unknown.
     """
 
     name: str
@@ -87,23 +87,23 @@ class Compared:
     """A variant with its verdict.
 
     Attributes:
-        name: e.g. `mobilenet_v1_1.0_224_float32_t1`.
+        name: name of the library, e.g. `mobilenet_v1_1.0_224_float32_t1`.
         model: network family, e.g. `mobilenet_v1`.
         alpha: width multiplier.
         resolution: input side, in pixels.
-        dtype: of weights and activations, e.g. `float32`.
+        dtype: type of weights and activations, e.g. `float32`.
         threads: worker threads.
-        verdict: `slower` and `faster` are beyond the threshold and, unless modelled, significant; `too noisy` and `not comparable` leave it
-            open; `skipped` was not compared, see `note`.
-        note: a remark beside the verdict; "" for none.
-        base_us, new_us: medians, in microseconds; over all interleaved runs where there were some; `None` where there is none that counts.
+        verdict: `slower` and `faster` mean a change beyond the threshold that is also significant, unless modelled; `too noisy` and `not
+            comparable` mean undecided; `skipped` variants were not compared, see `note`.
+        note: remark on the verdict; "" for none.
+        base_us, new_us: median latency in microseconds, over all interleaved runs if there were any; `None` if no latency counts.
         change: new over old latency, less 1; `None` without a comparison.
-        detects: a slowdown beyond this share would not have been called the same; `None` where any would have been.
-        p: of a slowdown from equal libraries, corrected for the number of variants; `None` where modelled or not compared.
-        pairs: runs of each side that the verdict rests on.
-        library_sha256: of the new library, in hexadecimal.
-        kernels: those that differ, the likeliest cause first.
-        input: its size if it is not a square image, e.g. `96x128`.
+        detects: smallest slowdown, as a fraction, that would not have been called the same; `None` if there is none.
+        p: p-value of the slowdown if the libraries are equal, corrected for the number of variants; `None` if modelled or not compared.
+        pairs: number of runs of each side on which the verdict is based.
+        library_sha256: SHA-256 of the new library, in hexadecimal.
+        kernels: kernels that differ, the likeliest cause first.
+        input: size of the input if it is not a square image, e.g. `96x128`.
     """
 
     name: str
@@ -135,12 +135,12 @@ class Comparison:
     """The file that `tvmmobile compare` and `regress` write with `--json`.
 
     Attributes:
-        version: of this format.
-        exit_code: of the command: 0 nothing is slower, 2 a variant is, 4 a variant may be.
-        threshold: changes up to this share do not count.
+        version: version of this format.
+        exit_code: exit code of the command: 0 if no variant is slower, 2 if one is, 4 if one may be.
+        threshold: changes up to this fraction are ignored.
         summary: the outcome in one sentence.
-        notes: differences between the two results that a reader should know of, a sentence each.
-        base, new: where and how the old and the new numbers were obtained.
+        notes: differences between the two results that a reader should know about, one sentence each.
+        base, new: origin of the old and of the new numbers.
         variants: the verdicts.
     """
 
@@ -184,8 +184,8 @@ def compare_results(base: Results, new: Results, threshold: float = DEFAULT_THRE
     """Compare every variant that both have.
 
     Args:
-        threshold: changes up to this share are none.
-        measure: with it, variants that may be slower are repeated before they are judged; modelled ones need none of it.
+        threshold: changes up to this fraction are ignored.
+        measure: if given, variants that may be slower are repeated before they are judged, unless latencies are modelled.
 
     Raises:
         UserError: the two are not comparable, as `compare` says.
@@ -275,7 +275,7 @@ def kernel_changes(base: Sequence[KernelResult], new: Sequence[KernelResult], wh
 def _settled(
     pairings: Mapping[int, Pairing], threshold: float, measure: Measure | None, repeats: dict[int, list[Pair]]
 ) -> dict[int, Estimate]:
-    """Return each variant's estimate, repeated where that is asked for; `repeats` gets the runs."""
+    """Return each variant's estimate, from repeated runs if requested; the runs are added to `repeats`."""
     first = {index: estimate_ratio([_stored(pairing)]) for index, pairing in pairings.items()}
     unwatched = {index for index, pairing in pairings.items() if _unwatched(pairing)}
     first |= {index: without_spread(first[index]) for index in unwatched}

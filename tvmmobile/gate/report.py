@@ -38,7 +38,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def write_comparison(comparison: Comparison, markdown: Path | None, json_file: Path | None, junit: Path | None) -> None:
-    """Write the shapes that are asked for, each whole."""
+    """Write the requested forms, each atomically."""
     if markdown is not None:
         write_text(markdown, comparison_markdown(comparison))
     if json_file is not None:
@@ -101,7 +101,9 @@ def comparison_junit(comparison: Comparison) -> bytes:
 
 
 def _label(one: Compared, comparison: Comparison) -> str:
-    """Return a variant's label; with its precision where others have the same, or its name where that does not tell them apart."""
+    """Return a variant's label, with its precision if others have the same label, or its name if the precision does not distinguish
+    them.
+    """
     alike = [other.dtype for other in comparison.variants if other.label == one.label]
     if len(alike) == 1:
         return one.label

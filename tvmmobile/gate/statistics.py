@@ -5,9 +5,9 @@ either suggest. So a run counts by the median of its samples. For one pair of ru
 bootstrap over blocks of neighbouring samples) plus the known spread between runs (`RUN_TO_RUN`); for several interleaved
 pairs it follows from the ratios themselves (Student's t).
 
-A slowdown counts if it is significant at `ALPHA` for all variants together (Holm), and exceeds the threshold. "Same" is no lack of
+A slowdown counts if it is significant at `ALPHA` for all variants together (Holm), and exceeds the threshold. "Same" is not a lack of
 significance but an equivalence test: the upper limit of the slowdown at `CONFIDENCE` is below the threshold. `./studies/run simulate_gate`
-counts how often either goes wrong; docs/gate.md has the figures.
+counts how often either goes wrong; docs/gate.md has the results.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Access:
         return places.reshape(self.shape)
 
     def reshape(self, shape: Sequence[int]) -> Access | None:
-        """Return the same elements in another shape; `None` where it would cut a factor into no whole numbers."""
+        """Return the same elements in another shape; `None` if that would split a factor into parts that are not integers."""
         left, dimensions = [*reversed(self.factors)], []
         for extent in shape:
             dimension = []
@@ -145,7 +145,7 @@ def axes_of(permutation: Any) -> list[int] | None:
 
 
 def slices_of(view: Any) -> list[tuple[int | None, int | None, int | None]]:
-    """Return begin, end and step of what a `strided_slice` takes of each axis."""
+    """Return begin, end and step of a `strided_slice` along each axis."""
     axes, begins, ends, *others = ([int(number.value) for number in part.fields] for part in view.args[1:])
     steps = others[0] if others else [1] * len(axes)
     found: list[tuple[int | None, int | None, int | None]] = [(None, None, None)] * len(shape_of(view.args[0]))

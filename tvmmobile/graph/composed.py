@@ -25,7 +25,7 @@ class ComposedLayer:
 
     @property
     def copy(self) -> Conv2d | None:
-        """The layer if it returns what it reads, or adds its residual to that, in the same layout; `None` for another."""
+        """The layer if it returns its input unchanged or adds its residual to it, in the same layout; otherwise `None`."""
         layer, weight, bias = self.layer, self.parameters.weight, self.parameters.bias
         if not (isinstance(layer, Conv2d) and layer.is_depthwise and layer.kernel == layer.stride == (1, 1)) or any(layer.padding):
             return None
@@ -40,9 +40,9 @@ class QuantisedLayer:
     Attributes:
         layer: layer without bounds (curves stay); `reads` or `writes` is float32 where it rounds its input itself, or returns real numbers.
         parameters: constants of the layer.
-        step: the difference of the real numbers that two neighbouring integers of the output stand for; `None` for real numbers.
-        inputs: factor that turns real numbers into integers, and the zero point, for each tensor that it reads.
-        zero: the integer of the output that stands for 0.
+        step: the difference between the real numbers of two neighbouring output integers; `None` if the output holds real numbers.
+        inputs: the factor from real numbers to integers, and the zero point, for each tensor that it reads.
+        zero: the output's zero point.
     """
 
     layer: Layer
@@ -62,7 +62,9 @@ def external_name(value: Any) -> str | None:
 def layer_call(
     layers: dict[str, ComposedLayer], composed: ComposedLayer, arguments: Sequence[Any], result: Any = None, name: str = ""
 ) -> Any:
-    """Add a layer under a new name, or change that of `name`; return its call, of type `result` or else float32 of the layer's shape."""
+    """Add a layer under a new name, or replace the layer called `name`; return its call, of type `result` (default: float32 of the layer's
+    shape).
+    """
     from tvm import relax
 
     name = name or f"{EXTERNAL_PREFIX}{len(layers)}"

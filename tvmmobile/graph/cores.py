@@ -14,15 +14,15 @@ _FILE = Path(__file__).with_name("cores.toml")
 
 @dataclass(frozen=True)
 class Core:
-    """One row of the table, which says what its keys mean.
+    """One row of the table; comments in `cores.toml` explain the keys.
 
     Attributes:
         place: rank among the cores, from small ones to large ones.
-        group: the number of its group of cores of a kind.
+        group: number of the group of similar cores that it belongs to.
         in_order: starts instructions in the order of the program.
-        names: names of its kin that are registered as boards, by `implementer << 12 | part`.
-        products: names of products with the core, by the same.
-        modelled_as: a core of virtual boards, as `Board.mcpu`, whether or not there are any.
+        names: names of the related cores that registered boards may have, by `implementer << 12 | part`.
+        products: names of products with the core, by the same key.
+        modelled_as: the core that virtual boards use for it, as in `Board.mcpu`, even if there is no such board.
         figures: fields of `Machine`; `None` where they are those of `mcpu`.
     """
 
@@ -67,7 +67,7 @@ def _core(row: dict[str, Any], place: int, group: int, in_order: bool, machines:
 
 
 def _figures(machine: str, machines: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table's figures on top of those that it is like."""
+    """Return a table's figures, with defaults from the table that it names as `like`."""
     own = dict(machines[machine])
     like = own.pop("like", None)
     return own if like is None else _figures(like, machines) | own

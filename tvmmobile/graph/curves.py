@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 #: Kinds of operands, see `Curve.operands`.
 CHANNEL, TENSOR, GATE = "channel", "tensor", "gate"
-#: The curve of a scale and a shift for each channel, which only passes of our own put behind a layer.
+#: The curve that scales and shifts each channel; only our own passes add it to a layer.
 SCALED = "scaled"
-#: That of a tensor which is added behind another step.
+#: The curve that adds a tensor after another step.
 PLUS = "plus"
 Float64 = npt.NDArray[np.float64]
-#: From a pattern of Relax, what makes the pattern of a constant with that value, and the operands' patterns, to the pattern of a form in
-#: which networks have it.
+#: Takes a Relax pattern, a function that returns the pattern of a constant with a given value, and the operands' patterns; returns the
+#: pattern of one form in which networks contain the curve.
 Spelling = Callable[..., Any]
 
 
@@ -131,7 +131,7 @@ CURVES: dict[str, Curve] = {
         (lambda x, number: _op("tanh")(x),),
         long=True,
     ),
-    # A slope for each channel; leaky ReLUs have one for all.
+    # One slope per channel; leaky ReLUs have one slope for all channels.
     "prelu": Curve(
         lambda x, slope: np.maximum(x, 0) + slope * np.minimum(x, 0),
         lambda v, x, slope: v.bounded(x, 0.0, None) + slope * v.limited(x, None, 0.0),
@@ -160,7 +160,7 @@ CURVES: dict[str, Curve] = {
         lambda x, scale, shift: x * scale + shift, lambda v, x, scale, shift: x * scale + shift, 1.2e-7, operands=(CHANNEL, CHANNEL)
     ),
     PLUS: Curve(lambda x, other: x + other, lambda v, x, other: x + other, 6e-8, operands=(TENSOR,)),
-    # Squeeze and excite, where no layer takes the factors as those of its input.
+    # Squeeze and excite, where no layer can apply the factors to its input.
     "gated": Curve(
         lambda x, gate: x * gate,
         lambda v, x, gate: x * gate,

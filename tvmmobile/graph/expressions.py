@@ -80,7 +80,7 @@ def viewed(value: Any) -> Any:
 
 
 def view_of(value: Any, source: Any) -> Any:
-    """Return a view or an alias, of another source."""
+    """Return the same view or alias of another source."""
     from tvm import relax
 
     return source if isinstance(value, relax.Var) else relax.Call(value.op, [source, *value.args[1:]], value.attrs)
@@ -114,6 +114,6 @@ def constant_of(value: Any, values: Mapping[Any, Any]) -> Array | None:
 
 
 def holds(constant: Any, number: float) -> bool:
-    """Return whether a constant is that number, give or take its last digits; only zero is zero: `log(x + 1e-12)` is finite."""
+    """Return whether a constant equals that number up to rounding; zero must match exactly, since `log(x + 1e-12)` is finite."""
     value = constant.value.numpy()
     return value.size == 1 and math.isclose(float(value.item()), number, rel_tol=1e-6)

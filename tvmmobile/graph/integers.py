@@ -20,7 +20,7 @@ from tvmmobile.graph.parameters import Array, LayerParameters
 LEAST_CONVERTED_SUM = 1 << 22
 #: Largest result of a multiplication that needs no saturation: with any zero point it fits in 16 bits.
 LARGEST_UNSATURATED = (1 << 15) - 1 - 128
-#: Products of a sum up to which a layer's sums are taken for narrow: so many are, even of the largest weights.
+#: Number of products up to which a layer's sums are treated as narrow: they are, even with the largest weights.
 NARROW_TERMS = 256
 #: The denominator of short multipliers. Rounding them to these moves a product by half a step at most, where its sum is almost
 #: `LEAST_CONVERTED_SUM`.
@@ -34,7 +34,7 @@ MOST_TOGETHER = 255
 TAPS_TOGETHER = 3
 #: Curves that integer layers compute.
 INTEGER_CURVES = frozenset({"hswish", "hsigmoid"})
-#: The clamp of integer layers that look up their results, and the curves of layers in float32 that it stands for.
+#: The clamp of integer layers that look up their results, and the curves in float32 that it replaces.
 LOOKUP = "lookup"
 LOOKED_UP = frozenset(name for name, curve in CURVES.items() if not curve.operands) - INTEGER_CURVES
 #: Results of a table: one for each byte.
@@ -50,11 +50,11 @@ class IntegerParameters(LayerParameters):
         zero_in: the input's zero point, which fills padding.
         zero_out: the output's.
         low, high: bounds of the output, integers of int8; all of int8 but for a layer that is `bounded`.
-        per_scale_in: float32, 1 / scale_in, of a layer that reads float32.
-        zero_side, scale_side: zero point of the residual or gate, and what a step of a residual counts.
-        sixth: float32, 1 / (6 · scale_out), of a layer with a curve.
-        addend: float32 per output channel, of a layer with `addend`; else empty.
-        table: int8, what is stored for each byte from 0 to 255, of a layer that looks up; else empty.
+        per_scale_in: float32, 1 / scale_in, in a layer that reads float32.
+        zero_side, scale_side: zero point of the residual or gate, and the size of one step of the residual.
+        sixth: float32, 1 / (6 · scale_out), in a layer with a curve.
+        addend: float32 per output channel, in a layer with `addend`; otherwise empty.
+        table: int8, the result for each byte from 0 to 255, in a layer that looks up its results; otherwise empty.
     """
 
     multiplier: Array

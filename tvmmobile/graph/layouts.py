@@ -21,8 +21,8 @@ def blocked(channels: int) -> Layout:
 
 
 def shuffled(rows: int, block: int) -> Layout:
-    """Return the layout in which a pixel's channels belong to several pixels of a larger image (pixel shuffle, arXiv 1609.05158): blocks of
-    `block` adjacent channels, so many of them one row below the other, and these for each group of channels.
+    """Return the layout in which a pixel's channels belong to several pixels of a larger image (pixel shuffle, arXiv 1609.05158): for each
+    group of channels, a number of blocks of `block` adjacent channels, each block one row below the previous one.
     """
     return f"NCH{rows}cW{block}c"
 
@@ -58,7 +58,7 @@ def activation_shape(layout: Layout, height: int, width: int, channels: int) -> 
 
 
 def short_name(layout: Layout) -> str:
-    """Return `32c` for `NCHW32c`, `nchw` for `NCHW` and for its shuffled form."""
+    """Return a layout's short name: `32c` for `NCHW32c`, `nchw` for `NCHW` and its shuffled form."""
     if shuffle_of(layout) == (1, 1):
         return "nchw"
     return layout.removeprefix("NCHW") or layout.lower()

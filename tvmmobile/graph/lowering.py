@@ -23,9 +23,10 @@ class Lowered:
 
 
 def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
-    """Return the network's Relax module with these kernels, in execution order, which cover every node once but placed concatenations.
+    """Return the network's Relax module with these kernels, in execution order. They must cover every node once, except placed
+    concatenations.
 
-    If it is `observed`, it also returns what each kernel writes, behind its own results.
+    If `observed`, it returns each kernel's output after its own results.
     """
     from tvm import relax
 

@@ -17,8 +17,8 @@ class Machine:
     Attributes:
         fma_lanes_per_cycle: float32 multiply-adds that it can start per cycle (Arm's optimisation guides).
         l1d_bytes: its first-level data cache.
-        l1d_ways: lines of the same set that it keeps.
-        l2_bytes: the level behind it.
+        l1d_ways: its associativity.
+        l2_bytes: the second level.
         l3_bytes: a third level; 0 where there is none.
         has: instructions beyond ARMv8.0: `half` (arithmetic in half precision), `dot` (SDOT, UDOT), `matrix` (SMMLA),
             `bfloat16` (BFMMLA).
@@ -33,7 +33,7 @@ class Machine:
         line_shared: time in which memory delivers a line to several cores together, in the same unit.
         fewest_blocked, fewest_only_blocked: channels below which blocked layouts were never faster, and from which on they always were
             (MobileNet v1 on a Pi 4, modelled).
-        most_fused: input channels beyond which no product is fused with what follows it.
+        most_fused: input channels beyond which no product is fused with the layers after it.
         strassen_channels: fewest input or output channels for which Strassen's algorithm pays. Modelled on a Pi 4, 28 × 28 pixels with
             64 → 128 channels take 1.09 ms directly and 1.11 ms this way, with 128 → 128 2.11 and 2.00 ms; 56 × 56 with 64 → 128 4.47 and
             4.51 ms, with 128 → 128 8.88 and 8.13 ms.
@@ -91,7 +91,7 @@ class Machine:
 
 #: Features of every AArch64 core.
 BASELINE = Machine()
-#: Features of any core: a log does not say which core it is of.
+#: Features of any core, because a log does not name its core.
 ANY = Machine(has=("half", "dot", "matrix", "bfloat16"))
 
 

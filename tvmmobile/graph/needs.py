@@ -1,6 +1,6 @@
 """A task's requirements of a template beyond its shape, derived from its fields so that none is forgotten.
 
-Each field says of itself whether it is shape:
+Each field declares whether it is part of the shape:
 
     height: int = field(metadata=SHAPE)
     stride: tuple[int, int] = field(default=(1, 1), metadata=SHAPE)
@@ -22,7 +22,7 @@ from tvmmobile.graph.layouts import shuffle_of
 #: Metadata of a field that every template for its class reads to decide what it takes. Any other field is a need.
 SHAPE: Mapping[str, bool] = MappingProxyType({"shape": True})
 
-#: Fields that name a precision; which one makes no difference to a template.
+#: Fields that name a precision; templates do not depend on which one.
 STORAGE = frozenset({"reads", "writes"})
 
 

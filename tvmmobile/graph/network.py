@@ -18,7 +18,7 @@ from tvmmobile.graph.opaque import multiply_adds
 from tvmmobile.graph.stages import stages_of
 from tvmmobile.system.errors import UserError
 
-#: The number of the network's first input among those of kernels; the next ones count down from it.
+#: The network's first input has this number, where kernels have theirs; further inputs count down from it.
 INPUT = -1
 
 
@@ -32,10 +32,10 @@ class Node:
         function: the TIR function of an opaque layer as Relax fused it, not yet scheduled.
         alone: true if it cannot be fused with the next node: its output has another consumer, such as the network's caller, or the next
             node has other inputs than side inputs.
-        gated: the node that multiplies its output by a gate computed from it by the nodes in between, the first of which pools it (squeeze
-            and excite); `None` if there is none.
+        gated: the node that multiplies its output by a gate, if the nodes in between compute that gate from the output, the first one by
+            pooling it (squeeze and excite); `None` if there is none.
         dtype: the name of the precision of a layer's kernel; "" for an opaque one.
-        adding: the nodes that add its output to theirs, if these and the next node are all that read it.
+        adding: the nodes that add its output to theirs, if only these and the next node read it.
     """
 
     layer: Layer
@@ -63,7 +63,7 @@ class Float32Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """The nodes in execution order, the module they were read from, and layers that stay in float32 though others do not."""
+    """The nodes in execution order, the module they were read from, and the layers that stay in float32 while others do not."""
 
     nodes: tuple[Node, ...]
     module: Any
@@ -92,7 +92,7 @@ def read_network(module: Any, composed: Mapping[str, ComposedLayer]) -> Network:
 
 
 def _node(module: Any, call: Any, composed: Mapping[str, ComposedLayer], alone: bool) -> Node:
-    """Return the node of a kernel's call, without what its readers decide."""
+    """Return the node of a kernel's call, without the fields that depend on its readers."""
     name = external_name(call)
     if name is not None:
         found = composed[name]
@@ -130,7 +130,7 @@ class _KernelGraph:
         return len(read) == 1 or external_name(self.bindings[index + 1].value) is not None  # side inputs may come from anywhere
 
     def with_readers(self, nodes: Sequence[Node], index: int) -> Node:
-        """Return a node with those that gate its output or add it."""
+        """Return a node, completed with the nodes that gate or add its output."""
         if index in self.results:
             return nodes[index]
         changes = self.consumers[index][:1] == [index + 1] and self._changes_image(index)

@@ -90,7 +90,9 @@ def has(value: Any, traits: Trait) -> bool:
 
 
 def constant_operand(value: Any) -> tuple[Any, Any] | None:
-    """Return the computed operand and the constant one, which is second or may be, of arithmetic; `None` for other values."""
+    """Return the computed and the constant operand of an arithmetic operator, whose constant is second or may be swapped there; `None` for
+    other values.
+    """
     operands = list(value.args) if has(value, Trait.ARITHMETIC) else []
     if has(value, Trait.COMMUTATIVE) and numbers_of(operands[0]) is not None:
         operands.reverse()

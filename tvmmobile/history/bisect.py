@@ -1,6 +1,6 @@
 """Finds the commit at which a latency changed by running a command on commits between two results, halving their number.
 
-The commits are checked out one after another in a worktree of their own, which is removed at the end, whatever ends it.
+The commits are checked out one after another in a separate worktree, which is always removed at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tvmmobile.system.interrupts import deferred
 from tvmmobile.system.programs import run_tool
 from tvmmobile.system.scratch import scratch
 
-#: Runs of one commit, at most, where its latency is close to the threshold.
+#: Most runs of one commit whose latency is close to the threshold.
 _MOST_RUNS = 4
 #: Closer to the threshold than this many standard deviations, a commit is run again.
 _CLOSE = 2.0
@@ -112,7 +112,7 @@ class _Timer:
                     os.killpg(process.pid, signal.SIGTERM)
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(_PATIENCE_S)
-                os.killpg(process.pid, signal.SIGKILL)  # and what it left running
+                os.killpg(process.pid, signal.SIGKILL)  # and processes that it left running
                 process.wait()
         if code != 0 or not self.result.is_file():
             return None

@@ -54,7 +54,7 @@ def commit_of(given: str | None, folder: Path | None = None) -> Commit:
 def _git(words: list[str], folder: Path | None) -> str | None:
     """Return git's output; `None` if it fails or is not installed."""
     try:
-        # A user's setting may print signatures in front of what is asked for.
+        # A user's setting may print signatures before the requested output.
         command = ["git", "--no-optional-locks", "-c", "log.showSignature=false", *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -42,14 +42,14 @@ from tvmmobile.system.files import make_folders
 from tvmmobile.system.json_files import place, reader_of
 
 FORMAT = 1
-#: SQLite's mark of whose database a file is ("tvmh").
+#: SQLite's application ID of our databases ("tvmh").
 _OURS = 0x74766D68
 _BUSY_S = 60.0
 #: The end of the year 9999, in seconds since 1970.
 _LAST_TIME = 253_402_300_799
 _DAMAGED_REMEDY = "Restore a copy of it, or import the result files into a new one."
 _REMEDY = "Name a file that `tvmmobile history add` wrote, or a new one."
-#: Stops a file whose tables hold what does not belong there, such as triggers.
+#: Rejects a file with foreign objects, such as triggers.
 _TABLES = (
     """CREATE TABLE commits (id INTEGER PRIMARY KEY, name TEXT NOT NULL, dirty INTEGER NOT NULL, time INTEGER NOT NULL,
     ancestors INTEGER NOT NULL, subject TEXT NOT NULL, UNIQUE (name, dirty)) STRICT""",

@@ -14,7 +14,7 @@ from tvmmobile.system.errors import UserError
 
 @dataclass(frozen=True)
 class Recorder:
-    """Destination of results, and the commit that they are of; `path` is `None` where no history was asked for."""
+    """Destination of results, and their commit; `path` is `None` if no history was requested."""
 
     path: Path | None
     commit: Commit

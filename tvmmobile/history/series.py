@@ -120,12 +120,14 @@ class Series:
         return self.lines[-1]
 
     def since(self, commits: int) -> float | None:
-        """Return the change of the latest latency from that of so many commits of the line before; `None` if there are not as many."""
+        """Return the change of the latest latency from that of a given number of commits earlier in the line; `None` if the line is
+        shorter.
+        """
         points = self.current.points
         return points[-1].latency_us / points[-1 - commits].latency_us - 1 if len(points) > commits else None
 
     def is_noise(self, change: float) -> bool:
-        """Return whether two runs of the same code often differ by this share."""
+        """Return whether two runs of the same code often differ by this fraction."""
         return abs(math.log1p(change)) <= max(2 * math.sqrt(2) * self.current.found.noise, 5e-4)
 
 

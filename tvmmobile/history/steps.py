@@ -32,7 +32,7 @@ _SPIKE, _NEAR = 4.0, 2
 #: Modelled latencies that differ by no more than this share are equal: files hold them rounded.
 _EQUAL = 1e-6
 #: Weights of a place and its neighbours in the choice of a step's place. Noise often makes two places, two apart, about as likely: the
-#: place between them is then at most one off. A little more for the place itself decides where one place stands out.
+#: place between them is then at most one off. A slightly larger weight for the place itself decides when one place stands out.
 _CLOSE = (1.0, 1.1, 1.0)
 
 Array = npt.NDArray[np.float64]

@@ -1,1 +1,1 @@
-"""A network as a library without dependencies: one AArch64 `.so` or `.a` and a header of plain C."""
+"""A network as a library without dependencies: one AArch64 `.so` or `.a`, and a header in plain C."""

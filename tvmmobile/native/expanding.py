@@ -1,4 +1,4 @@
-"""The tables by which `expand.h` makes weights from fewer bits."""
+"""The tables from which `expand.h` expands weights that are stored in fewer bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def distinct(layout: Layout) -> list[Expanded]:
-    """Return what `init` makes for a set, each memory once."""
+    """Return the weights that `init` expands for a set, each piece of memory once."""
     return list({each.place: each for each in layout.expanded.values()}.values())
 
 

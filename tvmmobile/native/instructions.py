@@ -44,7 +44,7 @@ CPUID = Feature(0, 11, "cpuid")
 #: By the names in `Machine.has`.
 MACHINE_FEATURES = {"half": _HALF, "dot": _DOT, "matrix": _I8MM, "bfloat16": _BF16}
 _SVE, _SME = Feature(0, 22, "sve"), Feature(1, 23, "sme")
-#: What SVE's encodings may be on a core with a feature of LLVM's; they are not told apart.
+#: The features that SVE encodings may belong to on a core with a given LLVM feature; encodings are not distinguished further.
 _SCALABLE = {"sve2": Feature(1, 1, "sve2"), "i8mm": Feature(1, 9, "svei8mm"), "bf16": Feature(1, 12, "svebf16")}
 
 _Row = tuple[int, int, Feature | None]
@@ -55,9 +55,9 @@ def _also_scalar(mask: int, value: int, feature: Feature) -> tuple[_Row, _Row]:
     return (mask | 0x10000000, value, feature), (mask | 0x50000000, value | 0x50000000, feature)
 
 
-#: (mask, value, feature): an instruction belongs to the first row where `word & mask == value`, and to Armv8.0 where there is none. Arm
-#: Architecture Reference Manual, DDI 0487, C4.1. Pointer authentication, memory tags, flags and system registers are left out: LLVM
-#: uses them only where it is asked to.
+#: (mask, value, feature): an instruction belongs to the first row where `word & mask == value`, or to Armv8.0 if no row matches. Arm
+#: Architecture Reference Manual, DDI 0487, C4.1. Pointer authentication, memory tags, flags and system registers are left out: LLVM uses
+#: them only on request.
 _ROWS: tuple[_Row, ...] = (
     (0x9E000000, 0x80000000, _SME),
     (0x1E000000, 0x04000000, _SVE),
@@ -75,7 +75,7 @@ _ROWS: tuple[_Row, ...] = (
     (0xFF3E0C00, 0x5E280800, _SHA2),
     (0xBFE0FC00, 0x0EE0E000, _PMULL),
     (0xFF000000, 0xCE000000, _SHA3),
-    # Vectors, three registers of the same kind, and their scalar forms: what was added with bit 15 set.
+    # Vectors, three registers of the same kind, and their scalar forms: later additions have bit 15 set.
     *_also_scalar(0xAF20F400, 0x2E008400, _RDM),
     (0x9F20FC00, 0x0E009400, _DOT),
     (0xBF20FC00, 0x0E009C00, _I8MM),

@@ -20,7 +20,7 @@ PAGE = 1 << 14
 
 @dataclass(frozen=True)
 class Expanded:
-    """Offsets of a constant that `init` makes, in bytes: in the memory that it maps, and of what it makes it from in `weights`."""
+    """Offsets of a constant that `init` expands, in bytes: of the result in the memory that it maps, and of the source in `weights`."""
 
     expansion: Expansion
     place: int
@@ -33,11 +33,11 @@ class Layout:
     """Offsets of a library's memory, in bytes.
 
     Attributes:
-        constants: offset of each constant in `weights` but those in `expanded`.
-        tensors: offset of each tensor between kernels in the workspace, but those placed in another one.
+        constants: offset of each constant in `weights`, except those in `expanded`.
+        tensors: offset in the workspace of each tensor between kernels, except those placed in another tensor.
         states: offset of each tensor that is kept between calls, in a memory of `state_bytes`.
-        scratch: offset of each call's memory there: what threads share, then a piece for each.
-        weights: all constants; equal ones are there once.
+        scratch: offset in the workspace of each call's memory: first the part that threads share, then one part per thread.
+        weights: all constants; equal ones are stored once.
         workspace_bytes: size of the whole workspace.
         least_bytes: the largest sum of memory that lives at the same time: no workspace can be smaller.
         expanded: constants that `init` makes.
@@ -132,9 +132,9 @@ def _constants(program: Program, offsets: Mapping[_Piece, int]) -> tuple[dict[in
 
 
 def shared_weights(programs: Sequence[Program], layouts: Sequence[Layout]) -> tuple[list[Layout], bytes]:
-    """Put the constants of several layouts into one memory, equal ones once; return the layouts with their places there, and the memory.
-
-    Those that the same layouts use lie together, from a page on if they fill one, so that a layout in use touches few of the others' pages.
+    """Merge the constants of several layouts, storing equal ones once; return the layouts with their new offsets, and the merged constants.
+    Constants used by the same layouts are adjacent, and start at a page if they fill one, so that the layout in use touches few pages of
+    the others.
     """
     if len(layouts) == 1:
         return list(layouts), layouts[0].weights

@@ -1,6 +1,6 @@
 """Writes a lowered network as `.so`, `.a`, header and CMake package: its kernels, its weights and `runtime.c`.
 
-It needs nothing else and exports nothing else.
+It depends on nothing else and exports nothing else.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tvmmobile.system.toolchain import Toolchain, toolchain
 
 #: Image scaling must be exact to the bit: products are rounded before they are added.
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
-#: A device's: no C library, and instructions of the base architecture alone, atomic ones in place.
+#: For devices: no C library, only instructions of the base architecture, and inline atomics.
 DEVICE_FLAGS = ("-march=armv8-a", "-ffreestanding", "-fno-builtin", "-mno-outline-atomics", "-fno-stack-protector")
 #: `-Bsymbolic`: two libraries of one network in a program have functions of the same names, and each calls its own.
 _LINK_OPTIONS = ("--strip-debug", "-z,noexecstack", "--hash-style=both", "-Bsymbolic")
-#: Nothing may be missing.
+#: No symbol may be undefined.
 _DEVICE_LINK_OPTIONS = ("-z,defs",)
-#: In assembly, read-only and from a cache line on; from a page on if there are several sets.
+#: In assembly: read-only and aligned to a cache line, or to a page if there are several sets.
 _WEIGHTS = """    .section .rodata.weights, "a"
     .balign {alignment}
     .globl weights
@@ -55,7 +55,7 @@ class Written:
         workspace_bytes: size of the workspace that a run needs.
         least_bytes: the largest sum of tensors and kernels' memory that live at the same time.
         weight_bytes: size of the constants, as packed.
-        expanded_bytes: size of those that `init` makes from some of these.
+        expanded_bytes: size of the constants that `init` expands from some of these.
     """
 
     workspace_bytes: int
@@ -85,14 +85,14 @@ def write_sets(
     """Write a library to `path`, its header and CMake package beside it, each whole.
 
     Args:
-        sets: the network for each core; all take and return the same.
+        sets: the network for each core; all have the same inputs and outputs.
         description: the library's description of itself.
         path: path of the `.so`.
         archive: write the same as `.a` too.
         suitability: suitability of each of several sets for cores.
 
     Raises:
-        UserError: the network cannot be one, or a tool is missing.
+        UserError: the network cannot become a C library, or a tool is missing.
     """
     tools = toolchain(sets[0].target)
     with tempfile.TemporaryDirectory(prefix="tvmmobile-link-") as name:

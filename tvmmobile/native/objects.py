@@ -1,4 +1,4 @@
-"""Compiles kernels to object files, and keeps these in the cache: a network with other weights, or other images, has the same kernels."""
+"""Compiles kernels to object files and caches them, because a network with other weights or images has the same kernels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tvmmobile.system.files import write_bytes
 from tvmmobile.system.package import cached_file
 from tvmmobile.system.workers import worker_count
 
-#: Among how many object files kernels are dealt out.
+#: Number of object files among which kernels are distributed.
 _OBJECTS = 16
 _FOLDER = "objects"
-#: Bytes of object files in the cache beyond which those that were not used for longest are removed.
+#: Bytes of object files in the cache beyond which the least recently used ones are removed.
 MOST_BYTES = 512 << 20
 
 
@@ -39,7 +39,7 @@ def write_objects(module: Any, target: Mapping[str, Any], folder: Path) -> None:
 
 
 def _write_object(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], path: Path) -> None:
-    """Write one of the files: a copy of the cached one, or a new one, which is kept if the cache can be written."""
+    """Write one of the files: a copy of the cached one, or a new one, which is added to the cache if that is writable."""
     cached = _cached(functions, target)
     content = _read(cached)
     if content is not None:
@@ -75,7 +75,7 @@ def _compile(functions: Sequence[tuple[Any, Any]], target: Mapping[str, Any], pa
 
 
 def _bound_cache() -> None:
-    """Remove the cached files that were not used for longest, beyond `MOST_BYTES`."""
+    """Remove the least recently used cached files beyond `MOST_BYTES`."""
     found = []
     with suppress(OSError):  # there is no cache, or another process removes files as well
         found = [(stat.st_mtime_ns, stat.st_size, entry.path) for entry in os.scandir(cache_dir() / _FOLDER) for stat in [entry.stat()]]

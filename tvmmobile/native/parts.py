@@ -118,7 +118,7 @@ class _KernelCutter:
                 self._add_loop(wrappers, declared, statement)
 
     def _outside(self, statement: Any) -> Any:
-        """Rewrite a statement between loops; any later part may read a buffer there, unless it stands for registers."""
+        """Rewrite a statement between loops; any later part may read a buffer there, unless it represents registers."""
         if isinstance(statement, tirx.AllocBuffer) and _REGISTERS not in statement.annotations:
             return self.shared.declared(statement.buffer)
         return _replaced(statement, self.shared.declared)

@@ -77,8 +77,8 @@ class Suitability:
     """Suitability of a library's sets for cores.
 
     Attributes:
-        cores: those that are known, from small ones to large ones.
-        by_features: places of the sets, those of the newest and largest cores first.
+        cores: all known cores, from small to large.
+        by_features: indices of the sets, those for the newest and largest cores first.
         typical: features beyond Armv8.0 that CPUs with the core of each set have.
     """
 

@@ -13,7 +13,7 @@ from collections.abc import Collection
 HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
-_RELOCATION = struct.Struct("<QQ")  # where and what; in tables of 24 bytes an addend follows
+_RELOCATION = struct.Struct("<QQ")  # offset and kind; in entries of 24 bytes, an addend follows
 _SYMBOLS, _RELOCATIONS, _GROUP, _MANY_SECTIONS = 2, (4, 9), 17, 18
 _UNDEFINED = 0
 _EXECUTABLE = 4

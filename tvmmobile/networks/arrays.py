@@ -1,7 +1,7 @@
 """Checks arrays that users give, and reads `.npy` files that other programs may be writing.
 
-A file is mapped to learn what it holds: a header that promises more than the file has is refused before anything is allocated. Numbers
-are read from the file: where it has become shorter since, a mapped page would end this process by SIGBUS.
+A file is mapped to read its header: one that promises more than the file holds is refused before anything is allocated. Numbers are then
+read from the file, not from the mapping: if the file has shrunk since, touching a mapped page would kill this process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_part(array: Array, number: int) -> Array:
     """Read `array[number]` alone, as `read_mapped` does."""
     if not isinstance(array, np.memmap):
         return np.asarray(array[number])
-    if not array.flags.c_contiguous:  # its parts are all over the file
+    if not array.flags.c_contiguous:  # its elements are scattered over the file
         return np.asarray(read_mapped(array)[number])
     return _read(array, array.shape[1:], number)
 

@@ -1,4 +1,4 @@
-"""Limits the time and memory that a network's file may take, judged by what it says before anything is computed from it.
+"""Limits the time and memory that a network's file may take, judged from its declarations before anything is computed.
 
 They are far above what boards run, and far below what would exhaust the machine that compiles.
 """
@@ -20,7 +20,7 @@ from tvmmobile.system.errors import UserError, shown
 MOST_ELEMENTS = 1 << 29
 #: Elements of all constants together.
 MOST_CONSTANTS = 1 << 30
-#: Elements of constants that a file stores without their zeros, and more of them for each number that it stores.
+#: Elements of constants that a file may store without their zeros: a base, and an addition per stored number.
 _SPARSE, _EACH = 1 << 26, 128
 #: Multiply-adds of one run: a quarter of an hour on a Raspberry Pi 4.
 MOST_MACS = 10**13
@@ -32,7 +32,7 @@ MOST_CALLS, MOST_IMAGES = 20_000, 128
 MOST_WINDOW = 1 << 20
 #: Bytes of a file that is read as a whole.
 MOST_BYTES = 1 << 32
-#: Limit of an unpacked archive: that many times as large, and more by that many bytes. PyTorch packs without compression.
+#: Limit of an unpacked archive: this multiple of its size, plus this many bytes. PyTorch does not compress archives.
 _TIMES, _MORE_BYTES = 4, 64 << 20
 
 _SMALLER = "Give a network that a board can run."
@@ -97,7 +97,7 @@ def check_window(what: str, name: str, numbers: Iterable[Any], least: int = 0) -
 
 
 def check_batch(what: str, images: int, operators: int) -> None:
-    """Raise `UserError` for a batch that makes more calls than can be planned and compiled in minutes: images are computed one by one."""
+    """Raise `UserError` for a batch that needs more calls than can be planned and compiled in minutes: images are computed one by one."""
     most = min(MOST_IMAGES, max(1, MOST_CALLS // max(operators, 1)))
     if images > most:
         raise UserError(
@@ -127,7 +127,7 @@ def check_module(what: str, module: Any, macs: int) -> None:
         check_batch(what, images, len(bindings))
 
 
-#: Attributes of Relax's operators on windows, with the least number that each may have; a negative padding cuts an edge off.
+#: Attributes of Relax's window operators, each with its smallest valid value; negative padding crops the image.
 _LEAST = {"strides": 1, "dilation": 1, "pool_size": 1, "padding": 0, "output_padding": 0, "pad_width": -MOST_WINDOW}
 
 

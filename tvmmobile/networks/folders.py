@@ -24,7 +24,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     entries = 0
 
     def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # it has gone since it was listed
+        if not isinstance(error, FileNotFoundError):  # it was deleted after it was listed
             raise UserError(f"{error.filename} cannot be read: {error.strerror}.", _SMALLER) from error
 
     for place, folders, names in os.walk(folder, onerror=unreadable):

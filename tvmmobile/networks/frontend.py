@@ -40,7 +40,7 @@ _NOT_STRAIGHT = {"cond", "_assert_async.default", "_assert_async.msg"}
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A network imported again, with every operator's value for some inputs, as its program computes them in order.
+    """A network imported again, with the value of every operator for some inputs, in the order in which its program computes them.
 
     Attributes:
         operators: operator of the source that computes each value, for messages, such as `Resize "up1/Resize"`.
@@ -66,12 +66,12 @@ class Imported:
         spec: the variant.
         module: a Relax IRModule, with the weights as constants.
         weights: origin of the weights, for the manifest.
-        macs: multiply-adds of one run; `None` for a built-in network, whose table of layers has them.
+        macs: multiply-adds of one run; `None` for a built-in network, whose table of layers gives them.
         parameters: all trainable values; `None` for a built-in network.
-        compute: computes the output to compare with, from the inputs to the outputs, in order.
+        compute: computes the reference outputs from the inputs, both in order.
         name_reference_program: returns `reference_program`.
         scales: scales of the weights, where they are integers in the file; `None` for a network in float32.
-        trace: gives the values inside it, for a message about a wrong library.
+        trace: returns intermediate values, for messages about a wrong library.
     """
 
     spec: ModelSpec
@@ -219,7 +219,7 @@ def importing(operator: str = "") -> AbstractContextManager[None]:
     return refusing("the network cannot be imported into Relax", "Set TVMMOBILE_DEBUG=1 and run it again to see where.")
 
 
-#: Held by the thread in which frameworks read a network: torch.export is not made for several, and `quiet` redirects the process's streams.
+#: Held while a framework reads a network: torch.export is not thread-safe, and `quiet` redirects the streams of the whole process.
 FRAMEWORK_LOCK = threading.RLock()
 
 

@@ -30,7 +30,7 @@ INPUT_SUFFIXES = SUFFIXES | {".npy"}
 _NOISE = re.compile(r"noise:([1-9]\d{0,4})")
 #: Pillow's modes with at most 8 bits a channel: in others, values above 255 would be clipped silently.
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-#: How to turn an image upright, by its orientation in EXIF.
+#: Transposition that turns an image upright, by its EXIF orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,7 +79,7 @@ class Arrays:
 def read_input(path: Path, preprocessing: Preprocessing) -> Input:
     """Return an image that Pillow reads, or a `.npy`: float32 `[1, 3, side, side]` as it is, uint8 `[height, width, 3]` as an image.
 
-    Images are turned upright as their EXIF says; transparency is ignored.
+    EXIF rotation is applied; transparency is ignored.
 
     Raises:
         UserError: the file is missing, damaged or something else, has another shape, or holds values that are not finite.
@@ -200,7 +200,9 @@ def _pillow_reads(path: Path) -> Iterator[Image.Image]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says. Pillow's `exif_transpose` also rewrites the EXIF, which fails where another tag has an odd type."""
+    """Rotate an image according to its EXIF orientation. Pillow's `exif_transpose` also rewrites the EXIF, which fails where another tag
+    has an odd type.
+    """
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 

@@ -39,7 +39,7 @@ class Classes:
     Attributes:
         labels: index of each folder's class, by the folder's name.
         rule: the rule by which names became labels, for people, in one line.
-        certain: true if no order was assumed of some of the network's classes.
+        certain: false if the order of some of the network's classes was assumed.
     """
 
     labels: Mapping[str, int]
@@ -52,7 +52,7 @@ class LabelledFolder:
     """The images of a folder.
 
     Attributes:
-        path: its own.
+        path: path of the folder.
         images: sorted by class folder, then by name.
         class_folders: number of class folders.
         rule: the rule by which class folders became labels, for people, in one line.
@@ -75,8 +75,8 @@ def read_folder(folder: Path, classes: int, names: Sequence[str] | None = None) 
         names: the classes' names in the network's order; where given, a class folder's name must be one of them, or the first word of one.
 
     Raises:
-        UserError: there is no such folder or no image in it, there are more class folders than classes, or the class of a folder
-            cannot be told.
+        UserError: there is no such folder or no image in it, there are more class folders than classes, or the class of a folder is
+            ambiguous.
     """
     found = classes_of(folder, classes, names)
     files = [(name, path) for name in sorted(found.labels) for path in _visible(folder / name) if os.path.isfile(path)]
@@ -160,7 +160,7 @@ def _numbered(folder: Path, found: Sequence[str], classes: int) -> dict[str, int
 
 
 def _refuse(names: Sequence[str], folder: Path, why: str, remedy: str) -> None:
-    """Raise `UserError` if there are `names` of class folders that cannot be used."""
+    """Raise `UserError` if some class folders have unusable names, those in `names`."""
     if names:
         raise UserError(f"{folder} has the class folder{'s' * (len(names) > 1)} {some_of(names)}, {why}.", remedy)
 

@@ -21,7 +21,7 @@ _MACS_PER_S, _FALLBACK_MACS_PER_S = 10e6, 1e6
 
 
 def session_timeout_s(library: Library) -> float:
-    """Return how many seconds a run of a library may take: as long as an emulator needs."""
+    """Return the time limit of a library's run in seconds, long enough for an emulator."""
     manifest = library.facts
     of_templates, of_others = (sum(kernel.macs for kernel in manifest.kernels if kernel.fallback is others) for others in (False, True))
     # Manifests of older versions say 0 for the kernels that no template takes.
@@ -39,7 +39,7 @@ def agreement(library: Library, outputs: Sequence[npt.NDArray[Any]], expected: S
 
 
 def agrees(library: Library, error: float) -> bool:
-    """Return whether the library's precision explains an error."""
+    """Return whether an error is within what the library's precision explains."""
     return error <= library.tolerance
 
 
@@ -49,7 +49,7 @@ def error_of(difference: float) -> str:
 
 
 def disagreement(library: Library, place: str, difference: str, remedy: str = "", first: str = "") -> Disagreement:
-    """Return the error for a library with a wrong output on `place`; `first` says where values differ first, if that is known."""
+    """Return the error for a library with a wrong output on `place`; `first` says where the first difference is, if known."""
     most, where = library.tolerance, f"; {first}" if first else ""
     return Disagreement(
         f"{library.path.name} disagrees with {library.facts.reference} on {place}: {difference}, more than {most:g}{where}.",

@@ -28,7 +28,7 @@ def bench(
 ) -> Results:
     """Check compiled libraries against PyTorch on a device, and time them.
 
-    Of libraries for several thread counts, the results are those of the fastest count, with the latencies on the others.
+    For libraries for several thread counts, the results are those of the fastest count, with the latencies for the others.
 
     Args:
         libraries: one or several, from `compile`, `tune` or `open_libraries`; where they are for several thread counts, one of each network
@@ -71,7 +71,7 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
 
 
 def _check_apart(libraries: Sequence[Library]) -> None:
-    """Raise `UserError` for two libraries that tables and baselines would take for the same variant, such as a copy with another name."""
+    """Raise `UserError` for two libraries that tables and baselines could not tell apart, such as a renamed copy."""
     known: dict[tuple[str, str], Library] = {}
     for library in libraries:
         other = known.setdefault((stem_of(library.spec.variant, library.precision, library.threads), library.format), library)

@@ -41,7 +41,7 @@ from tvmmobile.tuning.search.twin import rank_correlation
 
 @dataclass(frozen=True)
 class BuiltVariant:
-    """A library, and the log records that its schedules ignored.
+    """A library, and the log records that were ignored when its schedules were chosen.
 
     Attributes:
         refused: lines that hold no record, or one that cannot be true; paths begin with the number of the directory in `VariantJob.logs`,
@@ -66,9 +66,9 @@ class BuiltVariant:
 
 
 def build(job: VariantJob, plan: Callable[[VariantJob], PlannedVariant] = plan_variant) -> BuiltVariant:
-    """Compile a variant; write library, manifest and reference, each whole; return the library and remarks on the logs.
+    """Compile a variant; write library, manifest and reference, each atomically; return the library and remarks on the logs.
 
-    Raises `UserError` where network or toolchain rule it out, `Disagreement` where the library is checked and does not agree.
+    Raises `UserError` if the network or the toolchain makes it impossible, `Disagreement` if the library is checked and is wrong.
     """
     if job.unchecked:
         return _built(job, _plans(job, plan))
@@ -161,7 +161,9 @@ def _kernel_entries(job: VariantJob, planned: PlannedVariant) -> list[dict[str, 
 
 
 def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
-    """Return the line with its path as `BuiltVariant` has it; one of the shipped logs, which a twin's always are read from, has its own."""
+    """Return the line with its path in the form of `BuiltVariant.refused`; lines of the shipped logs, from which a twin's records always
+    come, keep theirs.
+    """
     for number, directory in enumerate(logs):
         if line.path.is_relative_to(directory):
             return replace(line, path=Path(str(number)) / line.path.relative_to(directory))
@@ -169,14 +171,14 @@ def _placed(line: RefusedLine, logs: Sequence[Path]) -> RefusedLine:
 
 
 def _unmeasured(step: PlannedKernel, basis: Database) -> PlannedKernel:
-    """Return a kernel that was chosen by another device's records: without its latency, and the reason with their origin."""
+    """Return a kernel that was chosen by another device's records, without its latency, and with the records' origin in the reason."""
     device = basis.identity.device
     price = Price(None, f"{step.price.source}, modelled on {device}; never measured here")
     return replace(step, price=price, reason=f"by records modelled on {device}: {step.reason}")
 
 
 def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]) -> dict[Task, float | None]:
-    """Return each kernel's rank correlation between the twin's modelled latencies and those measured; empty without a twin."""
+    """Return each kernel's rank correlation between the twin's modelled latencies and the measured ones; empty without a twin."""
     if job.twin is None:
         return {}
     twin = twin_database(job)
@@ -213,7 +215,9 @@ def _write_c_library(job: VariantJob, plans: Sequence[PlannedVariant], kernels: 
 
 
 def _write_reference(job: VariantJob, variant: PreparedVariant) -> None:
-    """Write inputs and the network's outputs for them, see `Library.reference`; for integers, theirs on the host as `integers`."""
+    """Write inputs and the network's outputs for them, see `Library.reference`; in an integer network, also the exact integer outputs from
+    the host, as `integers`.
+    """
     spec, (inputs, outputs) = job.library.spec, variant.reference
     if not all(np.isfinite(output).all() for output in outputs):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Runs a library once where it was made, and notes the outcome in its manifest."""
+"""Runs a library once on the machine that built it, and records the outcome in its manifest."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _failure(library: Library, error: MeasureError) -> Disagreement:
 
 @contextmanager
 def handed_over(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill, whose files go to `folder` unless the body raises, each whole and the manifest last."""
+    """Yield a temporary folder to fill; unless the body raises, its files are moved to `folder`, each atomically and the manifest last."""
     with scratch("unchecked") as filled:
         yield filled
         for path in sorted(filled.iterdir(), key=lambda path: path.suffix == ".json"):

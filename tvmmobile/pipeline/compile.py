@@ -50,7 +50,7 @@ def compile_models(
     """Compile networks from the tuning logs alone; kernels without records take the nearest shape's schedule.
 
     Args:
-        models: one network, several, or what loads them once everything else has been checked.
+        models: one network, several, or a function that loads them, called once everything else has been checked.
         device: its name, or what `find_device` returns; several for a library with the kernels of each, which takes those of the core that
             it runs on. Default: the virtual Raspberry Pi 4, unless a board is registered as `pi4`.
         options: see `LibraryOptions` and `CompileOptions`, which `help` lists.

@@ -19,11 +19,11 @@ from tvmmobile.system.arguments import one_or_several
 
 
 class CompiledLibrary(Library):
-    """A compiled network: what `compile` and `tune` make, and `open_libraries` finds on disk."""
+    """A compiled network, made by `compile` or `tune`, or found on disk by `open_libraries`."""
 
     @classmethod
     def of(cls, library: Library) -> Self:
-        """Return a library that can be run and timed, for files that are there."""
+        """Return a library that can be run and timed, given its files."""
         return cls(**vars(library))
 
     @property
@@ -39,9 +39,10 @@ class CompiledLibrary(Library):
 
     @property
     def fastest_threads(self) -> dict[str, int]:
-        """The number of threads on which a C library is fastest by the records of each device that it was compiled for, by its name.
+        """The number of threads with which a C library is fastest, by the records of each device that it was compiled for; keys are device
+        names.
 
-        `init` takes it where the options ask for it, see docs/several-cores.md. Libraries of older versions do not say.
+        `init` uses it if the options request that, see docs/several-cores.md. Libraries of older versions lack it.
         """
         facts = self.facts
         counts = {each.device: each.fastest_threads for each in facts.sets or (facts,)}
@@ -82,5 +83,5 @@ class CompiledLibrary(Library):
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
-    """Return libraries by path, those of a directory by name; raise `UserError` for none, a damaged one, or a name twice."""
+    """Return libraries by path, those of a directory by name; raise `UserError` for no library, a damaged one, or a duplicate name."""
     return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in one_or_several(paths)])]

@@ -45,9 +45,9 @@ class Deployment:
         board: address of the board, in words.
         folder: folder of the libraries.
         libraries: all requested libraries.
-        pushed: names of the files that were not there yet.
+        pushed: names of the files that were missing on the board.
         pushed_bytes: bytes of the pushed libraries.
-        program: words before a program of the user's own on the board.
+        program: the command's words before the user's own program on the board.
     """
 
     board: str
@@ -130,10 +130,10 @@ def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
 
 
 def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> bool:
-    """Run a C library where it was deployed, with what was deployed; raise `Disagreement`.
+    """Run a deployed C library on the board with the deployed files; raise `Disagreement` if it is wrong.
 
     Returns:
-        False where rows in order of a score are not those of the reference place by place, which this machine has to judge.
+        False if rows that are sorted by a score do not match the reference one by one, in which case this machine has to judge them.
     """
     done = remote.run([*deployment.words(library), str(library.threads), "0"], timeout_s=session_timeout_s(library))
     if done.status == DISAGREES and library.reference_path.is_file() and ranking_of(library.reference()[1]) is not None:
@@ -147,7 +147,7 @@ def _agrees_there(remote: Remote, deployment: Deployment, library: Library) -> b
 
 
 def _line(text: str, begin: str = "") -> str:
-    """Return the last line of a board's output with this beginning, "" if none; errors show it in printable characters."""
+    """Return the last line of a board's output with this prefix, "" if there is none; its characters are made printable for errors."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip() and line.startswith(begin)), "")
 
 

@@ -37,11 +37,11 @@ _MOST_S = 1800.0
 
 @dataclass(frozen=True)
 class Difference:
-    """The first difference of a library's values, and what to do about it.
+    """The first wrong value of a library, and the advice for it.
 
     Attributes:
         where: place of the difference, as the end of a sentence.
-        is_of_precision: true if the precision alone makes it.
+        is_of_precision: true if the precision alone causes it.
     """
 
     where: str
@@ -56,14 +56,14 @@ class Difference:
 
 
 def explain(job: VariantJob, moves: float) -> Difference | None:
-    """Return the first difference of a library that an earlier stage built; see `first_difference`."""
+    """Return the first wrong value of a library that an earlier stage built; see `first_difference`."""
     return first_difference(job, plan_variant(replace(job, dump_dir=None)), moves)
 
 
 def first_difference(job: VariantJob, planned: PlannedVariant, moves: float) -> Difference | None:
     """Find the first operator, kernel or layer with a wrong value; return `None` where none can be found.
 
-    Where too many of the rows expected tie, any of them may come out, and nothing can be told. Else the network is computed on this
+    If too many expected rows tie, any of them may be returned, and nothing can be concluded. Else the network is computed on this
     machine from the layers that kernels are made for. If that gives the right outputs, a kernel is wrong. If not, the module is at
     fault that the passes began with, or one of these.
 
@@ -152,7 +152,7 @@ def _wrong_kernel(job: VariantJob, planned: PlannedVariant, reference: Reference
 
 
 def _wrong_layer(network: Imported, planned: PlannedVariant, reference: Reference, computed: Sequence[Array], most: float) -> str:
-    """Look for each layer's values among those of the imported network, in whatever order and layout they are there, `most` apart.
+    """Look for each layer's values among those of the imported network, in any order and layout, with differences up to `most`.
 
     Some layers compute what the imported network does not have, such as sums of which a factor was moved elsewhere; these do not count
     where something is found that was computed from them.
@@ -185,11 +185,11 @@ def _is_among(array: Array, known: dict[int, list[Array]], most: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Kernel:
-    """A step of a plan at work.
+    """A kernel of a plan during a run.
 
     Attributes:
         computed: output on this machine for the tensors that the kernel reads.
-        written: output in the library, or the same.
+        written: output in the library, or again the one computed here.
         tolerance: largest difference between the two.
     """
 
@@ -261,7 +261,9 @@ def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[
 
 
 def difference(actual: Array, expected: Array) -> float:
-    """Return the largest difference over the largest magnitude expected; infinite if other places are not finite, as in masks."""
+    """Return the largest difference relative to the largest expected magnitude; infinite if the non-finite elements, such as those of
+    masks, differ.
+    """
     if actual.size != expected.size:
         return float("inf")
     actual = actual.reshape(expected.shape)

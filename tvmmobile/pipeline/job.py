@@ -81,7 +81,7 @@ class VariantJob:
 
     @property
     def states(self) -> tuple[State, ...]:
-        """The tensors that the library keeps between calls; raises `UserError` where there are none as the options say."""
+        """The tensors that the library keeps between calls; raises `UserError` if the network lacks those that the options name."""
         return states_of(self.spec, self.options.stateful)
 
     @property
@@ -158,6 +158,6 @@ def variant_job(
     dump_ir: Path | None = None,
     calibration: CalibrationData | None = None,
 ) -> VariantJob:
-    """Return the library of a network for a device, in `out`; see `VariantJob`."""
+    """Return the job for a network's library for a device, in `out`; see `VariantJob`."""
     dump_dir = dump_ir / model.spec.variant if dump_ir else None
     return VariantJob(model, options, profile, tuple(logs), out, dump_dir, twin_identity(profile), calibration)

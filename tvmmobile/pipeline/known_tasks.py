@@ -1,4 +1,4 @@
-"""Keeps the candidate kernels of libraries in the cache, so that a later command can price them without importing their networks."""
+"""Caches the candidate kernels of libraries, so that a later command can price them without importing the networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tvmmobile.tuning.regions import Region, VariantTasks
 
 
 def read_tasks(job: VariantJob) -> VariantTasks | None:
-    """Return the candidate kernels that `keep_tasks` kept, without TIR; `None` where there are none of the same library."""
+    """Return the candidate kernels that `keep_tasks` cached, without TIR; `None` if none are cached for this library."""
     path = _file(job)
     try:
         return None if path is None else _tasks(json.loads(path.read_text(encoding="utf-8")), job.profile.machine)
@@ -32,7 +32,7 @@ def read_tasks(job: VariantJob) -> VariantTasks | None:
 
 
 def keep_tasks(job: VariantJob, tasks: VariantTasks) -> None:
-    """Keep the candidate kernels of a job's library, unless its network's files could change unnoticed."""
+    """Cache the candidate kernels of a job's library, unless its network's files could change unnoticed."""
     path = _file(job)
     if path is not None:
         distinct = list(dict.fromkeys(region.task for region in tasks.regions))
@@ -57,7 +57,7 @@ def _tasks(value: Mapping[str, Any], machine: Machine) -> VariantTasks:
 def _file(job: VariantJob) -> Path | None:
     """Return the file for a library, named after all that its kernels depend on; `None` for a network whose files could change unnoticed.
 
-    Layers that are chosen by their latency depend on more than that.
+    The choice of layers by latency depends on more than that.
     """
     read = _files_read(job.model)
     if read is None or job.options.max_drop is not None:
@@ -95,5 +95,5 @@ def digests_of(file: OwnFile) -> tuple[str, ...] | None:
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, changed_ns: int) -> str:
-    """Return the hash of a file that was changed last at a time."""
+    """Return the hash of a file, given its modification time."""
     return sha256_of(path)

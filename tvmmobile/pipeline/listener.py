@@ -53,7 +53,7 @@ class TuningPlan:
 
     @property
     def estimated_s(self) -> float:
-        """Seconds that the first round takes two cores of a desktop, roughly; a real run shows the time that is left."""
+        """Rough duration of the first round on two cores of a desktop, in seconds; a run itself shows the remaining time."""
         emulated = _EMULATED_S_PER_MAC if self.profile.origin.modelled else 0.0
         return sum(assignment.missing * (_TRIAL_S + assignment.task.macs * emulated) for assignment in self.assignments)
 

@@ -1,4 +1,4 @@
-"""Measures how far outputs move when the last bits of weights change: no library can be judged more strictly."""
+"""Measures how far outputs move when the last bits of weights change, because no library can be judged more strictly than that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rounding_of(job: VariantJob) -> float:
 def rounding(job: VariantJob, network: Imported, inputs: Sequence[Array]) -> float:
     """Return the error that roundings explain in a float32 network: twice that of random last bits, as the reference rounds too.
 
-    It is 0 where it cannot be measured, and for other precisions and quantised networks, whose tolerance is wider.
+    It is 0 if it cannot be measured, and for other precisions and quantised networks, whose tolerance is wider.
     """
     if job.options.precision != FLOAT32 or network.scales is not None:
         return 0.0

@@ -27,7 +27,7 @@ DEFAULT_TRIALS = 8
 
 
 class NeededTrials:
-    """The trials that kernels lack, while the database grows.
+    """The trials that kernels still lack as the database grows.
 
     Args:
         asked: trials per kernel; `None` for the default, with which a kernel's shipped records are enough.

@@ -160,9 +160,9 @@ class _Prices:
 
 
 def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precision) -> float:
-    """Return the latency of converting a step's output: each vector takes as long as some multiply-adds, and each line as long as
-    `_CONVERTED` says, if caches do not hold input and output. Records do not help: with cold caches, such kernels take up to four times as
-    long as a small tensor within a network.
+    """Return the latency of converting a step's output: the cost of each vector is counted in multiply-adds and, if the caches cannot hold
+    input and output, the cost of each line is `_CONVERTED`. Records do not help: with cold caches, such a kernel takes up to four times as
+    long as it does on a small tensor within a network.
     """
     numbers = math.prod(step.layer.output_shape)
     moved, written = numbers * (FLOAT32.bytes + INT8.bytes), numbers * to.bytes
@@ -171,12 +171,12 @@ def _conversion_us(job: VariantJob, step: FlowStep, vectors: float, to: Precisio
 
 
 def _lines_us(job: VariantJob, written: int) -> float:
-    """Return the latency of the lines that so many bytes fill, at `Machine.line_written`."""
+    """Return the latency of writing the lines that this many bytes fill, at `Machine.line_written` each."""
     return _multiplying_us(job, written / LINE_BYTES * job.profile.machine.line_written * job.profile.machine.vector_bytes / FLOAT32.bytes)
 
 
 def _multiplying_us(job: VariantJob, count: float) -> float:
-    """Return the latency of multiply-adds as fast as a job's threads can do them."""
+    """Return the latency of multiply-adds at the peak rate of a job's threads."""
     return count / job.profile.machine.fma_lanes_per_cycle / _clock_hz(job) / job.options.threads * 1e6
 
 

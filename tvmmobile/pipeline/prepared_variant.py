@@ -44,7 +44,7 @@ class NetworkOrigin:
 
 @dataclass(frozen=True, eq=False)
 class PreparedVariant:
-    """A network for the planner, and all that its library's manifest and reference say of it.
+    """A network for the planner, with everything that its library's manifest and reference record about it.
 
     Attributes:
         reference: inputs and the network's outputs for them.

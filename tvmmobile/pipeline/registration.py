@@ -1,4 +1,4 @@
-"""Registers boards and phones under a name, and takes them away again."""
+"""Registers boards and phones under a name, and removes them again."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress =
     """Remove the agent from a device's boards, and forget them.
 
     Args:
-        keep_files: leave the agent on the boards, which then need not answer; the device's file may be damaged.
+        keep_files: leave the agent on the boards, which then need not be reachable; the device's file may be damaged.
         on_progress: called with a sentence before each board is changed.
 
     Raises:

@@ -30,7 +30,7 @@ from tvmmobile.system.workers import Workers, worker_count
 
 @dataclass(frozen=True)
 class Regression:
-    """Libraries timed now, beside their baselines.
+    """Libraries timed now, compared with their baselines.
 
     Attributes:
         results: latencies of the libraries.
@@ -119,7 +119,7 @@ def _baselines_of(libraries: Sequence[Library], profile: DeviceProfile, director
 
 
 def _check_format(baseline: Baseline, library: Library) -> None:
-    """Raise `UserError` where the library is of another format than the one that was timed for its baseline."""
+    """Raise `UserError` if the library's format differs from that of its baseline."""
     old, new = baseline.variant.format, library.format
     if old != new:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Measures again, alone, kernels whose time in the network contradicts their record, and corrects the record."""
+"""Measures kernels again by themselves if their time in the network contradicts their record, and corrects the record."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def doubted(results: Results, database: Database, tasks: Mapping[Task, str | Non
 def measure_again(
     records: Mapping[Task, Record], database: Database, tasks: Mapping[Task, str | None], bench: Bench, message: Callable[[str], None]
 ) -> bool:
-    """Measure records' schedules once more and log the results; return whether any record was false, far off its new latency.
+    """Measure records' schedules once more and log the results; return whether any record was false, that is, far from its new latency.
 
-    `tasks` has opaque tasks' TIR functions as JSON text. Raises `DeviceUnavailable` where the device went away and did not come back.
+    `tasks` has opaque tasks' TIR functions as JSON text. Raises `DeviceUnavailable` if the device disconnected and did not return.
     """
     false = False
     for task, old in records.items():

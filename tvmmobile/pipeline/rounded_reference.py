@@ -16,11 +16,11 @@ from tvmmobile.kernels.simulation import network_outputs
 
 @dataclass(frozen=True, eq=False)
 class RoundedNetwork:
-    """A network with rounded weights at work.
+    """The outputs of a network with rounded weights.
 
     Attributes:
         outputs: the network's, for its reference inputs.
-        where: way in which the outputs were computed, as an apposition.
+        where: description of how the outputs were computed, in words that follow a noun.
         entry: the manifest's, see `SmallWeightsEntry`.
     """
 

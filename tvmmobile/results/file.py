@@ -61,20 +61,20 @@ class Context:
     """The device, timing and versions that numbers were obtained with.
 
     Attributes:
-        device: its name, e.g. `pi4-virtual`.
-        board: e.g. `Raspberry Pi 4 Model B`.
-        cpu: its core, e.g. `Cortex-A72`.
-        clock_hz: the core clock that latencies refer to, in Hz; 0 where the machine hides it, as some hypervisors do.
+        device: name of the device, e.g. `pi4-virtual`.
+        board: the product, e.g. `Raspberry Pi 4 Model B`.
+        cpu: the board's core, e.g. `Cortex-A72`.
+        clock_hz: the core clock that latencies refer to, in Hz; 0 if the machine hides it, as some hypervisors do.
         kind: `modelled` numbers come from a timing model, `measured` ones from a board's clock, `emulated` ones from the clock of a machine
             that runs the board's programs in an emulator; they never mix.
-        timing_model: hash of the timing model, `None` where measured.
-        modelled_terms: what the model includes and leaves out, in words; empty where measured.
-        fma_lanes_per_cycle: float32 multiply-adds a core can do in a cycle, the base of the share of peak.
-        threads: worker threads.
-        versions: of tvmmobile, tvm, torch and whatever else decides the numbers.
+        timing_model: hash of the timing model; `None` if measured.
+        modelled_terms: effects that the model includes and omits, in words; empty if measured.
+        fma_lanes_per_cycle: float32 multiply-adds that a core can do per cycle; the basis of shares of the peak.
+        threads: number of worker threads.
+        versions: versions of tvmmobile, tvm, torch and everything else that affects the numbers.
         date: ISO 8601, UTC.
-        memory_bytes_per_s: what memory delivers to that many threads, read and written, in bytes per second; `None` if unknown.
-        memory_source: where that figure is from, in words.
+        memory_bytes_per_s: memory bandwidth available to that many threads, reads plus writes, in bytes per second; `None` if unknown.
+        memory_source: source of that figure, in words.
     """
 
     __pydantic_config__ = _STRICT
@@ -104,20 +104,20 @@ class KernelResult:
     """One kernel of a library, in order of execution.
 
     Attributes:
-        name: of its task.
-        kind: its layer type; those of a fused kernel are joined by ` + `.
-        macs: its multiply-adds.
-        latency_us: of the kernel alone, from its tuning record, in microseconds; `None` without a record.
-        schedule: as text.
-        rank_correlation: Spearman's, between the latencies that the virtual board's model gives its schedules and those measured; `None`
-            where modelled, or for too few schedules.
-        network_us: its time within a run of the network, in microseconds, the median of several; `None` if that was not timed.
-        l1d_misses: lines that the simulated first-level data cache did not have in that run; `None` where measured.
-        dram_bytes: read from memory and written back in that run; `None` where measured.
-        least_bytes: of its input, weights and output together: no kernel moves fewer with cold caches.
-        course: of its search: (trials so far, best latency in microseconds by then), where that improved and at the end.
-        fallback: no template takes its layer, so that its schedule is one of MetaSchedule's.
-        zeros: share of its weights that a sparse kernel leaves out because they are zero, 1 is all; not there for other kernels.
+        name: name of the kernel's task.
+        kind: layer type; the types of a fused kernel are joined by ` + `.
+        macs: multiply-adds.
+        latency_us: latency of the kernel by itself, from its tuning record, in microseconds; `None` without a record.
+        schedule: the schedule, as text.
+        rank_correlation: Spearman's rank correlation between the modelled and the measured latencies of the kernel's schedules; `None` if
+            latencies are modelled, or for too few schedules.
+        network_us: time of the kernel within a run of the network, in microseconds, the median of several runs; `None` if not timed.
+        l1d_misses: misses of the simulated first-level data cache in that run; `None` if measured.
+        dram_bytes: bytes read from memory and written back in that run; `None` if measured.
+        least_bytes: bytes of input, weights and output; with cold caches, no kernel can move fewer.
+        course: progress of the kernel's search: (trials so far, best latency so far in microseconds) at each improvement and at the end.
+        fallback: true if no template accepts the layer, so that MetaSchedule scheduled it.
+        zeros: fraction of its weights that a sparse kernel skips because they are zero; absent for other kernels.
     """
 
     __pydantic_config__ = _STRICT
@@ -142,38 +142,39 @@ class VariantFields:
     """The record of a library that was verified and timed.
 
     Attributes:
-        name: e.g. `mobilenet_v1_1.0_224_float32_t1`; every variant of a file has another one.
-        model: network family, e.g. `mobilenet_v1`, or what a network of the user's own is called.
+        name: name of the library, e.g. `mobilenet_v1_1.0_224_float32_t1`; unique within a file.
+        model: network family, e.g. `mobilenet_v1`, or the name of the user's own network.
         alpha: width multiplier.
         resolution: input side, in pixels; the height if the input is not square.
-        dtype: of weights and activations, e.g. `float32`.
+        dtype: type of weights and activations, e.g. `float32`.
         threads: worker threads.
-        samples_us: latency of single runs from the caller's input to the output, in microseconds; one value where modelled.
-        cycles: modelled core cycles, without what misses cost; `None` where measured.
-        instructions: executed; `None` where measured.
-        l1d_misses: lines that the simulated first-level data cache did not have; `None` where measured.
-        dram_bytes: read from memory and written back; `None` where measured.
-        term_ms: the terms of a modelled latency by name, in milliseconds; empty where measured.
-        macs: multiply-adds of a run, counted from the table of layers, or from the graph of a network of the user's own.
-        parameters: weights and biases, counted likewise.
-        top1: accuracy in percent, published for ImageNet or measured; `None` where neither is known.
-        top1_source: where it is published, or on what it was measured.
-        peak_memory_bytes: how far the process's resident memory rose.
-        max_error: against `reference`, relative to the output's largest magnitude.
-        library_sha256: of the `.so`, in hexadecimal.
-        weights: where they came from.
-        kernels: in order of execution.
-        invalid: why a measured latency does not count, such as a throttled clock; "" if it counts.
-        conditions: the boards' state before and after (`devices/board/health.py`), and whether times had settled; empty where modelled.
-        network_sha256: of the file of a network of the user's own, in hexadecimal; "" for a built-in one.
-        reference: who computed the output that the library's was compared with, e.g. `PyTorch 2.13.0`.
-        format: what the library is for: `c` for C and any language that can call C, `vm` for TVM's virtual machine.
+        samples_us: latencies of single runs, from the caller's input to the output, in microseconds; a single value if modelled.
+        cycles: modelled core cycles, without the cost of cache misses; `None` if measured.
+        instructions: number of executed instructions; `None` if measured.
+        l1d_misses: misses of the simulated first-level data cache; `None` if measured.
+        dram_bytes: bytes read from memory and written back; `None` if measured.
+        term_ms: terms of a modelled latency by name, in milliseconds; empty if measured.
+        macs: multiply-adds per run, counted from the table of layers, or from the graph of the user's own network.
+        parameters: number of weights and biases, counted in the same way.
+        top1: top-1 accuracy in percent, published for ImageNet or measured; `None` if neither is known.
+        top1_source: publication of the accuracy, or the images on which it was measured.
+        peak_memory_bytes: growth of the process's resident memory.
+        max_error: largest error against `reference`, relative to the output's largest magnitude.
+        library_sha256: SHA-256 of the `.so`, in hexadecimal.
+        weights: origin of the weights.
+        kernels: the kernels, in order of execution.
+        invalid: reason why a measured latency does not count, such as a throttled clock; "" if it counts.
+        conditions: the boards' state before and after the runs (`devices/board/health.py`), and whether times had settled; empty if
+            modelled.
+        network_sha256: SHA-256 of the file of the user's own network, in hexadecimal; "" for a built-in one.
+        reference: program that computed the reference output, e.g. `PyTorch 2.13.0`.
+        format: `c` for a library with a C interface, `vm` for one that runs in TVM's virtual machine.
         input: the input's size if it is not a square image: height and width as `96x128`, or all dimensions but the batch; "" for a square.
-        other_threads_us: latency of the same network's libraries on other thread counts, in microseconds, by the count; empty if they were
-            not timed with it.
-        dense_us: the sum of the tuning records of the best kernels without sparse ones, in microseconds; not there without sparse kernels,
-            or without such records.
-        weights_dtype: precision of weights that are stored in fewer bits than `dtype` has, e.g. `int8`; not there without such weights.
+        other_threads_us: latencies of the same network's libraries for other thread counts, in microseconds, by the count; empty if they
+            were not timed in the same run.
+        dense_us: sum of the tuning records of the best dense kernels, in microseconds; absent without sparse kernels, or without such
+            records.
+        weights_dtype: type of weights that are stored in fewer bits than `dtype` has, e.g. `int8`; absent without such weights.
     """
 
     __pydantic_config__ = _STRICT
@@ -282,22 +283,23 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(VariantFields):
-    """A variant as a file has it: also with the fields by which Google Benchmark's tools know a benchmark.
+    """A variant in a file, including the fields that Google Benchmark's tools expect of a benchmark.
 
-    There is one entry a variant and not one a sample: `compare.py`'s U test takes repetitions to be independent, which samples of one
-    run are not, and would call equal libraries different.
+    There is one entry per variant rather than per sample: the U test of `compare.py` assumes independent repetitions, which samples of one
+    run are not, and would report differences between equal libraries.
 
     Attributes:
-        family_index: its place in the file.
+        family_index: index of the variant in the file.
         per_family_instance_index, repetition_index: always 0; a variant has one entry.
         repetitions: always 1.
-        run_name: the name again.
+        run_name: same as `name`.
         run_type: always `iteration`.
-        iterations: how many samples there are.
+        iterations: number of samples.
         real_time, cpu_time: the median of the samples, in `time_unit`.
         time_unit: always microseconds.
         latency_us: the median of the samples, in microseconds.
-        fma_peak_share: multiply-adds done over those the cores' FMA units could have done in that time; `None` if the clock is unknown.
+        fma_peak_share: multiply-adds as a fraction of those that the cores' FMA units could have done in that time; `None` if the clock is
+            unknown.
     """
 
     family_index: Count
@@ -319,9 +321,9 @@ class ResultFile:
     """Results of timing libraries on a device: `report.json` of tvmmobile.
 
     Attributes:
-        version: of this format.
-        context: where and how the numbers were obtained.
-        benchmarks: one entry a variant, shaped like Google Benchmark's.
+        version: version of this format.
+        context: origin of the numbers.
+        benchmarks: one entry per variant, in the form of Google Benchmark's.
     """
 
     __pydantic_config__ = _STRICT

@@ -1,6 +1,6 @@
 """Keeps latencies of a real board and its model in a versioned file that is small enough to share.
 
-It says what the board is and nothing of whose it is: no names of hosts, users or files, no addresses, no serial numbers. The JSON Schema in
+It describes the board but not its owner: no names of hosts, users or files, no addresses, no serial numbers. The JSON Schema in
 docs/schemas is made of the dataclasses here, docstrings and ranges included (`tests/results/test_schemas.py`).
 """
 
@@ -41,14 +41,14 @@ class ValidatedBoard:
         board: the product, e.g. `Raspberry Pi 4 Model B Rev 1.4`.
         cpu: its fastest core, e.g. `Cortex-A72`.
         mcpu: LLVM's name of that core.
-        cores: how many it has of it.
-        clock_hz: that core's highest clock in Hz, which the model is computed with; the virtual board's where the machine hides its own.
-        memory_bytes: of RAM.
+        cores: number of such cores.
+        clock_hz: that core's highest clock in Hz, at which the model is computed; the virtual board's clock if the machine hides its own.
+        memory_bytes: size of RAM.
         system: the operating system's name and version.
-        kernel: its version.
-        libc: e.g. `glibc 2.36`; empty where it is not known.
-        kind: `measured` by the board's clock, or `emulated`: the clock of a machine that runs the board's programs in an emulator.
-        pinned: whether its clocks were asked to stay at their highest.
+        kernel: version of the operating system's kernel.
+        libc: C library, e.g. `glibc 2.36`; empty if unknown.
+        kind: `measured` by the board's clock, or `emulated`, by the clock of a machine that runs the board's programs in an emulator.
+        pinned: true if its clocks were set to stay at their maximum.
     """
 
     __pydantic_config__ = _STRICT
@@ -68,12 +68,12 @@ class ValidatedBoard:
 
 @dataclass(frozen=True)
 class ValidatedModel:
-    """The virtual board that was compared with it.
+    """The virtual board that was compared with the real one.
 
     Attributes:
-        board: its name, e.g. `pi4`; `own file` for one of the user's.
+        board: name of the board, e.g. `pi4`; `own file` for one of the user's own.
         timing_model: hash of the timing model.
-        parameters: of its terms, by name.
+        parameters: parameters of the model's terms, by name.
     """
 
     __pydantic_config__ = _STRICT
@@ -85,7 +85,7 @@ class ValidatedModel:
 
 @dataclass(frozen=True)
 class ValidatedPhase:
-    """Phases of a run in which memory was about as busy, added up.
+    """The sum of a run's phases in which memory was about equally busy.
 
     Attributes:
         core_cycles: modelled core cycles.
@@ -100,22 +100,22 @@ class ValidatedPhase:
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """One kernel or network: what it took on the board, and what the model counts of the same library.
+    """One kernel or network: its time on the board, and the model's counts for the same library.
 
     Attributes:
-        name: in the suite, e.g. `depthwise 28x28x128`.
-        kind: `kernel`, run alone over and over, or `network`.
+        name: name in the suite, e.g. `depthwise 28x28x128`.
+        kind: `kernel`, run repeatedly by itself, or `network`.
         measured_ms: the median of the samples, in milliseconds.
-        samples: how many there are.
-        spread: the middle half's width over the median.
-        steady: whether the times had settled before the first sample.
-        invalid: why it does not count, in words; empty where it does.
-        library_sha256: of the library that ran on both, in hexadecimal.
+        samples: number of samples.
+        spread: interquartile range over the median.
+        steady: true if the times had settled before the first sample.
+        invalid: reason why the point does not count, in words; empty if it does.
+        library_sha256: SHA-256 of the library that ran on both, in hexadecimal.
         core_cycles: modelled cycles with all data in the first-level cache.
         misses: counts of the simulated caches, by kind.
         modelled_ms: the modelled time in milliseconds, at the board's clock.
-        term_ms: its terms in milliseconds, by name.
-        phases: what `core_cycles` and `misses` add up from; empty where the model does not tell phases of a run apart.
+        term_ms: terms of the modelled time in milliseconds, by name.
+        phases: the phases that add up to `core_cycles` and `misses`; empty if the model does not distinguish phases of a run.
     """
 
     __pydantic_config__ = _STRICT
@@ -147,20 +147,20 @@ class ValidationPoint:
 
 @dataclass(frozen=True)
 class Validation:
-    """A real board beside its model: what `tvmmobile device validate` writes.
+    """A real board compared with its model; the file that `tvmmobile device validate` writes.
 
     Attributes:
-        version: of this format.
-        complete: whether all of the suite is there; `false` where the run was interrupted or broke off.
+        version: version of this format.
+        complete: true if the whole suite is included; false if the run was interrupted or failed.
         suite: the version of the suite of kernels and networks.
         measured: the board that was measured.
         model: the virtual board that was compared with it.
-        versions: of tvmmobile, tvm, torch and llvm-mca.
-        date: ISO 8601, UTC, of the last measurement.
+        versions: versions of tvmmobile, tvm, torch and llvm-mca.
+        date: time of the last measurement, ISO 8601, UTC.
         points: the kernels, then the networks.
         kernel_ranks: Spearman's rank correlation between modelled and measured times of the kernels; `None` for too few.
-        network_ranks: the same of the networks.
-        terms: what each term could do about the errors, if it alone were wrong; most first.
+        network_ranks: the same for the networks.
+        terms: share of the errors that each term would explain if it alone were wrong, largest first.
     """
 
     __pydantic_config__ = _STRICT

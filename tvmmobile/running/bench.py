@@ -16,9 +16,9 @@ class Bench:
     """A started device, the processes that build for it and measure on it, and the watch over its boards.
 
     Attributes:
-        agents: the device itself; all of a bench that a job takes along to another process.
+        agents: the device itself; the only part of a bench that a job sends to another process.
         watch: watch over a real board; `None` where its state is always the same.
-        repeat, warmup: timed runs of a network on a real board, and runs before them; a model needs none of it.
+        repeat, warmup: timed runs of a network on a real board, and runs before them; a modelled board uses neither.
     """
 
     agents: Agents

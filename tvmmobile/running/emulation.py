@@ -59,7 +59,7 @@ def run_here(library: Library, timeout_s: float, number: int = 0) -> RunHere:
         number: place of the set of kernels that runs, in a library with several.
 
     Raises:
-        NotRunnable: QEMU is missing, or what runs with it cannot be made.
+        NotRunnable: QEMU is missing, or a file that it needs cannot be built.
         MeasureError: the library crashes, does not end in time or cannot be loaded.
     """
     core, found = library.facts.cores[number], None
@@ -130,7 +130,7 @@ def _check(library: Library, emulator: tuple[str, ...], timeout_s: float, option
 
 
 def _failure(code: int, output: str) -> MeasureError:
-    """Return the error for a program that ended with a signal, or with a code that `check.c` has for libraries that fail."""
+    """Return the error for a program that ended by a signal, or with one of the codes with which `check.c` reports a failed library."""
     if code < 0:
         return MeasureError(f"killed by {signal_name(-code)}", "crashed")  # in the agent's words
     if code == LACKS:

@@ -23,7 +23,7 @@ from tvmmobile.system.files import sha256_of, whole_files
 
 Array = npt.NDArray[Any]
 _AGAIN = "Compile the library again."
-#: More than the header of an array with few dimensions needs.
+#: Upper bound on the header's size for an array with few dimensions.
 _HEADER_BYTES = 4096
 
 
@@ -75,7 +75,7 @@ class Library:
         return self.path.with_suffix(".h")
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest as JSON has it; the program itself reads `facts`."""
+        """Return the manifest as parsed JSON; the program itself uses `facts`."""
         content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         return content
 
@@ -117,7 +117,7 @@ class Library:
     def reference(self) -> Reference:
         """Read inputs and the reference program's outputs for them; runs no code. Raises `UserError` for a bad file.
 
-        The file has them as `input` and `output`, or with numbers behind where there are several: `output0`, `output1`, ….
+        The file calls them `input` and `output`, numbered if there are several: `output0`, `output1`, ….
         """
         takes, returns = self.spec.takes, self.spec.returns
         ports = dict(zip((*keys_of(takes, INPUT_NAME), *keys_of(returns, OUTPUT_NAME)), (*takes, *returns), strict=True))

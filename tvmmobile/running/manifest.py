@@ -47,7 +47,7 @@ class CheckEntry(_Entry):
     Attributes:
         error: error of its outputs.
         place: the machine or emulator that it ran on, such as `QEMU's cortex-a72`.
-        why: reason why there was none.
+        why: reason why it was not run.
     """
 
     error: float | None = None
@@ -283,8 +283,8 @@ class Manifest(_Entry):
     """The manifest of a library. Entries are in the order in which they are written; later additions have defaults.
 
     Attributes:
-        checked: true if there was a run that compared the library with its reference; manifests from before there was one count as checked,
-            at no `place`.
+        checked: true if a run compared the library with its reference; manifests of versions without this check count as checked, without a
+            `place`.
         fastest_threads: number of threads, at most `threads`, on which the library is fastest by its device's records; `None` in older
             manifests, and for libraries that always run on all.
         loss: error of the network in exact integers, which are then the reference; `None` where that is the network in floats.
@@ -366,7 +366,9 @@ class Manifest(_Entry):
         return {core: count for core, count in counts.items() if count is not None}
 
     def fastest_in_words(self, only_fewer: bool = False) -> str:
-        """Return the numbers of `fastest_by_core`, or those that are fewer than it was compiled for, such as `2 on cortex-a72`."""
+        """Return the numbers of `fastest_by_core` that are smaller than the number of threads it was compiled for, in words such as `2 on
+        cortex-a72`.
+        """
         return ", ".join(f"{count} on {core}" for core, count in self.fastest_by_core.items() if count < self.threads or not only_fewer)
 
     @property

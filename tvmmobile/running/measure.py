@@ -73,13 +73,13 @@ class Timing:
     Attributes:
         warmup: runs before the timed ones.
         repeat: samples.
-        number: runs in one sample, at least.
-        min_time_ms: a sample lasts at least this long; raises `number`.
+        number: least number of runs per sample.
+        min_time_ms: least duration of a sample; raises `number` if needed.
         flush_bytes: memory streamed over before each sample, so that weights are cold; on a virtual board, 0 leaves the simulated caches as
             they are and anything else empties them.
-        produce: arguments that the layer before has written: brought into the caches after that.
+        produce: arguments that the previous layer has written; they are brought into the caches after flushing.
         threads: number of threads in TVM's pool.
-        settle, warm_s, min_total_ms, max_total_ms: see `ClockPlan`; a model needs none of it.
+        settle, warm_s, min_total_ms, max_total_ms: see `ClockPlan`; a model uses none of them.
     """
 
     warmup: int = 0
@@ -105,9 +105,9 @@ class Latency:
     Attributes:
         kind: kind of the device's `Origin`.
         seconds: modelled seconds, or the samples' median.
-        cycles: modelled core cycles, without what misses cost; None when measured.
+        cycles: modelled core cycles, without the cost of misses; None when measured.
         instructions: executed instructions, exact; None when measured.
-        l1d_misses: lines that the simulated first-level data cache did not have; None when measured.
+        l1d_misses: misses of the simulated first-level data cache; None when measured.
         dram_bytes: bytes that were read from memory and written back to it; None when measured.
         misses: misses of the simulated caches, by kind; None when measured.
         term_ms: the terms of `seconds` by name, in milliseconds (docs/virtual-boards.md); empty when measured.
@@ -202,14 +202,14 @@ def _again_if_killed(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 class Agents:
     """Reaches the agents of a started device from any process of this machine; each verb opens a session of its own with a free one.
 
-    Every verb takes `library`, a `.so` for the device, and `timeout_s`, how long the whole session may last, loading included; on a virtual
-    board, time in which it waits for a processor of this machine does not count, up to `Endpoint.longest_s`. Every one
-    raises `MeasureError` where it could not be done; see its kind. For a C library with a bad manifest, verbs raise `UserError`, and for
-    one that the device's disk has no room for, `DeviceUnavailable`.
+    Every verb takes `library`, a `.so` for the device, and `timeout_s`, the time limit of the whole session, including loading; on a
+    virtual board, time in which it waits for a processor of this machine does not count, up to `Endpoint.longest_s`. Every verb raises
+    `MeasureError` if it fails; see its kind. For a C library with a bad manifest, verbs raise `UserError`, and for one that the device's
+    disk has no room for, `DeviceUnavailable`.
 
     Attributes:
         profile: the device's.
-        endpoint: the tracker that agents are asked from.
+        endpoint: the tracker that hands out agents.
     """
 
     profile: DeviceProfile
@@ -336,7 +336,7 @@ class Agents:
             medians = (statistics.median(samples) * 1e-9 for samples in zip(*answer["samples_ns"], strict=True))
             return tuple(KernelCall(*call) for call in zip(answer["calls"], medians, strict=True))
         board = load_board(self.profile.board_file)
-        # Regions that were opened before, for the whole network, are in the profile too.
+        # The profile also includes regions that were opened earlier, for the whole network.
         regions = modelled_regions(profile_of(answer["profile"]), board, timing.threads)[-len(answer["calls"]) :]
         return tuple(
             KernelCall(symbol, region.modelled_ms * 1e-3, region.misses.l1d, region.misses.dram_bytes(board.caches.line_bytes))

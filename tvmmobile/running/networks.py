@@ -25,7 +25,7 @@ _ADAPTER, _CHECK = (Path(__file__).with_name(name) for name in ("adapter.c", "ch
 _FLAGS = ("-O2", "-fPIC", "-shared", "-ldl")
 #: Exit code of `check.c` for a library that runs but computes something else.
 DISAGREES = 5
-#: Its exit code where the CPU lacks instructions that the library uses, and how that is reported.
+#: Its exit code if the CPU lacks instructions that the library uses, and the message for that.
 LACKS, LACKING = 6, "the CPU lacks instructions that it uses"
 #: `TVMMOBILE_CPU` of the C interface.
 _CPU = 13
@@ -73,7 +73,7 @@ class Calling:
     Attributes:
         inputs, outputs: NumPy's names of their types; empty for those of the arrays that are given.
         c: interface of a C library; `None` for TVM's virtual machine.
-        number: number of the set of kernels for the device, counted from 1; 0 where it has no such set, or no choice.
+        number: number of the set of kernels for the device, counted from 1; 0 if it has no such set, or only one set.
     """
 
     inputs: tuple[str, ...] = ()

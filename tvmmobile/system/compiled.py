@@ -29,7 +29,7 @@ def built_once(
     """Return the compiled form of one of our C files: prebuilt from a wheel, or from the cache, where it is built if needed.
 
     Args:
-        flags: these and what the files say are in its name.
+        flags: flags; the cached file is named after them and the files' contents.
         build: writes it.
         headers: header files that it includes.
         variant: is in the name of what is not ready built.

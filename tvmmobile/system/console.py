@@ -33,7 +33,7 @@ class _Rows(Table):
             return
         headings = [" ".join(str(column.header).split()) for column in self.columns]
         for row in zip(*([str(cell) for cell in column.cells] for column in self.columns), strict=True):
-            named = self.columns[0].justify != "right"  # what a row is about needs no heading
+            named = self.columns[0].justify != "right"  # the subject of a row needs no heading
             yield Text("".join(row[0].split("\n  ")), overflow="fold") if named else Text("")
             cells = [(heading, " ".join(cell.split())) for heading, cell in zip(headings, row, strict=True)][named:]
             line = "; ".join(f"{heading}: {text}" for heading, text in cells if text not in ("", "–"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 #: Files that describe a machine, relative to its root: vendor, product, model and cores, in the order of `emulator_described`.
 DESCRIBING = ("sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name", "proc/device-tree/model", "proc/cpuinfo")
-#: Where this machine is emulated itself, everything takes up to this many times as long.
+#: If this machine itself is emulated, everything takes up to this many times as long.
 EMULATED_SLOWDOWN = 20.0
-#: QEMU's machine `virt` and its likes; where their SMBIOS tables are not there, nothing tells KVM from emulation.
+#: QEMU's machine `virt` and similar ones; without their SMBIOS tables, KVM cannot be distinguished from emulation.
 _VIRT = "linux,dummy-virt"
 #: The numbers in MIDR_EL1 of QEMU's core `max`; some hypervisors hide the core's own implementer and part behind 0 and 0.
 _MAX = ("CPU implementer\t: 0x00", "CPU part\t: 0x051")
@@ -19,7 +19,7 @@ _APPLE = "CPU implementer\t: 0x61"
 
 
 def emulator_described(vendor: str, product: str, model: str, cpuinfo: str) -> str:
-    """Return the emulator that these files of a machine reveal; "" for hardware, also with a hypervisor.
+    """Return the emulator that these files of a machine reveal; "" for hardware, even under a hypervisor.
 
     QEMU names the product of its machines "KVM Virtual Machine" where KVM runs their programs on the cores themselves.
     """
@@ -31,7 +31,7 @@ def emulator_described(vendor: str, product: str, model: str, cpuinfo: str) -> s
 
 
 def emulator_of(root: Path) -> str:
-    """Return what emulates the machine that `proc` and `sys` in `root` describe; "" for hardware, also with a hypervisor."""
+    """Return the emulator of the machine that `proc` and `sys` in `root` describe; "" for hardware, even under a hypervisor."""
     return emulator_described(*(content_of(root / name) for name in DESCRIBING))
 
 

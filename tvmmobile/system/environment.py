@@ -17,7 +17,7 @@ TVM_VERSION = "0.27.0.post1"
 TVM_FFI_VERSION = "0.1.14.post1"
 #: The tuning logs that come with the program.
 SHIPPED_LOGS = Path(__file__).resolve().parents[1] / "tuning_logs"
-#: Folder of what a wheel brings ready-built for devices; missing in a checkout.
+#: Folder of the prebuilt files for devices in a wheel; missing in a checkout.
 PREBUILT = Path(__file__).resolve().parents[1] / "prebuilt"
 
 
@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
 
 
 def login_environment() -> dict[str, str]:
-    """Return those of this process's variables that a new login has as well: no loader's, compiler's or Python's settings among them."""
+    """Return those of this process's variables that a fresh login also has, which excludes settings of the loader, compilers and Python."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG") if name in os.environ}
 
 

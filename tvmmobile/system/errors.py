@@ -33,11 +33,11 @@ class ExitCode(IntEnum):
 class UserError(Exception):
     """A failure that the user can repair: the problem, its place, the remedy (if possible a command), and the exit code.
 
-    The message is always one printable line, although quoted names and program output may hold line ends and escape codes. Both are
-    given in the words of the command line, and read in those of calls; `as_typed` has them as given.
+    The message is always one printable line, although quoted names and program output may hold line ends and escape codes. Both texts are
+    written in terms of the command line and read in terms of calls; `as_typed` has them as written.
 
     Attributes:
-        keywords: the keywords of the failed call, where they are known; messages name these.
+        keywords: the keywords of the failed call, if known; messages name these.
         again: whether the remedy says to run the same command again.
     """
 
@@ -49,12 +49,12 @@ class UserError(Exception):
 
     @property
     def message(self) -> str:
-        """The failure, in the words of calls."""
+        """The failure, in terms of calls."""
         return in_calls(self.as_typed[0], self.keywords)
 
     @property
     def remedy(self) -> str:
-        """The advice, in the words of calls; "" if there is none."""
+        """The advice, in terms of calls; "" if there is none."""
         return in_calls(self.as_typed[1], self.keywords)
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Disagreement(UserError):
 
 
 def please_report(attachment: str) -> str:
-    """Return the advice where only a change of tvmmobile helps: to report it, and with which attachment."""
+    """Return the advice for failures that only a change of tvmmobile can fix: to report it, and what to attach."""
     return f"Please report this with the {attachment}, as {_REPORTING} says."
 
 

@@ -22,7 +22,8 @@ from tvmmobile.system.errors import UserError
 
 #: Most symbolic links in a row; Linux has the same limit.
 _MOST_LINKS = 40
-#: Characters of a file's name and of its suffix in the name of its temporary file, which must not be too long where its own is not.
+#: Most characters of a file's name and suffix that its temporary file's name repeats, so that the latter is never too long when the former
+#: is not.
 _MOST_NAME, _MOST_SUFFIX = 32, 16
 #: Errors of a disk that lost data.
 _LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
@@ -109,7 +110,7 @@ def _move(temporary: Path, goal: Path) -> None:
 
 
 def whole_files(folder: Path, pattern: str) -> list[Path]:
-    """Return what a folder has under names that match a pattern, sorted, without temporary files that a killed process left."""
+    """Return a folder's entries whose names match a pattern, sorted, without temporary files that a killed process left behind."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
@@ -169,7 +170,7 @@ def made_once(folder: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def locked(path: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on a file, which is made if need be: alone, or with others that share it. It ends with this process at the latest."""
+    """Hold an exclusive or a shared lock on a file, which is created if necessary. It ends with this process at the latest."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -217,7 +218,7 @@ def check_writable(directory: Path, option: str) -> None:
             raise UserError(f"{option} {directory}: {existing} is a symbolic link that leads nowhere.", remedy)
         if not existing.is_dir():
             raise UserError(f"{option} {directory}: {existing} is not a directory.", remedy)
-        # Permissions do not suffice: root has them all, even where nothing can be created.
+        # Checking permissions is not enough: root has them all, even where nothing can be created.
         os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
     except OSError as error:
         raise UserError(f"{option} {directory}: {existing} cannot be written: {error.strerror}.", remedy) from error

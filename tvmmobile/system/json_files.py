@@ -16,7 +16,7 @@ from tvmmobile.system.errors import MOST_SHOWN, UserError, shown
 
 #: A larger file is not one of ours, and would fill memory before it could be refused.
 MOST_BYTES = 64 << 20
-#: Nesting of objects and lists. Within it, `json.dumps`, which recurses, can write what was read.
+#: Nesting of objects and lists. Up to this depth, `json.dumps`, which recurses, can write what was read.
 MOST_LEVELS = 32
 _LARGEST_VERSION = 10**6
 

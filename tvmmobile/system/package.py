@@ -18,7 +18,7 @@ def package_facts() -> tuple[str, int]:
 
 
 def cached_file(folder: str, facts: object, suffix: str) -> Path:
-    """Return the file of the cache for what this package computes from `facts` alone, whose `repr` tells them from others.
+    """Return the cache file for results that this package computes from `facts` alone; their `repr` must distinguish them from others.
 
     Args:
         folder: its folder in the cache.

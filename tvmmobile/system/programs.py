@@ -12,7 +12,7 @@ from pathlib import Path
 from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.errors import UserError
 
-#: Words in a compiler's message about a program of its own that this signal ended.
+#: Words in a compiler's message about one of its own programs that this signal ended.
 _TOO_LARGE = str(signal.strsignal(signal.SIGXFSZ))
 
 
@@ -20,7 +20,7 @@ def run_tool(command: list[str], what: str, remedy: str, timeout_s: float = 600,
     """Run a program to its end and return its standard output; raise `UserError` with the end of it if it fails or takes too long, and
     `OSError` if a file grows beyond this process's limit.
 
-    It runs in `folder`, by default in this process's. The limit is that of a usual machine; an emulated one has longer (`slowdown`).
+    It runs in `folder`, by default in this process's. The limit applies to a normal machine; an emulated one gets more time (`slowdown`).
     """
     timeout_s *= slowdown()
     try:

@@ -9,7 +9,7 @@ import resource
 import signal
 from collections.abc import Callable
 
-#: Of the clock's time for a trial.
+#: Time limit of a trial, by the clock.
 _MOST_S = 60
 _PR_SET_PDEATHSIG = 1
 

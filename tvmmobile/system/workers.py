@@ -44,7 +44,7 @@ JOBS_EACH = 2
 _NO_MORE = object()
 #: Longest time until a worker's death is noticed.
 _NOTICED_S = 0.3
-#: How often workers may die during start-up, and how often a job may be lost while it runs alone.
+#: Number of times that workers may die during start-up, and that a job may be lost while it runs alone.
 _MOST_STARTS = _MOST_TRIES = 3
 #: Pause between attempts to start workers. A large process that was killed takes a while to die.
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -79,7 +79,7 @@ class WorkerPool(Protocol):
 
         Args:
             jobs: taken only as workers become free, so that later jobs may depend on earlier results.
-            timeout_s: longest time for a job on a usual machine; an emulated one has longer (`slowdown`).
+            timeout_s: longest time for a job on a normal machine; an emulated one gets more time (`slowdown`).
         """
 
 
@@ -101,7 +101,7 @@ class Workers:
 
     They are forked from a process that has loaded them once (`multiprocessing`'s fork server, which ends after this one). Where one of them
     dies, all of them are started again, and the jobs they had are tried once more, one at a time: a job is only blamed if its worker dies
-    while it is alone. Others may be the reason, such as the kernel where memory runs out.
+    while it is alone. Something else may be the cause, such as the kernel when memory runs out.
 
     Args:
         count: number of processes.
@@ -236,7 +236,7 @@ class _WorkerDied(WorkerError):
 
 @dataclass
 class _RunningJob:
-    """A running job; `alone` counts the times when no other ran."""
+    """A running job; `alone` counts its attempts without other running jobs."""
 
     job: Any
     pool: _Pool | None = None
@@ -379,7 +379,7 @@ def _initialize(inherited: Mapping[str, str], scratch: str, ready: Semaphore) ->
     """Leave Ctrl-C to the parent, die with it, take over its environment, and load the compiler and plugins before the first job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        die_with_parent()  # with the process it was forked from: whoever kills that means us, too
+        die_with_parent()  # die with the process it was forked from: whoever kills that one means us, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     take_over({**inherited, "TMPDIR": scratch})
     tempfile.tempdir = scratch

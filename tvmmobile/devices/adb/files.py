@@ -26,7 +26,7 @@ def send_file(connection: socket.socket, source: IO[bytes], target: str, mode: i
     _request(connection, b"SEND", os.fsencode(target) + b",%d" % (0o100000 | mode))
     while chunk := source.read(_CHUNK_BYTES):
         if select.select([connection], [], [], 0)[0]:
-            break  # the device sends the reason why it refuses the rest
+            break  # the device sends its reason for refusing the rest
         send(connection, struct.pack("<4sI", b"DATA", len(chunk)) + chunk)
     else:
         send(connection, struct.pack("<4sI", b"DONE", int(time.time()) & 0xFFFFFFFF))

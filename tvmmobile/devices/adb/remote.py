@@ -247,7 +247,7 @@ class AdbRemote:
             except (AdbRefused, Gone):
                 continue
             except NoAnswer:
-                break  # it would not answer the other requests either
+                break  # it would not answer the remaining requests either
 
     def _start(self, words: Sequence[str], timeout_s: float) -> AdbProcess:
         with self._link():

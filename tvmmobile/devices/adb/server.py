@@ -84,14 +84,14 @@ class AdbServer:
         """Return serial and state of every device: `device` for one that can be used, `offline`, `unauthorized`, `no permissions; …`.
 
         Raises:
-            AdbRefused, NoAnswer, Gone: there is no answer.
+            AdbRefused, NoAnswer, Gone: the server refuses or does not answer.
         """
         rows = (line.partition("\t") for line in self.ask("host:devices").splitlines() if line)
         return [(serial, state.strip()) for serial, _, state in rows]
 
 
 def send(connection: socket.socket, content: bytes) -> None:
-    """Send all of it; raise `NoAnswer` or `Gone` on failure."""
+    """Send all the data; raise `NoAnswer` or `Gone` on failure."""
     with _answers():
         connection.sendall(content)
 

@@ -93,7 +93,7 @@ class AdbProcess:
         The `deadline` is one of `time.monotonic`; `timeout_s`, which led to it, is for messages.
         """
         self._limit_writes(max(0.1, deadline - time.monotonic()))
-        with contextlib.suppress(LinkLost):  # it may end without reading its input
+        with contextlib.suppress(LinkLost):  # the program may end without reading its input
             if stdin:
                 self.write(stdin)
             self.end_input()

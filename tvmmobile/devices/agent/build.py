@@ -24,13 +24,13 @@ AGENT = "tvmmobile-agent"
 LOADER = "ld-linux-aarch64.so.1"
 #: Debian's cross C library, beside which g++-aarch64-linux-gnu puts libstdc++ and libgcc.
 SYSROOT_LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
-#: Where AArch64 machines have the same files; the last two have the loader alone.
+#: Folders in which AArch64 machines have the same files; the last two contain only the loader.
 NATIVE_LIBRARIES = tuple(map(Path, ("/usr/lib/aarch64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib", "/lib64")))
 RUNTIME = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libgcc_s.so.1")
 FLAGS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined")
 #: Hardening against memory errors.
 HARDENING = ("-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now,-z,noexecstack")
-#: For timing.cc, see there.
+#: timing.cc explains this flag.
 TIMED = ("-fno-stack-protector",)
 #: Makes debug information independent of where it was built; `{}` is each folder in which the compiler finds files.
 UNPLACED = "-ffile-prefix-map={}=."

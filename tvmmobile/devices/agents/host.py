@@ -41,11 +41,11 @@ class HostConfig:
     """Configures a host process.
 
     Attributes:
-        command: the agent's command line, run in its work directory; `{work}` stands for that directory's path, for an option of QEMU's,
-            which has commas doubled, and `{tracker}` for HOST:PORT.
-        bundle: the folder with the agent, which finds it as `bundle` in its work directory: no path of this machine is in its memory.
+        command: the agent's command line, run in its work directory; `{work}` is replaced by that directory's path, with commas doubled as
+            QEMU's options require, and `{tracker}` by HOST:PORT.
+        bundle: the folder with the agent, linked as `bundle` in its work directory, so that its memory contains no path of this machine.
         environment: the agents' whole environment.
-        secret: the run's; each agent gets it through a pipe.
+        secret: the run's secret, which each agent gets through a pipe.
         agents: number of agents to keep running.
         root: a directory for the agents' work directories; removed at the end.
         parent: the process id of the process this one must not outlive.
@@ -102,7 +102,7 @@ class _Agents:
         )
         self._processes[index] = process
         assert process.stdin is not None
-        with contextlib.suppress(OSError), process.stdin as pipe:  # an agent that has ended is noticed elsewhere
+        with contextlib.suppress(OSError), process.stdin as pipe:  # agents that have ended are noticed elsewhere
             pipe.write(f"{self._config.secret}\n".encode())
 
     def restart_ended(self) -> str:
@@ -162,7 +162,7 @@ class HostLoop:
         self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "stdin")
 
     def looks(self) -> Iterator[None]:
-        """Serve the tracker's peers and yield again and again, until standard input ends or the parent is gone."""
+        """Serve the tracker's peers, yielding repeatedly, until standard input ends or the parent is gone."""
         while os.getppid() == self._parent:
             for key, _ in self._selector.select(POLL_S if self.announced else 0.02):
                 if key.data == "stdin":

@@ -1,4 +1,4 @@
-"""Starts a device's host process, which owns the tracker and the way to the agents, and ends it with all its children."""
+"""Starts a device's host process, which owns the tracker and the connections to the agents, and ends it with all its children."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         words: its command line.
         config: one line of JSON for its standard input.
         deadline_s: longest time for its agents to register.
-        what: the beginning of an error's sentence: the thing that did not start.
+        what: the subject of an error's sentence: the thing that did not start.
         remedy: the error's second sentence, if the process gives none.
 
     Raises:
@@ -35,7 +35,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process, which then ends the other in order
+        start_new_session=True,  # Ctrl-C is for this process, which then shuts the other one down
     )
     try:
         message = _first_message(host, config, deadline_s)
@@ -43,12 +43,12 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
             raise DeviceUnavailable(f"{what}: {message['error']}", str(message.get("remedy") or remedy), bool(message.get("again")))
         try:
             yield int(str(message["port"]))
-        except DeviceUnavailable as error:  # who measures only sees that no agent answers
+        except DeviceUnavailable as error:  # the measuring code only sees that no agent answers
             host.terminate()
             problem = _message(host, _STOP_HOST_S)
             if "error" in problem:
                 cure, rest = "" if problem.get("again") else str(problem.get("remedy") or ""), error.as_typed[1]
-                twice = bool(cure) and rest.startswith(cure)  # who measures knows it, too
+                twice = bool(cure) and rest.startswith(cure)  # the measuring code knows it, too
                 raise DeviceUnavailable(str(problem["error"]), rest if twice else f"{cure} {rest}".strip(), error.again) from error
             raise
     finally:
@@ -64,7 +64,7 @@ def _first_message(host: subprocess.Popen[bytes], config: str, deadline_s: float
 
 
 def _message(host: subprocess.Popen[bytes], deadline_s: float) -> dict[str, object]:
-    """Return what the host process says next; nothing if it ends, or says nothing in time."""
+    """Return the host process's next message; nothing if it ends, or does not send one in time."""
     assert host.stdout is not None
     lines = _read_line(host.stdout.fileno(), deadline_s).splitlines()
     message: dict[str, object] = json.loads(lines[0]) if lines and lines[0].startswith(b"{") else {}

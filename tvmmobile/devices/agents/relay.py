@@ -1,9 +1,10 @@
 """Leads TVM's client in this process to an agent that has proved itself.
 
-TVM's client trusts whoever answers: it dials by itself, proves nothing, and while it waits for an answer it runs whatever request comes
-instead (`HandleProcessPacket` in TVM's rpc_endpoint.cc), which can read this process's memory and load a library. So it never dials an
-agent. The connection to the agent is made and proved here (`prove`). TVM's client connects to a port that this process listens on, with a
-key that nothing else knows, and once it has begun its session, the agent's connection takes the place of that one (`Relay`).
+TVM's client trusts whoever answers: it opens the connection itself, proves nothing, and while it waits for an answer it executes any
+request that arrives instead (`HandleProcessPacket` in TVM's rpc_endpoint.cc), which can read this process's memory and load a library. So
+it never connects to an agent directly. The connection to the agent is made and proved here (`prove`). TVM's client connects to a port that
+this process listens on, with a key that nothing else knows, and once it has begun its session, the agent's connection takes the place of
+that one (`Relay`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def prove(agent: socket.socket, key: bytes, offer: str, timeout_s: float) -> Non
         timeout_s: longest duration of the session, enforced by the agent.
 
     Raises:
-        NotProven: the agent did not prove it, or does not accept the proof; nothing worth keeping was sent.
+        NotProven: the agent did not prove it, or does not accept the proof; nothing confidential was sent.
         OSError: the connection broke, or nothing came in time.
     """
     deadline = time.monotonic() + PROVE_S
@@ -86,12 +87,12 @@ class Relay:
     The thread cannot carry the session: TVM's destructors wait for answers without letting other threads of Python run.
 
     Args:
-        agent: proved (`prove`); becomes this object's.
+        agent: a proven connection (`prove`), which this object owns from now on.
         deadline: latest time for the greetings, by `time.monotonic`.
 
     Attributes:
         port: port on 127.0.0.1 that TVM's client connects to, once.
-        key: the key that it must say there.
+        key: the key that it must present there.
     """
 
     def __init__(self, agent: socket.socket, deadline: float) -> None:
@@ -116,7 +117,7 @@ class Relay:
             raise ConnectionResetError("TVM's client has gone")
         with self._client as ours:
             theirs = _other_end(ours)
-        self.agent.settimeout(None)  # this is the description's, and TVM's sockets block
+        self.agent.settimeout(None)  # this flag belongs to the shared file description, and TVM's sockets block
         os.dup2(self.agent.fileno(), theirs, inheritable=False)
         return self.agent
 
@@ -235,13 +236,13 @@ class Relay:
 def _other_end(ours: socket.socket) -> int:
     """Return the descriptor of the other end of a connection within this process, which TVM does not expose."""
     ends = ours.getpeername(), ours.getsockname()  # the port may have other connections
-    for name in os.listdir("/dev/fd"):  # macOS has it too
+    for name in os.listdir("/dev/fd"):  # also on macOS
         try:
             if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 with socket.socket(fileno=os.dup(int(name))) as candidate:
                     if candidate.family == socket.AF_INET and (candidate.getsockname(), candidate.getpeername()) == ends:
                         return int(name)
-        except OSError:  # of the listing itself, or of another thread's that has just been closed
+        except OSError:  # the listing's own descriptor, or one that another thread has just closed
             continue
     raise ConnectionResetError("TVM's client has gone")
 

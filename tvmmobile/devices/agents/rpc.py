@@ -24,7 +24,8 @@ from tvmmobile.devices.protocol import Endpoint, NotStored
 #: Time after the agent's own deadline at which this side cuts the connection.
 GRACE_S = 5.0
 DEFAULT_WAIT_S = 60.0
-#: The agent's answer where a session's folder cannot be made (agent.cc, `SayWhy`), and what that takes: a block of most file systems.
+#: The agent's answer if a session's folder cannot be created (agent.cc, `SayWhy`), and the space that a folder takes: one block of most
+#: file systems.
 _NOT_STORED, _FOLDER_BYTES = "tvmmobile session cannot be stored", 4096
 
 
@@ -114,7 +115,7 @@ def _request_agent(endpoint: Endpoint, wait_s: float) -> tuple[str, int, str]:
 
 
 class TrackerLink:
-    """Talks to this run's tracker, which has proved that it is.
+    """Talks to this run's tracker, which has proved its identity.
 
     Args:
         endpoint: the tracker's address, and the run's secret.
@@ -122,7 +123,7 @@ class TrackerLink:
 
     Raises:
         TimeoutError: no answer in time.
-        OSError, ValueError: it cannot be reached, or is not this run's.
+        OSError, ValueError: the tracker cannot be reached, or is not this run's.
     """
 
     def __init__(self, endpoint: Endpoint, deadline: float) -> None:

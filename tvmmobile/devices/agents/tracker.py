@@ -1,8 +1,8 @@
 """A small RPC tracker that speaks TVM's protocol (`tvm/rpc/tracker.py`), for one process and one event loop.
 
-TVM's own answers everybody, takes seconds to import, binds all interfaces by default and leaves a worker behind when its parent is
-killed. This one answers only peers that know the run's secret. A connection begins with `TRACKER_MAGIC` and a nonce; the tracker
-answers with both of its own and its proof. Every message after that is a length, a tag and JSON (`proof.Seal`).
+TVM's own tracker answers everybody, takes seconds to import, binds all interfaces by default and leaves a worker behind when its parent is
+killed. This one answers only peers that know the run's secret. A connection begins with `TRACKER_MAGIC` and a nonce; the tracker answers
+with both of its own and its proof. Every message after that is a length, a tag and JSON (`proof.Seal`).
 
 Standard library only: it starts in a process of its own within tens of milliseconds.
 """
@@ -51,7 +51,7 @@ class ForwardedPort:
 
 @dataclass(eq=False)
 class _Peer:
-    """One connection: a server that offers itself, or a client that asks for one. `seal` is there once nonces are exchanged, and
+    """One connection: a server that offers itself, or a client that asks for one. `seal` is set once nonces are exchanged, and
     `proven` is true once it has sent a message that requires the secret.
     """
 
@@ -82,7 +82,7 @@ class Tracker:
         secret: the run's, 64 hexadecimal digits.
 
     Raises:
-        ValueError: the secret is shorter, or something else.
+        ValueError: the secret has another length or other characters.
     """
 
     def __init__(self, selector: selectors.BaseSelector, secret: str) -> None:
@@ -141,7 +141,7 @@ class Tracker:
         try:
             self._consume(peer)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OSError, struct.error):
-            self._drop(peer)  # not TVM's protocol, or gone: either way this connection is over
+            self._drop(peer)  # the peer speaks another protocol or is gone: either way this connection is over
 
     def _consume(self, peer: _Peer) -> None:
         while peer in self._peers and len(peer.received) >= 4:

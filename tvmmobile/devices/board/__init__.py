@@ -1,1 +1,1 @@
-"""A registered board: what it is, how it is kept, and the link to its agent."""
+"""A registered board: its description, its device file, and the link to its agent."""

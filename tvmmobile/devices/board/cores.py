@@ -1,7 +1,7 @@
 """Chooses the cores for our programs: the fastest kind that the board's system allows this user.
 
 Android puts programs into cpusets by their importance, `background` and `restricted` among them, and Linux by cgroups and containers. A
-program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is cut down to it.
+program cannot leave its cpuset: `sched_setaffinity` beyond it fails, or is restricted to it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def allowed_cores(remote: Remote, board: RegisteredBoard) -> tuple[frozenset[int
 
 
 def _numbers(text: str) -> frozenset[int]:
-    """Return the numbers in `0-3,6`; other text is left out."""
+    """Return the numbers in text such as `0-3,6`; other text is ignored."""
     found = [match for part in text.split(",") if (match := _RANGE.fullmatch(part))]
     return frozenset(number for match in found for number in range(int(match[1]), min(int(match[2] or match[1]), 4095) + 1))
 

@@ -11,15 +11,15 @@ from tvmmobile.devices.board.probe import number_in, read_files, temperature_fil
 from tvmmobile.devices.board.registered import LinuxCore, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 
-#: The Raspberry Pi's firmware says with these bits what holds its clocks down now (vcgencmd get_throttled).
+#: Bits with which the Raspberry Pi's firmware reports what is limiting its clocks now (vcgencmd get_throttled).
 _PI_FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-#: Android's THERMAL_STATUS_LIGHT and above (android.os.PowerManager); at "none", 0, nothing is held down.
+#: Android's THERMAL_STATUS_LIGHT and above (android.os.PowerManager); at "none", 0, nothing is throttled.
 _ANDROID_STATUS = {1: "light", 2: "moderate", 3: "severe", 4: "critical", 5: "emergency", 6: "shutdown"}
-#: Beyond this, boards are near the temperature at which they hold clocks down (80 °C on a Raspberry Pi).
+#: Above this, boards are near the temperature at which they throttle (80 °C on a Raspberry Pi).
 WARM_C = 70.0
 #: Load of other programs that counts as a disturbance.
 _BUSY_LOAD = 0.5
-#: A clock is held down when it is this much below the highest.
+#: A clock counts as throttled if it is this much below its maximum.
 CLOCK_SHARE = 0.98
 _STEADY_GOVERNORS = ("performance", "userspace")
 
@@ -29,12 +29,12 @@ class Health:
     """State of a board at one moment.
 
     Attributes:
-        temperature_c: the hottest sensor; `None` where there is none.
-        clocks_hz: current clock of each core; 0 where it is not told.
-        caps_hz: current limit of each core's clock; 0 where it is not told. A warm phone lowers it (`scaling_max_freq`).
-        throttled: reasons for lowered clocks, in words; empty where nothing lowers them or the board does not tell.
-        governor: cpufreq's, of the first core; "" where there is none.
-        load: load average of the last minute; `None` where it is not told.
+        temperature_c: the hottest sensor; `None` without a sensor.
+        clocks_hz: current clock of each core; 0 if not reported.
+        caps_hz: current limit of each core's clock, which a warm phone lowers (`scaling_max_freq`); 0 if not reported.
+        throttled: reasons for lowered clocks, in words; empty if there are none or the board does not report them.
+        governor: cpufreq governor of the first core; "" without one.
+        load: load average of the last minute; `None` if not reported.
         boot: identifies this start of the board.
     """
 
@@ -54,7 +54,9 @@ def read_temperatures(remote: Remote, board: RegisteredBoard) -> dict[str, float
 
 
 def read_health(remote: Remote, board: RegisteredBoard, constant: Mapping[str, float] | None = None) -> Health:
-    """Read the board's current state; `constant` has sensors that count only while they say something else, as `read_temperatures`."""
+    """Read the board's current state; `constant` has stuck sensors with their readings (as in `read_temperatures`), which are ignored until
+    they change.
+    """
     root = board.root.rstrip("/")
     cpu = f"{root}/sys/devices/system/cpu"
     clocks, caps = (
@@ -90,7 +92,7 @@ def _throttled(remote: Remote, board: RegisteredBoard) -> tuple[str, ...]:
 
 
 def capped(health: Health, board: RegisteredBoard) -> str:
-    """Describe how far the clock of the fastest cores is held down; "" if it is not, or if the board does not tell."""
+    """Describe how far the clock of the fastest cores is throttled; "" if it is not, or if the board does not report it."""
     indices = fastest(board.facts.cores)
     highest = board.facts.cores[indices[0]].max_hz
     caps = [health.caps_hz[index] for index in indices if index < len(health.caps_hz) and health.caps_hz[index]]
@@ -98,7 +100,7 @@ def capped(health: Health, board: RegisteredBoard) -> str:
 
 
 def with_clock(board: RegisteredBoard, limits_hz: Sequence[float], clock_hz: float) -> RegisteredBoard:
-    """Return a board with a clock that the user gives, for cores that tell none and for those that are fixed at this lower one.
+    """Return a board with a clock that the user gives, for cores that report none or are fixed at this lower one.
 
     Args:
         limits_hz: the present limit of each core's clock, as in `Health.caps_hz`.

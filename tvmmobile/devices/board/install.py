@@ -16,7 +16,7 @@ Progress = Callable[[str], None]
 _REMOVE_TIMEOUT_S = 60.0
 #: A shell's exit code for a file that it may not execute.
 _NOT_EXECUTABLE = 126
-#: In every folder of ours on a board: nothing is removed that does not hold it.
+#: Marks every folder of ours on a board: folders without it are never removed.
 MARK = ".tvmmobile"
 
 
@@ -70,7 +70,7 @@ def check_runs(remote: Remote, folder: str, runner: Sequence[str] = ()) -> None:
 
 
 def remove_folder(remote: Remote, directory: str) -> None:
-    """Remove all our files from the board; a folder of which something stays keeps its mark, so that it can be removed later.
+    """Remove all our files from the board; a folder that cannot be emptied keeps its mark, so that it can be removed later.
 
     Raises:
         UserError: the folder is not ours.
@@ -103,7 +103,7 @@ _FOR_C = (LOADER, "libc.so.6", "libdl.so.2", "libpthread.so.0")
 
 
 def runtime_files(bundle: Path, tvm: bool = True) -> dict[str, Path]:
-    """Return the files that a program needs, by path in the folder: our programs' loader and C library and, if asked for, TVM's runtime."""
+    """Return the files that a program needs, by path in the folder: our programs' loader and C library and, if requested, TVM's runtime."""
     names = sorted(path.name for path in bundle.iterdir() if path.name != AGENT) if tvm else _FOR_C
     return {f"{RUNTIME_FOLDER}/{name}": bundle / name for name in names}
 

@@ -36,7 +36,7 @@ class Lease:
 
     Attributes:
         owner: `user@host`.
-        run: tells runs of one owner apart, and with a number behind a dot the links of a run.
+        run: distinguishes runs of one owner and, with a number after a dot, the links of a run.
         boot: the board's boot that `until_s` refers to.
         until_s: seconds since that boot.
     """
@@ -57,7 +57,7 @@ class BoardLease:
 
     Args:
         path: the lease's file on the board, the same for all its users.
-        root: the tree whose `proc` tells the board's uptime.
+        root: the tree whose `proc` has the board's uptime.
         owner, run: see `Lease`.
         link: number of the link among those of its run: two of them may lead to the same board.
     """
@@ -83,7 +83,7 @@ class BoardLease:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
 
     def release(self, remote: Remote) -> None:
-        """Release it, if it is this run's. A board that has no memory for a program is asked again for a while."""
+        """Release it, if it is this run's. If the board has no memory for a program, this is retried for a while."""
         deadline = time.monotonic() + _RELEASE_S
         while remote.run(["true"]).status != 0 and time.monotonic() < deadline:
             time.sleep(1)

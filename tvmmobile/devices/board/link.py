@@ -31,15 +31,15 @@ ALIVE_S, PAUSE_S = 3.0, 1.0
 MOST_RESTARTS, RESTART_WINDOW_S = 20, 10.0
 #: Time for an agent to end by itself after its tracker has gone.
 STOP_S = 3.0
-#: What to do where an agent does not register, by the kind of address (`local`: run the same command again).
+#: The remedy if an agent does not register, by the kind of address (`local`: run the same command again).
 _NOT_REGISTERED = {
     "ssh": "Its SSH server must allow port forwarding (AllowTcpForwarding yes).",
     "adb": "Run: adb reconnect",
     "local": "End what keeps this machine busy; then run the same command again.",
 }
-#: Links of a run take leases one after another, for two may lead to the same board; one that hangs holds up the others only for a moment.
+#: Links of a run take leases one after another, because two may lead to the same board; a link that hangs delays the others only briefly.
 _TAKING = threading.Lock()
-#: The process id is the agent's, by `exec`; the agent itself reads the secret, which comes over standard input.
+#: Because of `exec`, the process id is the agent's; the agent itself reads the secret from standard input.
 _LAUNCH = 'mkdir -p "$1" && echo "$$" && shift && exec "$@"'
 
 
@@ -106,7 +106,7 @@ class BoardLink:
         if port not in self._places:
             try:
                 self._places[port] = remote.forward(port)
-            except LinkLost as error:  # only this board is affected, and its link finds out too
+            except LinkLost as error:  # only this board is affected, and its link notices it too
                 raise ValueError(str(error)) from error
         return self._places[port]
 
@@ -174,7 +174,7 @@ class BoardLink:
     def _run_agent(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> str:
         """Run one agent until it ends or this link is stopped; return its standard error."""
         work = f"{self.board.directory}/work-{self.plan.run}"
-        # While this run has the board, other folders are leftovers of outages.
+        # While this run holds the lease, other folders are leftovers of outages.
         remote.run(["sh", "-c", 'rm -rf "$1"/work-*', "sh", self.board.directory])
         options = ["--tracker", f"127.0.0.1:{tracker_port}", "--key", self.plan.key, "--work-dir", work]
         process = remote.start(["sh", "-c", _LAUNCH, "sh", work, *agent, *options])

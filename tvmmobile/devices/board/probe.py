@@ -11,7 +11,7 @@ from tvmmobile.native.instructions import MACHINE_FEATURES
 from tvmmobile.system.emulators import DESCRIBING, emulator_described
 from tvmmobile.system.errors import DeviceUnavailable
 
-#: Cores, caches and sensors that we ask a board for at first, and most caches and sensors.
+#: Number of cores, caches and sensors that are queried first, and most caches and sensors.
 _MOST_CORES, _MOST_CACHES, _MOST_ZONES = 16, 5, 16
 #: Linux supports at most 4096 cores on AArch64.
 _MOST_NUMBER = 4095
@@ -20,7 +20,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
-#: Types of thermal zones that say nothing: a Jetson's power controller is always at 100 °C.
+#: Types of thermal zones without information: a Jetson's power controller is always at 100 °C.
 _CONSTANT_SENSORS = ("PMIC-Die",)
 
 
@@ -43,7 +43,7 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
         architecture: the board's architecture where it is known, whatever its kernel says.
 
     Raises:
-        DeviceUnavailable: it is no 64-bit Arm board.
+        DeviceUnavailable: it is not a 64-bit Arm board.
     """
     prefix = root.rstrip("/")
     cpu = f"{prefix}/sys/devices/system/cpu"
@@ -202,7 +202,7 @@ def _pretty_name(os_release: str) -> str:
 
 
 def _cache_sizes(described: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """Return the bytes of the first-level data cache and of the second level, 0 where they are not described."""
+    """Return the sizes of the first-level data cache and of the second level, 0 if unknown."""
     sizes: Mapping[tuple[str, str], int] = {(level, kind): _bytes(size) for level, kind, size in described}
     return sizes.get(("1", "Data"), 0), sizes.get(("2", "Unified"), 0)
 

@@ -28,7 +28,7 @@ class SshAddress(_Strict):
     Attributes:
         destination: `[user@]host` as the user gave it; `~/.ssh/config` is read again for every connection.
         port: the server's port as the user gave it; `None` for the one in `~/.ssh/config`, else 22.
-        host_key: the key the user agreed to, `<type> <base64>`; another one is refused.
+        host_key: the key that the user accepted, `<type> <base64>`; any other key is refused.
     """
 
     kind: Literal["ssh"] = "ssh"
@@ -52,7 +52,7 @@ class LocalAddress(_Strict):
     """Address of the machine that tvmmobile itself runs on.
 
     Attributes:
-        machine: tells it from other machines that share this user's files; "" where it has no ID.
+        machine: distinguishes it from other machines that share this user's files; "" without an ID.
         emulator: name of the emulator that runs the machine; "" for hardware, also behind a hypervisor.
     """
 
@@ -69,8 +69,8 @@ class LinuxCore(_Strict):
 
     Attributes:
         implementer, part: MIDR fields, such as 0x41 and 0xd08.
-        max_hz: highest clock; 0 where the board does not tell, which only this machine and emulated ones are allowed.
-        has: its instructions beyond Armv8.0, of those that `Machine.has` names; `None` where they are not known.
+        max_hz: highest clock; 0 if not reported, which is allowed only for this machine and emulated ones.
+        has: its instructions beyond Armv8.0, among those that `Machine.has` names; `None` if unknown.
     """
 
     implementer: int
@@ -91,9 +91,9 @@ class Facts(_Strict):
         system: the operating system's name and version.
         kernel: `uname -r`.
         libc: the C library, such as `glibc 2.36` or `bionic`; "" where it is not known.
-        l1d_bytes, l2_bytes: data cache of one core and the level behind it; 0 where the board does not tell.
-        governor: cpufreq's, of the first core; "" where there is none.
-        temperature_c: the hottest sensor; `None` where there is none.
+        l1d_bytes, l2_bytes: data cache of one core, and the second level; 0 if not reported.
+        governor: cpufreq governor of the first core; "" without one.
+        temperature_c: the hottest sensor; `None` without a sensor.
         api_level: Android's; `None` elsewhere.
         emulator: name of the emulator that runs the whole board; "" for hardware, also behind a hypervisor.
     """
@@ -123,7 +123,7 @@ class RegisteredBoard(_Strict):
     """A registered board: how to reach it and how it is used.
 
     Attributes:
-        directory: absolute path of a directory on the board, of the user's own; everything there is ours and removed with the board.
+        directory: absolute path of a directory of the user on the board; everything in it is ours and is removed with the board.
         runner: words before the agent's command, such as an emulator's; such a board's timings are labelled emulated.
         root: the tree whose `proc` and `sys` describe the board.
     """
@@ -187,7 +187,7 @@ def load_device(name: str) -> DeviceFile | None:
 
 
 def save_device(device: DeviceFile) -> Path:
-    """Write a device's file; return where. Raises `OSError` if it cannot be written."""
+    """Write a device's file; return its path. Raises `OSError` if it cannot be written."""
     path = devices_dir() / f"{device.name}.json"
     write_text(path, device.model_dump_json(indent=1) + "\n")
     return path

@@ -42,7 +42,7 @@ class RemoteProcess(Protocol):
         """Write to its standard input; a program that has ended is `LinkLost` too."""
 
     def poll(self) -> int | None:
-        """Return its exit status; `None` while it runs. A connection that is gone counts as -1."""
+        """Return its exit status; `None` while it runs. A lost connection counts as -1."""
 
     def last_words(self) -> str:
         """Return the end of what it wrote to standard error, at most 600 characters."""

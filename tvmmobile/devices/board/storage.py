@@ -9,7 +9,7 @@ from tvmmobile.devices.protocol import NotStored
 from tvmmobile.system.errors import DeviceUnavailable
 
 _SEE = "See df -h and dmesg there."
-#: By the error's number: what is wrong, and what to do. 0 is for agents that do not tell.
+#: By the error's number: what is wrong, and what to do. 0 is for agents that do not report it.
 _KNOWN = {
     0: ("its disk is full, or read-only", "See df -h there."),
     ENOSPC: ("its disk is full", "Free some megabytes there."),

@@ -17,11 +17,11 @@ from tvmmobile.system.errors import DeviceUnavailable
 
 #: Longest time for a board to cool down, and the interval of checks.
 COOL_S, COOL_POLL_S = 300.0, 5.0
-#: A board that did not become cooler by so many degrees in this time stays warm, or has a sensor that always says the same.
+#: A board that has not cooled by this many degrees in this time stays warm, or has a stuck sensor.
 COOLING_C, COOLING_S = 1.0, 60.0
-#: A sensor that says the same all that time counts for nothing if it is warmer than all others by so many degrees.
+#: A sensor whose reading does not change in that time is ignored if it is warmer than all others by this many degrees.
 _APART_C = 20.0
-#: How long a cool board gets to lift a cap on its clocks: a thermal one it lifts, a power-saving mode's it does not.
+#: Time for a cool board to lift a cap on its clocks; it lifts a thermal cap, but not that of a power-saving mode.
 CAP_S = 30.0
 #: State of a board that does not answer while others do.
 _AWAY = Health()
@@ -42,11 +42,11 @@ class BoardWatch:
         #: Boards that have answered and are waited for, and when those left out are asked again.
         self._present: set[int] = set()
         self._asked_again: dict[int, float] = {}
-        #: By board, the readings of sensors that always say the same, by the names of their zones.
+        #: For each board, the readings of stuck sensors, by the names of their zones.
         self._constant: list[dict[str, float]] = [{} for _ in boards]
 
     def read(self) -> tuple[Health, ...]:
-        """Return the boards' state, in their order, empty for those left out; raise `DeviceUnavailable` if all are away, and stay so."""
+        """Return the boards' states in order, empty for those left out; raise `DeviceUnavailable` if all boards stay unreachable."""
         deadline = time.monotonic() + self._reconnect_s
         while True:
             faults: dict[int, Exception] = {}
@@ -93,7 +93,7 @@ class BoardWatch:
             time.sleep(poll_s)
 
     def _found_constant(self, index: int, readings: Sequence[dict[str, float]]) -> bool:
-        """Return whether a board has a sensor that said the same all the time and nothing like the others; it is left out from now on."""
+        """Return whether a board has a stuck sensor whose reading is far from the others'; it is ignored from now on."""
         found = {}
         for zone, reading in (readings[-1] if len(readings) > 1 else {}).items():
             others = max((one for each in readings for other, one in each.items() if other != zone), default=0.0)

@@ -1,4 +1,4 @@
-"""Decides whether this machine can be a board, which machine it is, and what emulates it."""
+"""Decides whether this machine can be a board, identifies it, and detects an emulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def local_address(root: str = "/", emulated: bool = False) -> LocalAddress:
 
     Args:
         root: root of the tree whose proc and sys describe it.
-        emulated: an emulator for its programs was given, so any Linux will do.
+        emulated: true if an emulator for its programs was given, so that any Linux will do.
 
     Raises:
         DeviceUnavailable: it is not AArch64 Linux.

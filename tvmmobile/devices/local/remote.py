@@ -32,7 +32,7 @@ from tvmmobile.system.environment import login_environment
 from tvmmobile.system.files import replacing
 
 _CHUNK_BYTES = 1 << 16
-#: Time for a program to end after its input has: pin.py's guard restores the governors then. After that, and after SIGTERM, as long again.
+#: Time for a program to end after its input has ended, when pin.py's guard restores the governors; and the same time again after SIGTERM.
 _STOP_S = 3.0
 #: What a shell reports for a program that is missing, and for one that may not be executed.
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -149,7 +149,7 @@ class LocalProcess:
         """Wait for a pipe until the deadline; raise `LinkLost` once the program was stopped."""
         if pipe.closed:
             raise LinkLost(f"{self._name} was stopped")
-        waiting = select.poll()  # knows no limit of file numbers
+        waiting = select.poll()  # `poll` has no limit on file descriptors
         waiting.register(pipe, select.POLLOUT if writing else select.POLLIN)
         return bool(waiting.poll(max(0.0, deadline - time.monotonic()) * 1e3))
 
@@ -174,7 +174,7 @@ def _started(words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to a program and what it started in its session."""
-    if process.poll() is None:  # otherwise its number may be another's by now
+    if process.poll() is None:  # otherwise its process id may have been reused
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
 

@@ -79,7 +79,7 @@ def route_to(destination: str, port: int | None) -> Route:
     if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
         raise UserError(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
     me = user_name()
-    if not me:  # paramiko and OpenSSH ask for it in any case
+    if not me:  # paramiko and OpenSSH need it in any case
         raise DeviceUnavailable(f"the user with the number {os.getuid()} has no name, which SSH needs.", "Give it any: export LOGNAME=NAME")
     options = _options(name, user, port)
     try:

@@ -15,7 +15,7 @@ _DEEPEST_INCLUDE = 16
 _BEFORE_COMMENT = re.compile(r"""(?:"[^"]*"?|'[^']*'?|(?<!\s)#|[^"'#])*""")
 _LINE = re.compile(r"\s*(\w+)(?:\s*=\s*|\s+)(.+)")
 _COMMANDS = ("proxycommand", "localcommand", "remotecommand", "knownhostscommand")
-#: Criteria with a value that paramiko evaluates. It takes all others as met.
+#: Criteria with a value that paramiko evaluates. It treats all others as met.
 _EVALUATED = ("host", "originalhost", "user", "localuser", "exec")
 _NEVER = "Match host !*"
 

@@ -14,7 +14,7 @@ from tvmmobile.system.files import replacing
 
 #: A transfer that moves no byte for this long counts as stalled.
 STALL_S = 20.0
-# The size tells whether all of it came: a connection that breaks looks like the end of the file.
+# The size shows whether all of the file arrived: a broken connection looks like the end of the file.
 _STORE = (
     'LC_ALL=C; export LC_ALL; cat > "$1.part" && [ "$(wc -c < "$1.part")" -eq "$3" ] && chmod "$2" "$1.part" && mv -f "$1.part" "$1" '
     '|| { rm -f "$1.part"; exit 1; }'

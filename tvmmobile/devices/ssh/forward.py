@@ -95,7 +95,7 @@ class Forwards:
     def _connect_there(self, sock: socket.socket, origin: tuple[str, int], port: int) -> None:
         try:
             channel = self._transport.open_channel("direct-tcpip", ("127.0.0.1", port), origin, timeout=CONNECT_TIMEOUT_S)
-        except Exception:  # nobody listens there, or the connection is gone: paramiko raises the error that ended its thread
+        except Exception:  # nothing listens there, or the connection is gone: paramiko raises the error that ended its thread
             return
         self._carry(sock, channel)
 
@@ -147,7 +147,7 @@ def _to_socket(channel: Any, sock: socket.socket) -> None:
             sock.sendall(chunk)
     except Exception:  # as above
         close_channel(channel)
-    # An end that came with the channel's is the end of the connection: nobody is left to read what the other way carries.
+    # If the channel has ended too, so has the connection: nobody is left to read data in the other direction.
     _shut(sock, socket.SHUT_RDWR if channel.closed else socket.SHUT_WR)
 
 

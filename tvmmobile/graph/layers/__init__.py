@@ -20,7 +20,7 @@ from tvmmobile.graph.layers.sums import NO_CLAMP, Clamp, SumLayer
 from tvmmobile.graph.layers.window import WindowLayer
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
-#: The kinds by their names in logs and manifests, in the order in which networks are searched for them; a gate's product is what is left.
+#: The kinds by their names in logs and manifests, in the order in which networks are searched for them; the product with a gate comes last.
 KINDS: dict[str, type[Layer]] = {
     "pool": Pool,
     "max_pool": MaxPool,

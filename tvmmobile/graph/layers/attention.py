@@ -13,7 +13,7 @@ from tvmmobile.graph.layers.kind import ConvertingLayer
 from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import NO_PARAMETERS, Array, LayerParameters
 
-#: The first element in a tensor, and elements from one group, head and token to the next; those of a token's head follow each other.
+#: Index of the first element in a tensor, and strides of groups, heads and tokens; the elements of one head of a token are contiguous.
 HeadView = tuple[int, int, int, int]
 
 
@@ -23,12 +23,12 @@ class Attention(ConvertingLayer):
 
     Attributes:
         groups: independent sets of tokens, such as those of several images.
-        heads, queries, keys: their numbers in each group.
+        heads, queries, keys: number of each per group.
         depth, width: elements of a query or key, and of a value.
         scale: factor of the products.
         shapes: shapes of the tensors with queries, keys and values, which may be one tensor.
         query_place, key_place, value_place: positions of queries, keys and values in these tensors.
-        merged: the output has a token's heads one behind the other, (groups, queries, heads · width); else it is (groups, heads, queries,
+        merged: true if the output concatenates a token's heads, (groups, queries, heads · width); otherwise it is (groups, heads, queries,
             width).
         bias: numbers of groups and heads with constants that are added to the scaled products, (groups or 1, heads or 1, queries,
             keys), such as relative positions (arXiv 2103.14030) and masks; (0, 0) for none.

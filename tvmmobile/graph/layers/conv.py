@@ -24,7 +24,7 @@ from tvmmobile.graph.needs import SHAPE
 from tvmmobile.graph.parameters import Array, LayerParameters
 from tvmmobile.graph.precision import Precision
 
-#: Taps of a kernel: (first row, end, first column, end).
+#: The taps of a kernel that are used: (first row, end row, first column, end column).
 TapWindow = tuple[int, int, int, int]
 
 
@@ -49,8 +49,8 @@ class Conv2d(WindowLayer, SumLayer):
             channels have all taps. Only where there is one group.
         added: number of channels of another NHWC tensor that the residual, or the only step's tensor, is a slice of, and the slice's first
             channel. Empty if it is a tensor of the output's extents.
-        sparse: largest number of pairs of an input channel and so many adjacent output channels with a weight other than zero, and that
-            number of output channels. Empty if all weights count.
+        sparse: upper limit on the number of non-zero blocks, each one input channel by a few adjacent output channels; and the number of
+            output channels per block. Empty if the layer is dense.
         weights: see `SumLayer`.
     """
 
@@ -139,7 +139,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def part_windows(self) -> tuple[TapWindow, ...]:
-        """`windows`, or one window of all taps without any."""
+        """`windows`; a single window with all taps if that is empty."""
         return self.windows or ((0, self.kernel[0], 0, self.kernel[1]),)
 
     @property
@@ -178,7 +178,7 @@ class Conv2d(WindowLayer, SumLayer):
 
     @property
     def least_macs(self) -> int:
-        """The multiply-adds without those with the padding's zeros, which a kernel may leave out."""
+        """Multiply-adds without those on padding, which a kernel may skip."""
         if self.sparse:
             return self.macs
         extents, outputs = (self.height, self.width), (self.out_height, self.out_width)
@@ -246,7 +246,7 @@ class Conv2d(WindowLayer, SumLayer):
         return cls(height, width, channels, shape_of(found["product"])[3], *window, int(attrs.groups), clamp, layout, **outside)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw weights, with zeros outside the windows, or as many as a sparse layer has."""
+        """Draw weights, with zeros outside the windows, or with as many zeros as a sparse layer has."""
         drawn = super().random_parameters(generator, dtype)
         if self.sparse:
             return replace(drawn, weight=self._thinned(drawn.weight, generator))

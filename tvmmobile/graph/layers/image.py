@@ -23,7 +23,7 @@ class ImageLayer(ConvertingLayer):
     width: int = field(metadata=SHAPE)
     channels: int = field(metadata=SHAPE)
 
-    # Without types, these are no fields.
+    # Without annotations, these are not dataclass fields.
     in_layout = out_layout = "NHWC"
     unlike: ClassVar[Mapping[str, float]] = {**ConvertingLayer.unlike, "in_layout": 1.0, "out_layout": 1.0}
 

@@ -1,4 +1,4 @@
-"""Layers that may be computed in integers, with the answers of a kind that defines no others; `graph.integers` defines the arithmetic."""
+"""Layers that may be computed in integers, with the default answers for every kind; `graph.integers` defines the arithmetic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tvmmobile.graph.integers import (
 from tvmmobile.graph.layers.kind import NO_FACTS, ConvertingLayer, IntegerFacts
 from tvmmobile.graph.parameters import Array
 
-#: Integers up to which float32 has all of them.
+#: Largest integer up to which float32 represents every integer exactly.
 _EXACT = 1 << 24
 
 
@@ -33,8 +33,8 @@ class IntegerLayer(ConvertingLayer):
 
     Attributes:
         residual: a tensor of the output's extents is added to the sums.
-        has_gate: each sum is multiplied by a number of its channel, from another input.
-        can_write_floats: its integer kernel may write float32.
+        has_gate: true if each sum is multiplied by its channel's factor, from another input.
+        can_write_floats: true if its integer kernel may write float32.
     """
 
     integers: IntegerFacts = NO_FACTS
@@ -138,9 +138,8 @@ class IntegerLayer(ConvertingLayer):
         return np.asarray(x * factor if self.curve == "hswish" else np.full_like(x, factor) if self.curve else x)
 
     def rounds_otherwise(self, parameters: IntegerParameters) -> bool:
-        """Return whether multipliers that are not short, or an odd zero point, change results of kernels that do not convert sums.
-
-        They do not in a layer with an addend.
+        """Return whether multipliers that are not short, or an odd zero point, change the results of kernels that do not convert sums. In a
+        layer with an addend they never do.
         """
         odd = not self.writes and bool(parameters.zero_out % 2)
         return odd or (self.scales_at_once and bool((short_multipliers(parameters.multiplier) != parameters.multiplier).any()))
@@ -158,8 +157,8 @@ class IntegerLayer(ConvertingLayer):
 
 
 def exact_floats(weight: Array, direct: bool) -> type[np.floating[Any]]:
-    """Return the type of floats that has all sums of products of int8 data with some weights: float32 only for sums that are added
-    `direct`, in any order; others may be transformed before that.
+    """Return the floating-point type that represents all sums of products of int8 data with these weights exactly. It is float32 only for
+    `direct` sums, which may be added in any order; other sums may be of transformed values.
     """
     magnitudes = np.abs(weight, dtype=np.float64).reshape(-1, weight.shape[-1]).sum(0)
     return np.float32 if direct and bool(-LOWEST * magnitudes.max(initial=0.0) <= _EXACT) else np.float64

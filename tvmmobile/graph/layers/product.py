@@ -21,12 +21,12 @@ _SIDES = ("left", "right")
 
 @dataclass(frozen=True)
 class Product(ConvertingLayer):
-    """A batch of products of a matrix (rows, terms) with another one (terms, columns), both computed by layers.
+    """A batch of products of two computed matrices, (rows, terms) × (terms, columns).
 
     Attributes:
         leading: dimensions in front of the matrices.
         rows, terms, columns: extents of a product; `terms` is the length of its sums.
-        turned: true for each of the two matrices that is stored transposed.
+        turned: one flag for each of the two matrices, true if it is stored transposed.
     """
 
     leading: tuple[int, ...] = field(metadata=SHAPE)

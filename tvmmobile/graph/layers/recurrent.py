@@ -28,7 +28,7 @@ class Recurrent(ConvertingLayer):
 
     Attributes:
         cell: one of `GATES`.
-        steps, sequences, units: their numbers; sequences do not depend on each other.
+        steps, sequences, units: number of each; sequences are independent of each other.
         direction: `FORWARD`, `BACKWARD` or `BOTH`.
         initial: true if the initial hidden states, and an LSTM's initial memories, are inputs (directions, sequences, units); otherwise
             they are 0.
@@ -91,7 +91,7 @@ class Recurrent(ConvertingLayer):
         return "_".join([self.cell, *parts, *["initial"] * self.initial, *["memory"] * self.memory, *self._stored_name()])
 
     def compute(self, data: Array, constants: LayerParameters, side: Mapping[str, Array]) -> Array:
-        """Compute it step by step: PyTorch's own layers have no GRU that resets the state first."""
+        """Compute the layer step by step, because PyTorch's own layers include no GRU that resets the state first."""
         import torch
 
         output = np.empty((self.steps + self.memory, self.sequences, self.directions, self.units), data.dtype)

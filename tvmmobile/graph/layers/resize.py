@@ -20,8 +20,8 @@ from tvmmobile.graph.taps import is_given, taps_of
 
 @dataclass(frozen=True)
 class Resize(ImageLayer):
-    """Resizes an image. `graph.resizing` says which pixels are read, or else the layer's constants do: `weight`, int32, has the first one
-    for each output row, then for each column; `bias` has the share of the next one.
+    """Resizes an image. `graph.resizing` defines which pixels are read, unless the layer's constants do: `weight`, int32, has the first
+    pixel for each output row, then for each column; `bias` has the share of the next pixel.
 
     Attributes:
         out_height, out_width: output size in pixels.
@@ -43,7 +43,7 @@ class Resize(ImageLayer):
 
     @property
     def least_read(self) -> dict[str, tuple[int, ...]]:
-        """Extents of the most pixels that it reads."""
+        """Extents of the largest part of the input that it may read."""
         taps = 2 if self.method == "linear" else 1
         pixels = min(self.height, taps * self.out_height), min(self.width, taps * self.out_width)
         return {"input": activation_shape("NHWC", *pixels, self.channels)}
@@ -97,7 +97,7 @@ class Resize(ImageLayer):
         return tuple(found)
 
     def random_parameters(self, generator: np.random.Generator, dtype: np.dtype[Any]) -> LayerParameters:
-        """Draw pixels in ascending order, as in real resizes, where they are given."""
+        """Draw ascending pixels, as in real resizes, if constants give them."""
         if self.places != GIVEN:
             return NO_PARAMETERS
         sizes = (self.height, self.out_height), (self.width, self.out_width)
@@ -114,7 +114,7 @@ class Resize(ImageLayer):
 
 
 def _constants(found: Parts) -> LayerParameters:
-    """Return a resize's pixels and their shares, where they are given."""
+    """Return a resize's pixels and their shares, if constants give them."""
     if not is_given(found["call"]):
         return NO_PARAMETERS
     first, share = (np.concatenate(parts) for parts in zip(*(taps.first_and_share() for taps in taps_of(found["call"])), strict=True))

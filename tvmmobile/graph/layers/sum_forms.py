@@ -16,7 +16,7 @@ from tvmmobile.graph.layers.kind import Form, Layer, Parts
 from tvmmobile.graph.layers.sums import Clamp
 from tvmmobile.graph.parameters import LayerParameters
 
-#: Makes the layer of the parts and what follows the sum.
+#: Makes the layer from the parts and from the steps after the sum.
 _Make = Callable[[Parts, Clamp], Layer | None]
 
 
@@ -41,7 +41,7 @@ def _form(pattern: Any, parts: Parts, layer: _Make, curve: str = "", numbers: Ma
 
 
 def _operands(curve: str, *kinds: str) -> list[str]:
-    """Return the operands of a curve, of some kinds, in order: named after their kind and their number among its like."""
+    """Return the names of a curve's operands of some kinds, in order: the kind, and the number among operands of that kind."""
     found = CURVES[curve].operands if curve else ()
     return [f"{kind} {found[:place].count(kind)}" for place, kind in enumerate(found) if kind in kinds]
 
@@ -90,7 +90,7 @@ def _sum(operator: str, before: str, order: str) -> tuple[Any, Parts]:
 
 
 def _reads(curve: str, found: Parts) -> list[Any]:
-    """Return what a kernel reads."""
+    """Return the tensors that a kernel reads."""
     read = gated_operands(found) or (found["permute" if "permute" in found else "product"].args[0],)
     return [*read, *(found[part] for part in ("residual", *_operands(curve, TENSOR, GATE)) if part in found)]
 
@@ -103,7 +103,7 @@ def _constants(curve: str, found: Parts) -> LayerParameters:
 
 
 def _layer(layer: _Make, curve: str, numbers: Mapping[str, float], found: Parts) -> Layer | None:
-    """Return the layer of the parts; `None` also where they have other shapes or values than those of a sum."""
+    """Return the layer made of the parts; `None` if they are not such a layer, or have shapes or values that no sum has."""
     shapes = {part: shape_of(expression) for part, expression in found.items()}
     out_shape = shapes["product"]
     wrong = (
@@ -130,7 +130,7 @@ def _is_gate(shape: list[int], out_shape: list[int]) -> bool:
 
 
 def _bounds_of(found: Parts) -> Clamp | None:
-    """Lower and upper bound, `None` where one is not the same for all."""
+    """Lower and upper bound; `None` for one that differs between channels."""
     values = [found[part].value.numpy() if part in found else None for part in ("low", "high")]
     if any(value is not None and value.size != 1 for value in values):
         return None

@@ -1,8 +1,8 @@
 """Rewrites activations in the forms that later passes know: clips and ReLUs as maximum and minimum, others as PyTorch's.
 
-clip has no layout inference. An infinite bound, from PyTorch's decompositions, counts as none. Networks have h-swish and h-sigmoid,
-x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the division, and
-as clip(x / 6 + 1/2, 0, 1), which is how ONNX's HardSwish and HardSigmoid are imported. A `log_softmax`, which has no layout
+TVM has no layout inference for clip. An infinite bound, from PyTorch's decompositions, is treated as no bound. Networks contain h-swish and
+h-sigmoid, x · clip(x + 3, 0, 6) / 6 and clip(x + 3, 0, 6) / 6, also as x · (clip(x + 3, 0, 6) / 6), with a factor of 1/6 instead of the
+division, and as clip(x / 6 + 1/2, 0, 1), which is how ONNX's HardSwish and HardSigmoid are imported. A `log_softmax`, which has no layout
 inference either, becomes the logarithm of a softmax, and the second power, also that of a magnitude, a product.
 """
 
@@ -38,7 +38,7 @@ def _number(value: Any) -> float:
     return float(getattr(inner, "value", inner))
 
 
-#: The arguments of `rewrite_main`: a pattern, the values of its constants, and what makes its replacement.
+#: The arguments of `rewrite_main`: a pattern, the values of its constants, and a function that builds its replacement.
 _Rule = tuple[Any, Mapping[Any, float], Callable[[Any, Any], Any]]
 
 

@@ -1,7 +1,7 @@
 """Makes attention one layer that reads queries, keys and values where a linear layer wrote them, and writes the next layer's input.
 
-Networks permute, slice and reshape in between. Such a chain of views only says where elements are (`graph.access`): if they lie at equal
-distances along each axis, nothing has to be moved.
+Networks permute, slice and reshape in between. Such a chain of views only determines where elements are stored (`graph.access`): if they
+have a constant stride along each axis, nothing has to be moved.
 """
 
 from __future__ import annotations
@@ -103,14 +103,16 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     bias = None if added is None else _reduced(added.reshape(groups, count // groups, queries, keys))
     if bias is not None:
         if not (bias.max(-1) > _MASKED_SCORE).all():
-            return None  # what is the softmax of nothing?
+            return None  # a softmax of no elements is undefined
         bias = np.maximum(bias, _MASKED_SCORE)
         layer = replace(layer, bias=(bias.shape[0], bias.shape[1]))
     return _MatchedAttention(layer, bias, (query.source, key.source, mixed.source), output)
 
 
 def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the last axis's softmax that a variable shows; PyTorch adds zeros for rows that are all masked, which products do not have."""
+    """Return the softmax over the last axis that a variable shows. PyTorch also zeroes rows that are masked entirely; products have no such
+    rows.
+    """
     value: Any = values.get(_ordered(variable, values))
     if operator_of(value) == "relax.where":
         masked, _, chosen = value.args
@@ -153,10 +155,10 @@ def _read(
     """Return the earliest tensor that holds an operand's elements in place.
 
     Args:
-        heads: groups, and heads of each.
+        heads: number of groups, and of heads per group.
         leading: extents in front of the product's rows and columns, to which it broadcasts the operand.
-        extents: tokens, and elements of each.
-        transposed: the operand has them the other way round.
+        extents: number of tokens, and of elements per token.
+        transposed: true if the operand has elements before tokens.
     """
     chain: list[Any] = []
     best, factor, source = None, 1.0, operand

@@ -1,5 +1,5 @@
 """Rewrites average pools as layers with templates: a depthwise convolution with equal weights, the mean over all pixels, or a pool that
-does not count padding. Adaptive pools with equal windows become one of these, or nothing. Large windows are for pools alone.
+does not count padding. Adaptive pools with equal windows become one of these, or disappear. Large windows always become pools.
 
 Relax's own legalisation counts every window's pixels at run time, with scalar divisions: ShuffleNet v1's three pools took 86 ms.
 """
@@ -24,7 +24,7 @@ def average_pools(module: Any) -> Any:
     """Rewrite every `avg_pool2d` whose windows all count the same number of pixels, and every mean and sum over all pixels; NCHW.
 
     Rounding up makes no difference where the windows fill the image. An adaptive pool has equal windows where its output's extents divide
-    its input's: VGG-16 and AlexNet pool 7×7 and 6×6 pixels to as many.
+    its input's: VGG-16 and AlexNet pool 7×7 and 6×6 pixels to the same size.
     """
     for replacement in (_in_equal_windows, _as_layer, _as_mean, _keeping_dimensions):
         module = replace_values(module, replacement)

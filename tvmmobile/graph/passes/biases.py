@@ -67,7 +67,7 @@ def zero_bias(module: Any) -> Any:
 
 def fold_factors(module: Any) -> Any:
     """Rewrite (conv(x, w) + b) · c + d, with a number d for each channel (NHWC), and c one number or one for each, as
-    conv(x, w · c) + (b · c + d). One number d for all channels is added, too, but for the 3 of an h-sigmoid.
+    conv(x, w · c) + (b · c + d). A scalar d is folded in too, except the 3 of an h-sigmoid.
     """
     data, weight, bias, factor, shift = wildcard(), is_const(), is_const(), is_const(), is_const()
     conv = is_op("relax.nn.conv2d")(data, weight)

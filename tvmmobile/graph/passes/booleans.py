@@ -1,5 +1,5 @@
-"""Rewrites comparisons of booleans as comparisons of small integers, as LLVM refuses TVM's code for `==` and `!=` of booleans; and those of
-a number with itself as a search for NaN, which TVM takes for equal to itself.
+"""Rewrites comparisons of booleans as comparisons of small integers, as LLVM refuses TVM's code for `==` and `!=` of booleans; and
+comparisons of a number with itself as a test for NaN, because TVM assumes that every number equals itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Names of blocks and buffers by order of occurrence.
+"""Names blocks and buffers by order of occurrence.
 
-Relax takes them from the variables of `main`, whose numbers depend on everything before. MetaSchedule's traces name blocks, and what
-they make is called after buffers: a trace fits an equal function of another network only if its names are the same.
+Relax takes them from the variables of `main`, whose numbers depend on everything before. MetaSchedule's traces name blocks, and name the
+blocks that they create after buffers: a trace fits the same function in another network only if the names agree.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Removes channel shuffles at compile time: weights are permuted, and convolutions read slices.
 
 Between convolutions ShuffleNet only moves channels: it concatenates, takes the channels of two halves or of groups in turn, splits. A
-convolution sums over its input channels in any order, so each one behind can read them from where they were computed, with its weights
-permuted; and the one in front can write its output channels so that those read together lie together, with its filters
-permuted. The operators that moved them then have no readers left.
+convolution sums over its input channels in any order, so each later convolution can read them from where they were computed, with its
+weights permuted; and the earlier one can write its output channels so that channels read together are adjacent, with its filters permuted.
+The operators that moved them then have no readers left.
 
 References:
     ShuffleNet, arXiv 1707.01083; ShuffleNet v2, arXiv 1807.11164
@@ -48,7 +48,7 @@ class _Edit:
     """Changes to the operator that computes a variable.
 
     Attributes:
-        pieces: the input is put together from (tensor, first channel, channels).
+        pieces: the slices that form the input, as (tensor, first channel, channels).
         inputs: permutation of a convolution's input channels, new to old; groups stay.
         outputs: permutation of the output's channels, new to old.
     """
@@ -154,7 +154,9 @@ class _Graph:
         return tuple(followers), last
 
     def makers(self, number: int) -> tuple[Any, ...]:
-        """Return the operators that compute a tensor's channels, back to the convolution that may reorder them; none if order is fixed."""
+        """Return the operators that compute a tensor's channels, back to the convolution that may reorder them; none if the order is
+        fixed.
+        """
         variable = self.trace.tensors[number]
         if not all(use in self.trace.moved for use in self.uses[variable]):
             return ()
@@ -221,7 +223,7 @@ def _edits(graph: _Graph, family: _ChannelGroup) -> dict[Any, _Edit]:
 
 
 def _order(graph: _Graph, number: int, readers: Sequence[_Reader], makers: Sequence[Any]) -> Order:
-    """Return a new order of a tensor's channels: those that the same convolutions read lie together, the first reader's first."""
+    """Return a new order of a tensor's channels that groups channels read by the same convolutions, those of the first reader first."""
     channels = int(graph.trace.tensors[number].ty.shape[3])
     if not makers:
         return np.arange(channels)
@@ -272,7 +274,7 @@ def _edited(call: Any, edit: _Edit) -> Any:
 
 
 def _with_inputs(weight: npt.NDArray[np.float32], inputs: Order, groups: int) -> npt.NDArray[np.float32]:
-    """Return HWIO weights for input channels in another order; those of a group stay in it."""
+    """Return HWIO weights for reordered input channels; channels stay within their group."""
     depth, channels = weight.shape[2], weight.shape[3] // groups
     parts = []
     for group in range(groups):

@@ -21,13 +21,13 @@ _SHUFFLE = (0, 2, 1, 3, 4)
 
 @dataclass(frozen=True)
 class MovedChannels:
-    """A tensor whose channels come from others.
+    """A tensor whose channels come from other tensors.
 
     Attributes:
         origins: origin of each channel: (number of the tensor, channel in it), of shape (channels, 2); within a shuffle,
             (groups, channels of a group, 2).
         axis: axis of its channels, by `NCHW` or `NHWC`.
-        shuffled: a shuffle is part of the way.
+        shuffled: true if the channels pass through a shuffle.
     """
 
     origins: npt.NDArray[np.int64]

@@ -1,7 +1,8 @@
 """Rewrites steps of images in NHWC, the layout in which images are stored.
 
-Layout conversion leaves a step as it is where one of its images is made by operators that it does not know, such as the shuffle behind a
-transposed convolution, or tokens of attention that are an image again. Every image would be turned before it, and the result behind it.
+Layout conversion does not convert a step if one of its images comes from operators that it does not know, such as the shuffle after a
+transposed convolution, or attention whose tokens become an image again. Every image would be transposed before the step, and the result
+after it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _STEPS = operators_with(Trait.ELEMENT_WISE)
 def channels_last(module: Any) -> Any:
     """Rewrite element-wise steps, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
 
-    Readers that need NCHW get the result transposed. Values made of an input alone stay as they are.
+    Readers that need NCHW get the result transposed. Values computed from an input alone stay as they are.
     """
     images = _ImageRewriter(module["main"])
     main = rebound_main(module["main"], images.value)
@@ -113,7 +114,7 @@ class _ImageRewriter:
         return None if any(operand is None for operand in operands) else relax.Call(value.op, operands, value.attrs)
 
     def _operand(self, operand: Any) -> Any:
-        """Return the image or constant that a step reads in place of another one; `None` for what is neither."""
+        """Return the image or constant in NHWC that a step reads in place of an operand; `None` if the operand is neither."""
         if isinstance(operand, relax.Var):
             return self.last.get(operand)
         if not isinstance(operand, tvm.ir.GenericConst):
@@ -130,7 +131,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _shown(value: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the image NHWC that a value shows NCHW; `None` for values that show none."""
+    """Return the NHWC image of which a value is the NCHW view; `None` for other values."""
     image = permutation_source(value, TO_FIRST)
     if image is not None or operator_of(value) != VIEW:
         return image
@@ -157,7 +158,7 @@ def _first(image: Any) -> Any:
 
 
 def _axis(first: Any) -> int:
-    """Map an axis of NCHW, which may be counted from behind, to NHWC."""
+    """Map an axis of NCHW, which may be negative, to NHWC."""
     return TO_LAST.index(int(first) % len(TO_LAST))
 
 

@@ -1,7 +1,7 @@
 """Evaluates operators whose arguments are all constant, with numpy.
 
 Relax's own FoldConstant compiles every such operator for the host with LLVM: five seconds for a MobileNet, against milliseconds here. It
-remains in the pipeline for whatever this one does not know.
+stays in the pipeline for operators that this pass does not know.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from tvmmobile.graph.expressions import constant, operator_of, shape_of
 from tvmmobile.graph.passes.rewriting import mutate_main
 from tvmmobile.graph.taps import RESIZE, Taps, is_given, taps_of
 
-#: From a position along an axis to a value, to the value at an output's position along that axis, of that axis's tables.
+#: Takes a function from a position along an axis to a value; returns the function from an output position to its value, by that axis's
+#: tables.
 _Along = Callable[[Callable[[Any], Any], Any, Sequence[Any]], Any]
 
 

@@ -14,7 +14,7 @@ _STEPS = operators_with(Trait.ELEMENT_WISE) | operators_with(Trait.RESHAPE) | {"
 def input_steps(main: Any) -> set[Any]:
     """Return the variables that steps and views alone compute from an input of `main`.
 
-    They are best left as they are: an image has its channels first there, and in integers a layer would round what is not scaled yet.
+    They are best left unchanged: images still have their channels first, and an integer layer would round values that are not scaled yet.
     """
     origins = {parameter: {parameter} for parameter in main.params}
     for binding in bindings_of(main):

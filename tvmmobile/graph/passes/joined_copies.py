@@ -42,7 +42,7 @@ def _of_slices(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
     return {reader: _call(graph, one) for reader, one in calls.items()} if len(calls) == len(found) else {}
 
 
-#: The name of a layer, the layer in place of it, and what that reads.
+#: The name of a layer, its replacement, and the tensors that the replacement reads.
 _Joined = tuple[str, Conv2d, tuple[Any, ...]]
 
 
@@ -72,7 +72,7 @@ def _summing(graph: LayerGraph, variable: Any) -> _Joined | None:
 
 
 def _reading_slice(graph: LayerGraph, variable: Any, sliced: Any) -> _Joined | None:
-    """Return a convolution that reads a slice as its input, or adds it, from the tensor that the slice is of."""
+    """Return a convolution that reads or adds a slice directly from the sliced tensor."""
     layer, found = _convolution(graph, variable), channel_slice(graph.values[sliced])
     if layer is None or found is None:
         return None

@@ -1,6 +1,7 @@
 """Joins consecutive permutations, with reshapes between, into one: pixel shuffles, and patches of images as tokens.
 
-Reshapes and permutations only put the factors of a tensor's dimensions in another order (see `graph.access`); so does one permutation.
+Any chain of reshapes and permutations only reorders the factors of a tensor's dimensions (see `graph.access`), and so does a single
+permutation.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class LayerGraph:
         return len(self.readers[variable]) == 1
 
     def moves(self, variable: Any) -> Iterator[tuple[Any, Access]]:
-        """Yield a variable's successive views, each of them the only reader, with the variable's elements that it shows."""
+        """Yield a variable's successive views, each the only reader of the one before, with the elements of the variable that it shows."""
         access = Access.of(shape_of(variable))
         while self.read_once(variable) and (variable := self.readers[variable][0]) is not None:
             after = access.after(self.values[variable])
@@ -58,12 +58,12 @@ class LayerGraph:
         return layer_call(self.layers, composed, inputs, name=name)
 
 
-#: From a variable to the new values that it and others get, which may be expressions of several operators; empty where nothing changes.
+#: Maps a variable to new values for it and other variables, which may be expressions of several operators; empty if nothing changes.
 _Rewrite = Callable[[LayerGraph, Any], Mapping[Any, Any]]
 
 
 def layer_pass(rewrite: _Rewrite) -> Callable[[Callable[[Layer], bool], dict[str, ComposedLayer]], Callable[[Any], Any]]:
-    """Make a pass of a function that looks at one variable of `main` after another. The pass changes the `layers` that it gets, too."""
+    """Make a pass from a function that handles one variable of `main` at a time. The pass also changes the `layers` that it is given."""
 
     def of_layers(accepts: Callable[[Layer], bool], layers: dict[str, ComposedLayer]) -> Callable[[Any], Any]:
         def run(module: Any) -> Any:

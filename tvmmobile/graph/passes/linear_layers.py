@@ -30,7 +30,7 @@ def linear_layers(module: Any) -> Any:
 
     if not any(map(_is_wanted, (binding.value for binding in bindings_of(module["main"])))):
         return module
-    # Patterns of the passes behind take a second name of a variable for its value.
+    # In patterns of later passes, a variable's alias would count as its value.
     return _LinearToConvolutions(module["main"]).in_module(module, canonical=True)
 
 
@@ -54,7 +54,7 @@ class _LinearToConvolutions(MainRewriter):
         super().__init__(main)
         #: New values by the old variable.
         self.seen: dict[Any, _ImageView] = {}
-        #: Variables that would be images with their channels last, for all that is known.
+        #: Variables that could be images with their channels last.
         self.guessed: set[Any] = set()
         #: Images in the order in which they are computed.
         self.order: dict[Any, int] = {}
@@ -168,7 +168,7 @@ class _LinearToConvolutions(MainRewriter):
         shown = [seen for seen in shown if math.prod(_pixels(seen)) == math.prod(shape)]  # the others are repeated for all pixels
         if not shown:
             return None
-        base = max(shown, key=lambda seen: self.order[seen.image])  # of a branch and what it is added to, the branch
+        base = max(shown, key=lambda seen: self.order[seen.image])  # of a branch and the tensor that it is added to, the branch
         axis = _channel_axis(base, shape)
         operands = []
         for operand in value.args:

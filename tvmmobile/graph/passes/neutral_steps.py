@@ -10,7 +10,7 @@ from tvmmobile.graph.expressions import holds, operator_of, shape_of
 from tvmmobile.graph.operators import constant_operand
 from tvmmobile.graph.passes.rewriting import replace_values
 
-#: The second operand that changes nothing, which may also be the first of the first two.
+#: The second operand that leaves the first unchanged; for the first two operators, it may also be the first operand.
 _NEUTRAL = {"relax.add": 0.0, "relax.multiply": 1.0, "relax.subtract": 0.0, "relax.divide": 1.0}
 
 

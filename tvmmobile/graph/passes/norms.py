@@ -1,4 +1,4 @@
-"""Makes norms that networks spell out, or have in forms that layout conversion gets wrong, one operator each that layers know."""
+"""Rewrites norms that networks spell out, or contain in forms that layout conversion gets wrong, as a single operator that layers know."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def layer_norms_of_images(module: Any) -> Any:
 
 
 def group_norms(module: Any) -> Any:
-    """Rewrite norms of groups, each of which is one channel of a view, in `main`, channels first, as ONNX's exporters write them; then
-    factors and summands of channels behind a group norm become its own.
+    """Rewrite group norms as ONNX's exporters write them in `main`, channels first, with each group as one channel of a view; then merge
+    per-channel factors and summands after a group norm into it.
     """
     return _with_own_constants(_of_images(module))
 
@@ -175,7 +175,7 @@ def _axis_of(mean: Any) -> int | None:
 
 
 def _along(factors: Array, axis: int, shape: list[int]) -> Array | None:
-    """Return factors that are the same but for their place along an axis, as many as that has; `None` for others."""
+    """Return factors that vary only along one axis, one per place; `None` for others."""
     extents = (1,) * (len(shape) - factors.ndim) + factors.shape
     if factors.ndim > len(shape) or any(extent != 1 for place, extent in enumerate(extents) if place != axis):
         return None

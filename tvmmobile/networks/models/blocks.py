@@ -1,4 +1,4 @@
-"""The parts that networks are described with: leaves such as a convolution, and ways to join them. Needs no framework.
+"""The building blocks of network descriptions: leaves such as a convolution, and ways to combine them. Needs no framework.
 
 A description is a tree. From it come the table of layers (`layers_of`), which costs are counted from, and the PyTorch module
 (`network.Network`), so that the two cannot differ. Every leaf has the path that its module has in the published PyTorch network, so that
@@ -29,8 +29,8 @@ class WeightLayer:
 
     Attributes:
         name: the weight's path in the PyTorch module, without `.weight`, e.g. `blocks.1.0.conv_dw`.
-        kind: convolution, depthwise, pointwise (1×1), convolution in groups, one of a squeeze-and-excite (1×1, of the pooled image), or
-            dense (fully connected).
+        kind: convolution, depthwise, pointwise (1×1), grouped convolution, squeeze-and-excite (1×1 on the pooled image), or dense (fully
+            connected).
         kernel: side of the kernel, in pixels; 1 for a dense layer.
         stride: the stride in pixels.
         in_channels: input channels (features, for a dense layer).
@@ -146,9 +146,9 @@ class Pooling:
 
     Attributes:
         name: path of the module.
-        mean: the mean, zeros of the padding included; else the largest.
+        mean: true for the mean, including zeros of the padding; false for the maximum.
         kernel, stride, padding: kernel size, stride and padding in pixels.
-        ceil: a window that reaches over the edge counts.
+        ceil: true if windows that reach over the edge count.
     """
 
     name: str

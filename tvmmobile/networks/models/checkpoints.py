@@ -41,11 +41,11 @@ def load_checkpoint(module: torch.nn.Module, body: Part, path: Path, spare: Sequ
         module: made from `body`.
         body: the description, which knows both ways to name a tensor.
         path: a file that `torch.save` wrote.
-        spare: beginnings of names that may be there and are left alone.
+        spare: prefixes of names that may occur and are ignored.
 
     Raises:
-        UserError: the file is missing or not a state dict, or a tensor is missing, unknown, of the wrong shape or not finite; tensors are
-            called what the file calls them, or would.
+        UserError: the file is missing or not a state dict, or a tensor is missing, unknown, of the wrong shape or not finite; messages use
+            the file's own naming of tensors.
     """
     state = _read_state_dict(path)
     expected = _expected(module)

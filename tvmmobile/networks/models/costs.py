@@ -5,7 +5,7 @@ counts of padded border pixels are included, as there):
 - standard convolution: D_K² · M · N · D_F² multiply-adds (equation 2), D_K² · M · N weights;
 - depthwise: D_K² · M · D_F² (equation 4), D_K² · M weights;
 - pointwise (1×1): M · N · D_F² (second term of equation 5), M · N weights;
-- convolution in G groups: 1/G of a standard one of both;
+- grouped convolution with G groups: 1/G of both numbers of a standard convolution;
 - fully connected: M · N of both.
 The 1×1 convolutions of squeeze-and-excite are counted, for an image of one pixel; activations, pooling and sums are not.
 α scales M and N, ρ scales D_F (section 3.3 and 3.4).

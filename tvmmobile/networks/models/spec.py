@@ -8,7 +8,7 @@ from tvmmobile.networks.models.traits import TRAITS, UNKNOWN, Traits
 from tvmmobile.networks.signature import CHANNELS_LAST, INPUT_NAME, OUTPUT_NAME, Port
 from tvmmobile.system.errors import UserError
 
-#: Several times as many as the largest public set of labelled images has (21,841 in ImageNet-21k).
+#: Limit: several times the number of classes of the largest public data set (21,841 in ImageNet-21k).
 MOST_CLASSES = 100_000
 
 

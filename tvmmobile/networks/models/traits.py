@@ -39,7 +39,8 @@ class Traits:
     def variants(self, alphas: Sequence[float], sides: Sequence[int]) -> list[tuple[float, int]]:
         """Return (α, side) of every α with every side, each once.
 
-        If both are empty, the grid. If one is, its values are those of the grid where every α of it has every side, else the native one.
+        If both are empty, return the grid. If only one is empty, its values come from the grid if every α there is combined with every
+        side; otherwise the native value is used.
         """
         if not alphas and not sides:
             return list(self.grid)

@@ -66,7 +66,7 @@ def seed_weights(module: torch.nn.Module, seed: int, scaled: Collection[str] = (
 
 def _fill(part: torch.nn.Module, uniform: _Uniform) -> None:
     """Draw Kaiming's uniform weights, and a bias of about their outputs' size."""
-    outputs, _, *window = part.weight.shape  # a group's input values take part in its own outputs only
+    outputs, _, *window = part.weight.shape  # each group's inputs contribute only to that group's outputs
     bound = math.sqrt(6 / int(math.prod(window) * outputs // getattr(part, "groups", 1)))
     flat = part.weight.view(-1)
     for start in range(0, len(flat), _AT_ONCE):
@@ -121,7 +121,7 @@ def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def single_thread() -> Iterator[None]:
     """Run PyTorch on one thread: results do not depend on their number.
 
-    It is also faster on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 s was seen).
+    It is also faster on a busy machine, where OpenMP's threads spin for each other (16 s instead of 0.05 s has been observed).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

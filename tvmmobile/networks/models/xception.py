@@ -1,6 +1,7 @@
 """Xception as a table of blocks (arXiv 1610.02357, figure 5).
 
-Names are those of timm's `legacy_xception`. No activation and no batch norm lies between a depthwise convolution and its pointwise one.
+Names are those of timm's `legacy_xception`. There is no activation or batch norm between a depthwise convolution and its pointwise
+convolution.
 """
 
 from __future__ import annotations

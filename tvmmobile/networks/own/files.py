@@ -32,7 +32,7 @@ Side = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class RequestedShape:
-    """Requested values of the first input's dynamic dimensions; `None` where not requested.
+    """Requested values of the first input's dynamic dimensions; `None` for those not requested.
 
     Attributes:
         side: side of the images, or their height and width.
@@ -51,7 +51,7 @@ class OwnFile:
         path: the file's path, as it was given.
         factory: the function of a Python file that returns the network; "" for other files.
         shapes: requested shapes of inputs by name, for dimensions that the file leaves open.
-        values: numbers by name of inputs that always have this value, which are no inputs then.
+        values: values by name of inputs that always have this value; these inputs become constants.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class FileTensor:
         name: the tensor's name in the file.
         shape: a dimension that is not a number has its name in the file, or ""; `None` for an unknown rank.
         dtype: NumPy's name of it.
-        operator: the name of the one that computes an output, or reads an input; empty where it is not known.
+        operator: name of the operator that computes an output or reads an input; empty if unknown.
     """
 
     name: str
@@ -166,13 +166,12 @@ def spec_of(
     Args:
         contents: SHA-256 in hexadecimal.
         inputs, outputs: all of them, in order.
-        wanted: the dimensions that were asked for.
+        wanted: the requested dimensions.
         fix: a way to make such a file with static shapes.
         inside: the network's name in the file, "" for none.
 
     Raises:
-        UserError: there is none, one is not a tensor of a known type and shape, or the first input is an image of another side or another
-            batch.
+        UserError: there are none, one is not a tensor of a known type and shape, or the first input is an image of another size or batch.
     """
     for tensors, verb, act in ((inputs, "takes", "Give the network an input"), (outputs, "returns", "Return a tensor from the network")):
         if not tensors:

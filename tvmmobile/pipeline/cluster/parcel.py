@@ -20,7 +20,7 @@ from tvmmobile.system.files import write_bytes
 
 @runtime_checkable
 class UsesFiles(Protocol):
-    """A job that says which files it reads and writes."""
+    """A job that declares which files it reads and writes."""
 
     def reads(self) -> Mapping[str, Path]:
         """Return the files that the job reads, by path below the folder that `moved` is given."""

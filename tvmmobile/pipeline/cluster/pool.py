@@ -1,7 +1,7 @@
 """Jobs on a Dask cluster, with the interface of `workers.Workers`.
 
-The scheduler at the given address is trusted: Dask executes what its scheduler is told, and what comes back from it is unpickled. So both
-ends need certificates (TLS), unless Dask's own configuration explicitly says that they do not.
+The scheduler at the given address is trusted: Dask executes whatever its scheduler receives, and its answers are unpickled here. So both
+ends need certificates (TLS), unless Dask's own configuration explicitly waives them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ClusterWorkers:
 
     Args:
         address: the scheduler's, `tcp://HOST:PORT`, or `tls://HOST:PORT` with certificates from Dask's own configuration.
-        here: processes of this machine, for what runs on boards that only this machine reaches; without them, whatever runs on a board
-            runs on virtual boards that the workers start.
+        here: processes of this machine, for jobs on boards that only this machine can reach; without them, jobs that need a board run on
+            virtual boards that the workers start.
         connect_s: longest time for the scheduler to answer.
 
     Raises:
@@ -78,7 +78,7 @@ class ClusterWorkers:
 
     def stop(self) -> None:
         """Leave the cluster and cancel jobs that have not begun. Its workers, and the boards they started, stay."""
-        with contextlib.suppress(Exception):  # it may be gone already
+        with contextlib.suppress(Exception):  # it may have left already
             self._client.close(_CLOSE_S)
 
     def run(self, function: Callable[[Job], Result], jobs: Iterable[Job], timeout_s: float) -> Iterator[tuple[Job, Result | WorkerError]]:

@@ -1,7 +1,7 @@
 """The code in a Dask worker: every job runs in its own process, on the worker's own virtual board.
 
-The processes and the board start with the first job that needs them and stay until the worker ends, whichever way. A job that hangs or
-dies takes one of those processes with it, never the worker: so a worker that dies says nothing about its job.
+The processes and the board start with the first job that needs them and stay until the worker ends, however it ends. A job that hangs or
+crashes takes down one of those processes, never the worker, so the death of a worker does not incriminate its job.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def serve(order: Order) -> Delivery:
 
 @dataclass(frozen=True)
 class _Place:
-    """A board of this worker: agents with the profile that this machine has for it, and the way to stop it."""
+    """A board of this worker: its agents, with the board's profile on this machine, and a function that stops it."""
 
     agents: Agents
     held: contextlib.ExitStack = field(repr=False)

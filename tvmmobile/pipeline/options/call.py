@@ -19,7 +19,7 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 def with_options(*kinds: type[Options], name: str = "") -> Callable[[Call], Call]:
     """Accept the options of some objects, and no others, in a function with typed `**options`.
 
-    Its signature lists them, as does its documentation, in place of a line `options: …`. Errors name its keywords.
+    Its signature lists them, and so does its documentation in place of a line `options: …`. Errors name the keywords.
 
     Args:
         kinds: the objects.

@@ -32,7 +32,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DeviceOptions(Options):
-    """Options of `add_device`: the board's address, one of three, and what the board does not tell."""
+    """Options of `add_device`: the board's address in one of three forms, and facts that the board does not report."""
 
     ssh: str | None = option(None, "--ssh [USER@]HOST", "Board to reach over SSH.")
     adb: str | None = option(None, "--adb SERIAL", "Phone to reach over adb; HOST:PORT over the network.")

@@ -1,4 +1,4 @@
-"""Options that determine a network beside its name and size: its inputs and its weights."""
+"""Options that determine a network in addition to its name and size: its inputs and its weights."""
 
 from __future__ import annotations
 

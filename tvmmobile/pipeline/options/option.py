@@ -28,8 +28,8 @@ def identity(value: Any) -> Any:
 class Option:
     """A choice of the user.
 
-    Its value takes up to three forms: what the command line has, what a call has as keyword (`from_cli` makes it of the first), and what
-    the field has, which the program uses (`parse` makes it of the second).
+    Its value has up to three forms: the command line's, a call's keyword (`from_cli` converts the first to it), and the field's, which the
+    program uses (`parse` converts the second to it).
 
     Attributes:
         default: default in calls.
@@ -102,18 +102,18 @@ def option_of_several(default: tuple[Any, ...], usage: str, help: str, of: type 
 
 
 def option_of(kind: type[Options], name: str, **others: Any) -> Any:
-    """Declare a field as another object has it, but for `others`."""
+    """Declare a field like one of another object, except for `others`."""
     declared = replace(kind.__dataclass_fields__[name].metadata["option"], **others)
     return field(default=declared.parse(declared.default), metadata={"option": declared})
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options that belong together, as the program uses them; `options_of` lists them as users write them."""
+    """A group of options in the form that the program uses; `options_of` lists them in the form that users write."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Read a call's keywords, and leave others alone; raise `UserError` for a value that is not known, or too small."""
+        """Read a call's keywords, ignoring others; raise `UserError` for an unknown value or one that is too small."""
         return cls(**{name: each.parse(each.checked(given[each.keyword])) for name, each in options_of(cls) if each.keyword in given})
 
 

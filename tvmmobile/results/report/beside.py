@@ -10,7 +10,7 @@ from tvmmobile.results.report.view import View
 from tvmmobile.results.report.wording import clean, clock, label_of
 from tvmmobile.system.errors import UserError
 
-#: Smaller changes than this do not fill a bar.
+#: The smallest change that can fill a bar.
 _FULL_BAR = 0.1
 
 

@@ -31,7 +31,7 @@ def fit_sentence(fit: PowerLaw, context: Context) -> str:
 
 
 def law_sentence(view: View) -> str:
-    """Return how many variants depart from the α²ρ² law, and which one departs most; "" where no law applies."""
+    """Return how many variants depart from the α²ρ² law, and which one does so most; "" if the law does not apply."""
     rows = [(row, row.departure) for row in view.rows if row.departure]
     if not rows:
         return ""
@@ -77,7 +77,7 @@ def sums_sentence(view: View) -> str:
 
 
 def _between(variants: Iterable[VariantResult]) -> str:
-    """Return the time that a run spends besides its kernels."""
+    """Return the time that a run spends outside its kernels."""
     return "the virtual machine between them" if all(variant.format == VM for variant in variants) else "what lies between them"
 
 

@@ -13,7 +13,7 @@ from tvmmobile.results.report.wording import millions, percent, plural
 
 #: Kernels that are explained.
 _MOST = 10
-#: What a name has behind its operator: shape, fingerprint, dtype and threads (`layers.Opaque.name`, `tasks.Task.name`).
+#: The part of a name after its operator: shape, fingerprint, dtype and threads (`layers.Opaque.name`, `tasks.Task.name`).
 _BEHIND_OPERATOR = re.compile(r"_\d+(x\d+)*_[0-9a-f]{12}.*")
 _MOVES = {"transpose", "concatenate", "split", "strided", "dynamic", "slice", "take", "gather", "pad", "repeat", "tile", "flip", "squeeze"}
 _MOVES |= {"broadcast", "to", "expand", "dims", "stack", "scatter", "elements", "nd", "permute", "reshape", "layout", "transform", "cast"}
@@ -33,7 +33,7 @@ _WHY = (
 
 @dataclass(frozen=True)
 class UsedKernel:
-    """A kernel where a network runs it.
+    """A kernel at one place in a network.
 
     Attributes:
         name: name of its task.

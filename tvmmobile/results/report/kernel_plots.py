@@ -82,7 +82,7 @@ def roofline_plot(view: View, row: VariantRow, table: KernelTable, styles: Mappi
         level = tuple((value, y.at(roof.compute_gflops)) for value in (FRAME.left, FRAME.right))
         lines.append(PlotLine("floor", f"FMA peak, {roof.compute_gflops:.1f} GFLOP/s", level))
     if roof.memory_gb_per_s is not None and roof.ridge is not None:
-        # Below the bottom of the plot there is nothing to see of it.
+        # Below the bottom of the plot it is invisible.
         left = max(x.low, y.low / roof.memory_gb_per_s)
         right = min(x.high, roof.ridge)
         if left < right:

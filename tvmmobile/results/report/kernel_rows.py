@@ -15,7 +15,7 @@ Limit = Literal["compute", "memory"]
 #: A kernel is far off its record where it takes more than twice as long within the network, or less than half. Of the 256 kernels of
 #: studies/results/networks.json, the virtual Pi 4's takes 0.90 to 1.83 times as long, the most where a pool's input has left the caches.
 FAR = 2.0
-#: And where it is more than this, which a clock and what passes between two kernels may be.
+#: The deviation must also exceed this time, which the clock's resolution and the gap between two kernels may account for.
 _FAR_US = 5.0
 
 
@@ -55,7 +55,7 @@ class KernelRow:
         peak_share: share of the cores' FMA peak, 1 is all of it.
         time_share: share of the sum of all kernels' latencies, 1 is all of it.
         moved_bytes: bytes that it moved or must move, see `KernelTable.moved`.
-        intensity: floating-point operations for each of these bytes; `None` as well where there are none.
+        intensity: floating-point operations per such byte; `None` also if there are none.
         limit: the limit of its speed, by the roofline.
         limit_share: share of the speed that this limit allows, 1 is all of it.
     """

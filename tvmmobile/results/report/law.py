@@ -2,7 +2,7 @@
 
 The law starts at the largest variant of a network. A variant departs from it in two ways: its multiply-adds themselves do not fall as α²ρ²
 (Howard et al. 2017, MobileNets, section 3.3, has depthwise and first layers fall as α only), or each of them takes longer. The first
-follows from the layers; of the second, the terms of a modelled latency and the kernels' times say where it comes from.
+follows from the layers; the terms of a modelled latency and the kernels' times explain the second.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from tvmmobile.results.file import Context, VariantResult
 from tvmmobile.results.report.kernel_rows import OTHER, kernel_us
 
-#: A latency nearer to the law than this share is said to follow it; parts smaller than this are not named.
+#: A latency follows the law if it deviates by less than this fraction; smaller parts are not named.
 TOLERANCE = 0.05
 _SMALLEST_PART = 0.01
 _MOST_PARTS = 2
 _TERMS = {"core": "core cycles", "cache_hits": "loads from outer caches", "lines_read": "lines read from memory", "stores": "stores"}
-_TERMS |= {"loads_from_memory": "loads from memory"}  # of results before the term was of all lines
+_TERMS |= {"loads_from_memory": "loads from memory"}  # in results from before the term covered all lines
 #: Fewer points than this make a fitted exponent meaningless.
 MIN_FIT_POINTS = 3
 

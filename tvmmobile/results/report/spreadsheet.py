@@ -60,8 +60,8 @@ def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that a spreadsheet shows as it is: an apostrophe precedes what would begin a formula (OWASP, CSV injection), and control
-    characters, which may hide or break a cell, are blanks.
+    """Return text that a spreadsheet shows literally: an apostrophe precedes text that would start a formula (OWASP, CSV injection), and
+    control characters, which may hide or break a cell, become blanks.
     """
     shown = "".join(character if character.isprintable() else " " for character in text)
     return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown

@@ -124,7 +124,9 @@ class View:
         return any(len(row.variant.samples_us) > 1 for row in self.rows)
 
     def figures_of(self, row: VariantRow, decimals: int) -> list[str]:
-        """Return the cells that tables share: costs, top-1 by source, share of the peak, memory, and the error with so many decimals."""
+        """Return the cells that tables share: costs, top-1 by source, share of the peak, memory, and the error with the given number of
+        decimals.
+        """
         variant = row.variant
         return [
             millions(variant.macs),

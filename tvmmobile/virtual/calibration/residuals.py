@@ -32,13 +32,13 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 
 @dataclass(frozen=True)
 class TermError:
-    """The share of the model's errors that one term explains, if it alone were wrong.
+    """The share of the model's errors that one term would explain if it alone were wrong.
 
     Attributes:
         name: `core`, or one of the terms of misses.
-        value: its factor in the model.
-        alone: its factor for the least squared relative errors, with all other terms unchanged.
-        explained: how much of the squared relative errors that removes, as a share of 1.
+        value: factor of the term in the model.
+        alone: factor of the term that minimises the squared relative errors, with all other terms unchanged.
+        explained: fraction of the squared relative errors that this removes.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")

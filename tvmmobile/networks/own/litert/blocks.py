@@ -1,4 +1,6 @@
-"""Translates LiteRT's operators that take images apart by the places of pixels in blocks: a convolution between them is dilated."""
+"""Translates LiteRT's space-to-batch operators, which split an image by each pixel's position within its block: a convolution between them
+is a dilated one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tvmmobile.networks.own.litert.translation import Translation, same_grid
 
 
 def with_dilations(network: LiteRtNetwork) -> LiteRtNetwork:
-    """Replace each convolution that alone reads blocks, and whose result alone is put together, by a dilated one of a padded image."""
+    """Replace each convolution between `SPACE_TO_BATCH_ND` and `BATCH_TO_SPACE_ND`, if nothing else reads their results, by a dilated
+    convolution of a padded image.
+    """
     tensors, operators = list(network.tensors), list(network.operators)
     reads = Counter([*network.outputs, *(number for operator in operators for number in operator.inputs)])
     writers = {number: operator for operator in operators for number in operator.outputs}
@@ -42,8 +46,8 @@ def with_dilations(network: LiteRtNetwork) -> LiteRtNetwork:
 def _around_convolution(
     tensors: list[LiteRtTensor], writers: Mapping[int, LiteRtOperator], last: LiteRtOperator
 ) -> tuple[LiteRtOperator, LiteRtOperator, list[tuple[int, int]], list[int]] | None:
-    """Return the operators that take an image apart and convolve the parts that `last` puts together, the zeros around the image, and the
-    size of blocks; `None` for others.
+    """Return the operators that split an image and convolve the parts that `last` reassembles, the padding of the image, and the size of
+    blocks; `None` for others.
     """
     convolution = writers.get(last.inputs[0])
     if convolution is None or convolution.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
@@ -64,7 +68,7 @@ def _around_convolution(
 
 
 def space_to_batch(into: Translation, operator: LiteRtOperator) -> None:
-    """Append `SPACE_TO_BATCH_ND`: the pixels of one place in all blocks are an image; images of the first place come first."""
+    """Append `SPACE_TO_BATCH_ND`: the pixels at one position of all blocks form an image; images come in the order of positions."""
     data, size, widths = operator.inputs
     block, pairs, (count, *shape) = into.value(size).tolist(), into.value(widths).tolist(), into.tensor(data).shape
     others = shape[len(block) :]

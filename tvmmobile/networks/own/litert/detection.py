@@ -17,7 +17,7 @@ from tvmmobile.system.errors import UserError
 
 #: The operator's name in files.
 POSTPROCESS = "TFLite_Detection_PostProcess"
-#: Boxes of a class that are selected where the file does not say it.
+#: Number of boxes selected per class if the file does not specify it.
 _OF_A_CLASS = 100
 
 
@@ -27,8 +27,8 @@ class DetectionOptions:
 
     Attributes:
         most: boxes to select.
-        labels: classes to return of each; selected by class (`regular`), each box has one.
-        of_a_class: boxes to select of each class, in regular selection.
+        labels: classes to return per box; one if boxes are selected by class (`regular`).
+        of_a_class: boxes to select per class, in regular selection.
         score, overlap: thresholds.
         classes: number of classes without the background.
         scales: divisors of the encoded centre and size: y, x, height, width.
@@ -148,14 +148,14 @@ def _by_class(into: Translation, options: DetectionOptions, boxes: str, scores: 
 def _selected(into: Translation, options: DetectionOptions, boxes: str, scores: str, most: int, rows: int) -> tuple[str, str]:
     """Return indices `[rows, 3]` that non-maximum suppression selects, and which rows are present; the others are zeros.
 
-    LiteRT takes boxes with a score equal to the threshold as well: one a bit lower stands for it, which is not so small that processors
-    may take it for 0.
+    LiteRT also selects boxes whose score equals the threshold, so the threshold is lowered by one bit; the result is not so small that
+    processors might flush it to 0.
     """
     tiny = float(np.finfo(np.float32).tiny)
     below = float(np.nextafter(np.float32(options.score), np.float32(-np.inf)))
     thresholds = [into.real(options.overlap), into.real(-tiny if abs(below) < tiny else below)]
     found = into.emit("NonMaxSuppression", [boxes, scores, into.integers(most), *thresholds])
-    shifted = into.emit("Add", [found, into.integers(1)])  # so that 0 is none
+    shifted = into.emit("Add", [found, into.integers(1)])  # so that 0 means no box
     filled = into.emit("Concat", [shifted, into.constant(np.zeros((rows, 3), np.int64))], axis=0)
     whole = into.emit("Reshape", [_from(into, filled, 0, 0, rows), into.integers(rows, 3)])
     present = into.emit("Greater", [_column(into, whole, 0), into.integers(0)])

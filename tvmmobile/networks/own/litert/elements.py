@@ -11,7 +11,7 @@ from tvmmobile.networks.own.litert.reader import LiteRtOperator
 from tvmmobile.networks.own.litert.translation import SIMPLER, Translation, Translator
 from tvmmobile.system.errors import UserError
 
-#: From the translation, the operator and the names of what it reads to the name of its result.
+#: Takes the translation, the operator and the names of its inputs; returns the name of its result.
 Formula = Callable[..., str]
 
 
@@ -21,10 +21,10 @@ def row(
     """Return the translator of an operator with one result and perhaps an activation after it.
 
     Args:
-        onnx: ONNX's operator, or what appends several.
+        onnx: ONNX's operator, or a function that appends several.
         numbers: operands behind those of the file.
-        front: true if images are read with their channels in front; otherwise if all operands are images or constants.
-        is_exact: the result's elements are some of the first operand, which need no rounding if both have one grid.
+        front: true if images are always read with channels first; otherwise they are only if all operands are images or constants.
+        is_exact: true if the result consists of elements of the first operand, which need no rounding if both have the same grid.
         sources: operands to read, the first ones.
         options: ONNX's attributes, each from an option of the operator.
     """
@@ -66,7 +66,7 @@ def floor_division(into: Translation, operator: LiteRtOperator, first: str, seco
     if into.tensor(operator.outputs[0]).dtype.kind == "f":  # type: ignore[union-attr]
         whole = into.emit("Floor", [into.emit("Div", [first, second])])
         return whole if divides else into.emit("Sub", [first, into.emit("Mul", [whole, second])])
-    remainder = into.emit("Mod", [first, second])  # ONNX cuts quotients off towards zero
+    remainder = into.emit("Mod", [first, second])  # ONNX truncates quotients towards zero
     return into.emit("Div", [into.emit("Sub", [first, remainder]), second]) if divides else remainder
 
 

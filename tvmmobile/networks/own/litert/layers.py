@@ -98,7 +98,7 @@ def reduction(into: Translation, operator: LiteRtOperator) -> None:
         result = into.cast(into.emit(onnx, [into.cast(name, np.int32)], axes=places, keepdims=int(keep)), dtype)
     elif onnx == "ReduceSum" and into.is_whole(data):
         result = into.emit(onnx, [name, into.integers(*places)], keepdims=int(keep))
-    elif onnx == "ReduceSum":  # as a multiple of the mean, for which there is a kernel
+    elif onnx == "ReduceSum":  # as a multiple of the mean, which has a kernel
         mean = into.emit("ReduceMean", [name], axes=places, keepdims=int(keep))
         count = math.prod(into.tensor(data).shape[axis] for axis in axes)
         result = into.emit("Mul", [mean, into.real(count)]) if count > 1 else mean

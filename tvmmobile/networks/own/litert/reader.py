@@ -27,7 +27,7 @@ _TYPES = {
 #: The first bytes behind the root's offset.
 _MAGIC = b"TFL3"
 _AGAIN = "Export it again."
-#: Operators that a graph of the file stands for; graphs that call graphs.
+#: Operators that call a graph of the file; the depth to which graphs may call graphs.
 _CALLS, _MOST_NESTED = {"STABLEHLO_COMPOSITE"}, 20
 
 
@@ -86,8 +86,8 @@ class LiteRtNetwork:
 
     Attributes:
         names, output_names: names of inputs and of outputs in the file's signature, by tensor.
-        first: those that run once, before it does.
-        same: tensors that stand for others of the file, see `litert/states.py`.
+        first: operators that run once, before the network.
+        same: tensors that are aliases of other tensors in the file, see `litert/states.py`.
         stateful: true if the file keeps variables, which are inputs and outputs here.
     """
 
@@ -124,7 +124,7 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
         return replace(network, first=tuple(_GraphReader(file, content, model, sparse).network(number) for number in dict.fromkeys(once)))
     except UserError:
         raise
-    except Exception as error:  # offsets that lead outside raise errors of many kinds
+    except Exception as error:  # offsets outside the file raise errors of many kinds
         raise damaged from error
 
 

@@ -20,7 +20,7 @@ from tvmmobile.networks.own.litert.reader import LiteRtNetwork, LiteRtOperator, 
 from tvmmobile.networks.own.onnx.tensors import Nodes
 from tvmmobile.system.errors import UserError
 
-#: The fix that a refusal of an operator ends with.
+#: The remedy at the end of messages that refuse an operator.
 SIMPLER = "Convert the network without it."
 #: The dimensions of an image with its channels last in the order with channels in front, and the other way round. The second also has the
 #: place in front of each dimension of the first.
@@ -46,7 +46,7 @@ class Translation(Nodes):
         self.names: dict[int, tuple[str, bool]] = {}
         #: Padded images by number: the number of the image inside, and ONNX's `pads` of height and width.
         self.padded: dict[int, tuple[int, list[int]]] = {}
-        #: Tensors of which the file does not say what they are, and constants that are computed from shapes.
+        #: Tensors that the file leaves undefined, and constants that are computed from shapes.
         self.known: dict[int, LiteRtTensor] = {}
         #: Types and shapes of what nodes read and return, as far as they are known, where the file leaves extents open.
         self.described: dict[str, Any] = {}
@@ -61,7 +61,7 @@ class Translation(Nodes):
         return number < 0 or self.tensor(number).value is not None
 
     def is_whole(self, number: int) -> bool:
-        """Return whether a tensor has whole numbers, which do not stand for real ones."""
+        """Return whether a tensor holds plain integers rather than quantised real numbers."""
         tensor = self.tensor(number)
         return tensor.grid is None and tensor.dtype is not None and tensor.dtype.kind in "iu"
 

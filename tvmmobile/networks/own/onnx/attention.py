@@ -54,7 +54,7 @@ def attention(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
     if mode == 2:
         products = op.where(op.less(scores, relax.const(_NOTHING / 2, "float32")), relax.const(-math.inf, "float32"), scores)
     shares = op.nn.softmax(scores, -1)
-    if mask is not None or hidden.all(axis=1).any():  # a row without a column gives zeros, not the mean of all values
+    if mask is not None or hidden.all(axis=1).any():  # a row whose columns are all masked gives zeros, not the mean of all values
         shares = op.where(op.greater(op.max(scores, -1, True), relax.const(_NOTHING / 2, "float32")), shares, relax.const(0.0, "float32"))
     result = op.matmul(shares, value)
     if flat:

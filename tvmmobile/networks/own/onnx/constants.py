@@ -26,9 +26,9 @@ Array = npt.NDArray[Any]
 _MOST_ELEMENTS = 1 << 24
 #: Bytes of a constant that may be a shape.
 _MOST_TRIED = 4096
-#: Operators whose result is not the same at every run.
+#: Operators whose result differs from run to run.
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-#: Elements of results that may be far more than what the operator reads, by its inputs.
+#: Number of elements of results that may be far larger than the operator's inputs, computed from these inputs.
 _ENLARGING: dict[str, Callable[..., float]] = {
     "Conv": lambda *_: math.inf,
     "ConvTranspose": lambda *_: math.inf,
@@ -169,7 +169,7 @@ def _left(model: Any, values: dict[str, Array], flow: ControlFlow) -> list[Any]:
             waiting.extendleft(reversed(nodes))
         elif outputs.isdisjoint(node.output) and (found := values_of(model, node, values, shapes)) is not None:
             values.update(found)
-            if node.op_type in _SEQUENCES:  # what reads one tensor of it is known; what adds a computed one needs the node
+            if node.op_type in _SEQUENCES:  # nodes that read one of its tensors are known; nodes that append a computed tensor need it
                 left.append(node)
         else:
             left.append(node)

@@ -38,7 +38,7 @@ def _quantised(into: RealNodes, data: str) -> tuple[str, str, str]:
 
 
 def _rounded(into: RealNodes, data: str) -> tuple[str, str]:
-    """Append the same; return the names of the integers less their zero point and of the scale."""
+    """Append that rounding; return the names of the integers minus their zero point, and of the scale."""
     integers, scale, zero = _quantised(into, data)
     return into.emit("Sub", [integers, zero]), scale
 
@@ -183,7 +183,7 @@ def _step(into: RealNodes, weight: str, scale: str) -> Any:
     return helper.make_graph(inner.nodes, "step", inputs, outputs)
 
 
-#: From an operator to what appends others in its place, or does not.
+#: Maps an operator to a function that appends its replacement and returns whether it could.
 DYNAMIC: Mapping[str, Callable[[RealNodes, Any], bool]] = {
     "ConvInteger": partial(_sums, operator="Conv", axis=0),
     "DynamicQuantizeLSTM": _lstm,

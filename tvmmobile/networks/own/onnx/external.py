@@ -11,7 +11,7 @@ from tvmmobile.networks.own.files import OwnFile, check_readable
 from tvmmobile.networks.own.onnx.tensors import PACKED_BITS, external_tensors
 from tvmmobile.system.errors import UserError, shown
 
-#: Characters of the path of a file beside.
+#: Maximum length in characters of an external file's path.
 _LONGEST_NAME = 255
 _TOGETHER, _WHOLE = "Keep the two files together.", "Copy or download both files again."
 

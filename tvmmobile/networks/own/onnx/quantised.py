@@ -5,8 +5,8 @@ operator (`QLinearConv`), becomes the operator in float32 and
 
     (min(max(round(x / scale) + zero, low), high) - zero) · scale
 
-which `graph.passes.roundings` finds again, as it finds what dequantises an input of integers. Integers without sign are those with sign,
-128 higher: so are their zero points and bounds. Constants become float32; `WeightScales` keeps their scales.
+which `graph.passes.roundings` finds again, as it finds what dequantises an input of integers. Unsigned integers are signed ones plus 128,
+and so are their zero points and bounds. Constants become float32; `WeightScales` keeps their scales.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-#: Operators between integers and the real numbers that they stand for.
+#: Operators that convert between integers and the real numbers that they represent.
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
-#: Operators that leave each integer what it is.
+#: Operators that do not change the value of any integer.
 _MOVING = "DepthToSpace Expand Flatten Gather Identity MaxPool Reshape Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
 _FIX = "Quantise it as QDQ, with 8 bits and scales that are constants."
 
@@ -42,8 +42,8 @@ def is_quantised(graph: Any) -> bool:
 def computes_in_integers(graph: Any) -> bool:
     """Return whether a graph has operators that compute with integers, not only `QuantizeLinear` and `DequantizeLinear`.
 
-    ONNX Runtime's sums of their products saturate on x86 processors without VNNI, so that it cannot judge them as they are. What they stand
-    for, the operator in float32 and its rounding, it computes alike everywhere; that is what QDQ writes.
+    ONNX Runtime's sums of their products saturate on x86 processors without VNNI, so that it cannot judge them as they are. It does compute
+    the equivalent, the operator in float32 and its rounding, identically on all machines; QDQ files are written that way.
     """
     return any(node.op_type not in _CONVERSIONS and node.op_type in _REWRITES and node.domain in _DOMAINS for node in graph.node)
 
@@ -229,7 +229,7 @@ _FORMS: Mapping[str, _IntegerForm] = {
     "QLinearMul": _IntegerForm("Mul"),
     **{f"QLinear{name}": _IntegerForm(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
-#: From an operator to what appends others in its place, or does not.
+#: Maps an operator to a function that appends its replacement and returns whether it could.
 _REWRITES: Mapping[str, Callable[[RealNodes, Any], bool]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,

@@ -53,7 +53,7 @@ class MaxPool(Theirs):  # type: ignore[misc]
 
     def _run(self, x: Array, pads: Any = None, ceil_mode: Any = None, strides: Any = None, **attributes: Any) -> Any:
         if strides is None or max(strides) == 1:
-            ceil_mode = 0  # there is nothing to round
+            ceil_mode = 0  # no rounding is needed
         half = len(pads) // 2 if pads is not None else 0
         if half and list(pads[:half]) != list(pads[half:]) and x.dtype.kind == "f":
             x = np.pad(x, ((0, 0), (0, 0), *zip(pads[:half], pads[half:], strict=True)), constant_values=-np.inf)

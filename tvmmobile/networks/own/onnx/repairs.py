@@ -38,7 +38,9 @@ def repair(model: Any) -> None:
 
 
 def _in_order(nodes: Any) -> list[int]:
-    """Return the places of nodes such that each follows those that compute its inputs; in the given order otherwise, also in circles."""
+    """Return the places of nodes such that each follows those that compute its inputs; otherwise they keep the given order, also in
+    cycles.
+    """
     makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
     found: dict[int, None] = {}
     for place in range(len(nodes)):

@@ -145,7 +145,7 @@ def _reshape(into: VaryingNodes, node: Any) -> bool:
         return False
     wanted = into.values.get(node.input[1]) if node.op_type == "Reshape" else None
     if data in into.rows and wanted is not None and node.input[1] not in into.fewer and (wanted > 0).all():
-        return _by_row(into, node, ())  # that many are there in any case
+        return _by_row(into, node, ())  # that many are always present
     if not _by_row(into, node) or data not in into.rows:
         return data not in into.rows
     (rows, shape), result = (into.rows[data], into.shapes[data]), into.rows.get(node.output[0])
