@@ -1,6 +1,6 @@
 /* Shared by all compiled networks. Every network's header contains this text; a program compiles it once. */
 #ifndef TVMMOBILE_INTERFACE
-#define TVMMOBILE_INTERFACE 1 /* raised when a program that was compiled with an older header could go wrong */
+#define TVMMOBILE_INTERFACE 1 /* increased when programs compiled with an older header could fail */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -10,11 +10,11 @@ enum tvmmobile_error {
   TVMMOBILE_OK = 0,
   TVMMOBILE_VERSION = 1,    /* the program was compiled with the header of another interface, or its options have unknown flags */
   TVMMOBILE_NULL = 2,       /* a pointer is null */
-  TVMMOBILE_ALIGNMENT = 3,  /* a buffer does not begin at a multiple of the description's alignment */
+  TVMMOBILE_ALIGNMENT = 3,  /* a buffer is not aligned to the description's alignment */
   TVMMOBILE_WORKSPACE = 4,  /* the workspace is smaller than the description's workspace_bytes */
   TVMMOBILE_UNREADY = 5,    /* the instance was not initialised, was freed, or was moved */
   TVMMOBILE_IN_USE = 6,     /* the instance is initialised already */
-  TVMMOBILE_THREADS = 7,    /* more threads than the library was compiled for, or than init was asked for */
+  TVMMOBILE_THREADS = 7,    /* more threads than the library was compiled for, or than init was given */
   TVMMOBILE_NO_THREADS = 8, /* threads cannot be started */
   TVMMOBILE_CPU = 13,       /* init: the CPU lacks instructions that the kernels use, so compile the library for its core; 9 to 12 are of images */
   TVMMOBILE_MEMORY = 14     /* init: no memory for expanded_bytes */
@@ -27,10 +27,10 @@ typedef struct tvmmobile_tensor {
   const char *layout; /* order of the axes, such as "NCHW"; "" if they have no letters */
   const int64_t *shape;
   uint32_t rank;
-  uint32_t scale_count; /* 0: not quantised; 1: one scale; else one for each index of `axis` */
+  uint32_t scale_count; /* 0: not quantised; 1: one scale; otherwise one per index of `axis` */
   size_t bytes;
   const float *scales;        /* value = scale * (stored - zero point) */
-  const int32_t *zero_points; /* as many as scales */
+  const int32_t *zero_points; /* one per scale */
   int32_t axis;
 } tvmmobile_tensor;
 
@@ -38,29 +38,29 @@ typedef struct tvmmobile_tensor {
 typedef struct tvmmobile_set {
   const char *device; /* whose tuning records chose its kernels, such as "pi4" */
   const char *core;   /* such as "cortex-a72" */
-  const char *needs;  /* of the CPU beyond Armv8.0, as /proc/cpuinfo names it, with a blank between two */
+  const char *needs;  /* CPU features beyond Armv8.0, as /proc/cpuinfo names them, separated by blanks */
   size_t workspace_bytes;
   size_t weight_bytes;
 } tvmmobile_set;
 
 typedef struct tvmmobile_description {
   uint32_t interface; /* TVMMOBILE_INTERFACE when the library was compiled */
-  uint32_t threads;   /* most threads that share the work */
+  uint32_t threads;   /* most threads that can share the work */
   const char *name;
-  const char *version; /* of the compiler */
-  const char *core;    /* the kernels were tuned for, such as "cortex-a72"; several with a blank between two */
+  const char *version; /* the compiler's */
+  const char *core;    /* for which kernels were tuned, such as "cortex-a72"; several are separated by blanks */
   const tvmmobile_tensor *inputs;
   const tvmmobile_tensor *outputs;
   uint32_t input_count;
   uint32_t output_count;
   size_t workspace_bytes; /* enough for every set */
-  size_t weight_bytes;    /* of all sets together, equal ones once */
+  size_t weight_bytes;    /* of all sets together; equal weights count once */
   size_t alignment;       /* of the workspace, inputs and outputs, in bytes */
   const tvmmobile_set *sets;
-  const char *const *reasons; /* why an instance takes its set, see tvmmobile_instance */
+  const char *const *reasons; /* why an instance uses its set, see tvmmobile_instance */
   uint32_t set_count;
-  const uint32_t *fastest_threads; /* of each set, by its device's records */
-  size_t expanded_bytes; /* that init maps for each instance: weights that the file holds in fewer bits */
+  const uint32_t *fastest_threads; /* for each set, by its device's records */
+  size_t expanded_bytes; /* mapped by init for each instance: weights that the file stores in fewer bits */
 } tvmmobile_description;
 
 /* One piece of work: `number` counts from 0. */
@@ -79,7 +79,7 @@ typedef int (*tvmmobile_join)(unsigned long thread, void **result);
 
 /* Zeros mean the defaults. */
 typedef struct tvmmobile_options {
-  uint32_t threads; /* of run: its caller's and those that init starts; 0 means 1, with TVMMOBILE_FASTEST_THREADS no limit */
+  uint32_t threads; /* of a run: its caller and those that init starts; 0 means 1, or no limit with TVMMOBILE_FASTEST_THREADS */
   uint32_t spins;   /* polls before a waiting thread sleeps; 0 means 20000 */
   uint32_t flags;
   uint32_t reserved;           /* 0 */
