@@ -35,7 +35,7 @@ os.chdir(sys.argv[1])
 from setuptools.build_meta import build_wheel
 print(build_wheel(sys.argv[2]))
 """
-#: Debian's packages of what is not ours and not TVM's: of its cross compiler, or where it compiles for itself.
+#: Debian's packages with the files that are neither ours nor TVM's, from the cross compiler or, on AArch64, from the native one.
 _ON_AARCH64 = platform.machine() == "aarch64"
 _PACKAGES = [name if _ON_AARCH64 else f"{name}-arm64-cross" for name in ("libc6", "libstdc++6", "libgcc-s1")]
 _NOTICE = """\

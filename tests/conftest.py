@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With the long tests, `host_kernels.examples` gives all it has."""
+    """In long runs, `host_kernels.examples` returns all its examples."""
     if "or" in config.option.markexpr.split():
         settings.load_profile("all")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-#: What `tvmmobile virtual run` models lies between these two system calls, prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0, 0).
-#: Linux refuses them, so on a board they do nothing.
+#: `tvmmobile virtual run` models the region between these two system calls, prctl(0x7a110001, 0, 0, 0, 0) and prctl(0x7a110002, 0, 0, 0,
+#: 0). Linux refuses them, so on a board they do nothing.
 BEGIN, END = 0x7A110001, 0x7A110002
 #: With `--skip-start`, caches are simulated from this call on, which comes before the warm-up.
 WATCH = 0x7A110004

@@ -1,11 +1,11 @@
-"""Holds the front that `choose` finds against its libraries: EfficientNet-Lite0 to 2, as trained on ImageNet, at several sides.
+"""Compares the front that `choose` finds with its libraries: EfficientNet-Lite0 to 2, as trained on ImageNet, at several sides.
 
     ./studies/run lite_front --pictures DIR                  # as studies/results/lite-front.json and its page; what is there stays
     ./studies/run lite_front --pictures DIR --networks lite0 --sides 96 160 --out FILE.json
 
 DIR has a picture of each ImageNet class, see `photographs`. Some calibrate int8; the others, and foolbox's 20, are classified on this
 machine, in PyTorch or by exact integers. Libraries have the schedules of the shipped logs, without tuning, and are timed on the virtual
-board. Then `choose` is asked for the best one within `--under`, and for all of them.
+board. Then `choose` finds the best one within `--under`, and the whole front.
 """
 
 from __future__ import annotations

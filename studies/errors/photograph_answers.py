@@ -39,7 +39,7 @@ class Answers:
     """Classes of pictures: the right ones, float32's, and those of another precision.
 
     Attributes:
-        floats: layers in float32 beside others.
+        floats: number of layers that stay in float32.
         decibels: signal-to-noise ratio of the outputs.
     """
 

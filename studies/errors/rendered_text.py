@@ -117,7 +117,7 @@ def drawn(text: str, turned: bool, generator: np.random.Generator) -> Drawn:
 
 
 def words(count: int, seed: int, turned: bool = False) -> list[Drawn]:
-    """Return so many words; with `turned`, every second one is upside down."""
+    """Return a number of words; with `turned`, every second one is upside down."""
     generator = np.random.default_rng(seed)
     return [drawn(word(generator), turned and bool(number % 2), generator) for number in range(count)]
 
@@ -165,7 +165,7 @@ def entry_of(name: str) -> PackagedNetwork:
 
 
 def loss_of(name: str, kind: str, count: int) -> TextLoss:
-    """Quantise a network and compare its answers with those of float32 on so many words."""
+    """Quantise a network and compare its answers with those of float32 on a number of words."""
     entry, size = entry_of(name), SIZES[name]
     shape = (1, 3, *size)
     turned = name == ORIENTATION

@@ -1,7 +1,7 @@
 """Networks in ncnn's files, a text of layers and their weights in a row, and the scales that make ncnn compute them in 8-bit integers.
 
-ncnn's own tools for this (ncnn2table, ncnn2int8) are in no wheel. What they write is what stands here: weights by output channel,
-activations by tensor, and no step through float32 between two convolutions.
+ncnn's own tools for this (ncnn2table, ncnn2int8) are in no wheel. This module writes what they would: a scale per output channel for
+weights and one per tensor for activations, without float32 between two convolutions.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     ./studies/run ablation                                     # 1.0-224 from the shipped logs, the page on stdout
     ./studies/run ablation --out studies/results/ablation.md   # and ablation.json
 
-Every row is a library of its own, compiled with the same schedules but for what the row says, checked against PyTorch and run on the
+Every row is a separate library, compiled with the same schedules except for the row's change, checked against PyTorch and run on the
 virtual Pi 4. What is left out is not tuned again: the rows say what a step contributes to this library, not how good the best one
 without it would be. Ends with 5 if a library disagrees with PyTorch.
 """

@@ -43,7 +43,7 @@ from tvmmobile.virtual.sysroot import python_sysroot
 
 LIST = Path(__file__).with_suffix(".toml")
 DOWNLOAD_TIMEOUT_S = 600
-#: Of ONNX Runtime, absolute, several times what is seen.
+#: Absolute error of ONNX Runtime's sigmoid; several times the largest observed.
 SIGMOID_ERROR = 1e-6
 
 

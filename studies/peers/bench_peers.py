@@ -73,7 +73,7 @@ from tvmmobile.virtual.plugin.build import build_plugin
 from tvmmobile.virtual.sysroot import python_sysroot
 
 NETWORK = "mobilenet_v1"
-#: Besides one thread, as far as there are so many cores.
+#: Number of threads that is measured besides one, if there are as many cores.
 SEVERAL = 4
 
 

@@ -58,7 +58,7 @@ _NATIVE = ("tvmmobile/native/*", "tvmmobile/kernels/*.c")
 def exported(model: Model, say: Say) -> Path:
     """Return the folder with a network in the peers' formats, an image and PyTorch's output for it; exported if it is not there yet.
 
-    A network from a file is there alone: `model_files` converts it to what is asked for, because some converters may not take it.
+    A network from a file is exported alone: `model_files` converts it to the requested formats, because some converters may reject it.
     """
     if model.own is not None:
         return _own(model.own, model.spec)

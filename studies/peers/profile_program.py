@@ -1,7 +1,7 @@
 """Runs one program on a virtual board and keeps what the plugin counted: `profile_program.py BOARD SYSROOT DIR THREADS PROGRAM…`.
 
-A process of its own: its environment, which is part of what is modelled, and its output, which is read, are not bench_peers's. DIR then
-holds `profile` and `maps`, what `tvmmobile.virtual.program.model_program` takes.
+It runs in a separate process, because its environment affects the model and its output is parsed, so both must differ from those of
+bench_peers. DIR then holds `profile` and `maps`, as `tvmmobile.virtual.program.model_program` takes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from tvmmobile.virtual.program import profile_program
 
 
 def skips_start(threads: int) -> bool:
-    """Return whether a run on so many threads is simulated from its warm-up on: several threads keep pace from the start."""
+    """Return whether a run with this number of threads is simulated only from its warm-up on; several threads have to keep pace from the
+    start.
+    """
     return threads == 1
 
 

@@ -77,8 +77,8 @@ class PeerRun:
     def key(self) -> str:
         """Identifies all that decides what QEMU counts: cores, caches, plugin, wheels, program, network, input, threads; 16 hex digits.
 
-        Neither the timing model nor the clock does: what was counted is modelled again where these change, and shared by boards that are
-        otherwise alike.
+        The timing model and the clock do not: when they change, the same counts are modelled again, and boards that are otherwise equal
+            share them.
         """
         image = self.files[0].parent
         programs = [self.system.program, EXAMPLES / "region.py", _PROFILER]

@@ -20,7 +20,8 @@ EXAMPLES = ROOT / "examples/virtual-run"
 OURS, OURS_C = "ours", "ours-c"
 #: Our systems: "ours" in a ratio is the first of these that ran there.
 OURS_KEYS = (OURS_C, OURS)
-#: What can be compared: in half precision and bfloat16 a peer takes part with its wider floats as well, because any may be its best.
+#: Precisions of a comparison. In half precision and bfloat16, each peer is also run in its wider types, because any of them may be its
+#: fastest.
 DTYPES = (FLOAT32.name, FLOAT16.name, BFLOAT16.name, INT8.name)
 #: ONNX Runtime once more, with unsigned activations: which is faster depends on the core.
 UNSIGNED = "onnxruntime-u8"
@@ -32,7 +33,7 @@ class System:
     """One system.
 
     Attributes:
-        key: its name in files: `name`, with the dtype behind it where float32 takes part too.
+        key: its name in files: `name`, followed by the dtype if float32 is compared, too.
         title: its name in the table, with its version.
         program: a Python program that takes `MODEL --threads N`, and prints what `region.run_marked` prints; `--half` allows it half
             precision, as it does its users unless they forbid it, and an output that is as coarse.

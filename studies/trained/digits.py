@@ -23,14 +23,14 @@ def digit(number: int, generator: np.random.Generator) -> Pixels:
 
 
 def digits(count: int, seed: int) -> tuple[Pixels, npt.NDArray[np.int64]]:
-    """So many digits, `[count, SIDE, SIDE, 3]`, and which they are: 0 to 9 in turn."""
+    """Draw a number of digits, `[count, SIDE, SIDE, 3]`; return them with their labels, 0 to 9 in turn."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 10
     return np.stack([digit(int(label), generator) for label in labels]), labels
 
 
 def pictures(labels: npt.NDArray[np.integer[Any]], side: int, drawn: Pixels, generator: np.random.Generator) -> Pixels:
-    """Pictures of any side, `[len(labels), side, side, 3]`, each full of one digit beside and below itself, the last ones cut off.
+    """Return pictures of any side, `[len(labels), side, side, 3]`, each tiled with one digit, cropped at the right and at the bottom.
 
     A network that is convolutional up to its pool sees in a larger picture what it sees in a smaller one.
 

@@ -111,7 +111,7 @@ def with_trained_weights(model: Model, say: Say) -> Model:
 
 
 def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
-    """A network that was trained by its recipe, or so many steps, in eval mode."""
+    """Return a network trained by its recipe, or for a number of `steps`, in eval mode."""
     import torch
 
     from studies.trained.training import train

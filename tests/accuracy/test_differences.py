@@ -91,7 +91,7 @@ def test_layers_in_the_order_of_execution_with_what_they_lose() -> None:
 
 @pytest.mark.parametrize("expanded", [False, True])
 def test_weights_in_the_place_of_an_activation_are_not_changed(expanded: bool) -> None:
-    """As the learned queries of a pooling head; an expanded tensor has several elements in one place."""
+    """Such weights are a pooling head's learned queries; elements of an expanded tensor share memory."""
 
     class Pooling(nn.Module):
         def __init__(self) -> None:

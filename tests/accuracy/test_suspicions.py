@@ -22,7 +22,7 @@ def found(pairs: Sequence[tuple[int, int]], classes: int = 10, weights: str = TR
 
 
 def scattered(count: int, right: int, classes: int = 10) -> list[tuple[int, int]]:
-    """So many images, of which the first are right, and the others have no pattern."""
+    """Return a number of images: the first ones are classified correctly, the others without a pattern."""
     return [(n % classes, (n % classes + (n >= right) * (1 + n % (classes - 1))) % classes) for n in range(count)]
 
 

@@ -57,7 +57,7 @@ def test_the_table_is_sorted_by_numbers_and_by_names(choice: NetworkChoice, tmp_
 
 
 def test_the_spreadsheet_has_a_line_for_every_candidate(choice: NetworkChoice) -> None:
-    """Those that need too much memory as well."""
+    """Candidates that need too much memory are included."""
     large = candidate(256, 200_000, 70)
     lines = list(csv.DictReader(io.StringIO(csv_of(replace(choice, oversized=(large,))))))
     assert [line["place"] for line in lines] == ["front"] * 4 + ["beaten", "oversized"]

@@ -185,7 +185,7 @@ def test_accuracies_of_libraries_that_are_not_compared_are_refused(tmp_path: Pat
 def test_calibration_images_are_normalised_as_the_network_wants_them(
     cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the words of `tune`, in calls as on the command line; what is asked for is not planned."""
+    """Options are called as in `tune`, in calls and on the command line; the requested library is not planned."""
     accuracies, photos, jobs = tmp_path / "accuracies.json", tmp_path / "photos", list[VariantJob]()
     accuracies.write_text(json.dumps([{"library": "mobilenet_v1_0.25_128_int8", "top1_percent": 40.0, "images": "500 images of val"}]))
     write_image(photos / "one.png", 0)
@@ -256,7 +256,7 @@ def test_libraries_of_one_network_share_its_import(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_prices_are_those_of_the_plan_that_is_compiled(precision: str, tmp_path: Path) -> None:
-    """Of kernels from the cache, too, as `tune` leaves them; a network with other layers beside convolutions."""
+    """Cached kernels, as `tune` leaves them, have the same prices; the network also has layers other than convolutions."""
     profile, model = find_device("pi5").profile, Model(ModelSpec("mobilenet_v3_small", 1.0, 224))
     options = LibraryOptions.of({"dtype": precision, **({"calibrate": "noise:2"} if precision == "int8" else {})})
     (job,) = jobs_of(model, profile, options, tmp_path, LogDirs((SHIPPED_LOGS,), tmp_path), None)
@@ -291,7 +291,7 @@ def test_devices_are_split_at_commas() -> None:
 
 
 def test_few_sources_are_compared() -> None:
-    """Where a network has figures of several sources, the one counts that most candidates have."""
+    """If a network has figures from several sources, the source that most candidates have is used."""
     found, _ = candidates_of(variants("mobilenet_v1"), [LibraryOptions.of({})], [])
     assert len({one.accuracy.source for one in found}) == 1
 

@@ -111,7 +111,7 @@ def test_latencies_of_several_files_stand_together_if_they_were_got_alike(cli: C
 
 
 def test_the_latest_latency_of_a_variant_counts(cli: CommandLine, tmp_path: Path) -> None:
-    """As report --join has it, whichever file is named first."""
+    """The same rule as in report --join, whichever file is named first."""
     (floats,) = sample_results(1).variants
     words: list[str] = []
     for date, factor in (("2026-11-22T08:00:00+00:00", 2), ("2026-11-21T08:00:00+00:00", 3)):

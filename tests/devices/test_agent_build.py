@@ -1,4 +1,4 @@
-"""Building the agent: what is wrong is said with its remedy, and nothing half-built is left."""
+"""Building the agent: faults are reported with a remedy, and no partial build is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A board behind a real sshd: what is found on it, what is put there, who has it, and how it is."""
+"""A board behind a real sshd: its description, the files installed on it, its lease, and its health."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_clock_that_is_not_told_is_asked_for(ssh_board: SshBoard, cli: Command
 
 
 def test_a_clock_that_is_fixed_below_the_highest_is_measured_at(ssh_board: SshBoard, cli: CommandLine) -> None:
-    """As by a power mode of a Jetson's, or by users who want a steady clock."""
+    """A Jetson's power mode fixes it, or a user who wants a steady clock."""
     for number in range(4):
         (ssh_board.root / f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_max_freq").write_text("1498000\n")
     board = only_board(register(cli, ssh_board, "capped", "--clock", "1.6"))

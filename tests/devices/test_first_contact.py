@@ -1,4 +1,4 @@
-"""The process that links a device's boards: what it is told, and what it says where no board becomes ready."""
+"""The process that links a device's boards: its configuration, and its message if no board becomes ready."""
 
 from __future__ import annotations
 

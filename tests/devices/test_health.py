@@ -44,7 +44,7 @@ def write_sensor(root: Path, zone: int, kind: str, reading: str) -> None:
 
 
 def test_a_sensor_that_always_says_100_degrees(tmp_path: Path) -> None:
-    """As on Nvidia's Jetson boards: nothing waits for it, and no report shows it."""
+    """Nvidia's Jetson boards have one: nothing waits for it, and no report shows it."""
     root = write_pi4_tree(tmp_path)
     write_sensor(root, 0, "CPU-therm", "45000")
     write_sensor(root, 4, "PMIC-Die", "100000")
@@ -106,7 +106,7 @@ def test_a_sensor_that_never_changes_is_waited_for_once(
 
 
 def test_a_warm_board_whose_sensors_agree_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one in the sun, whose sensors have whole degrees."""
+    """The board is in the sun, and its sensors report whole degrees."""
     now, root = [0.0], write_pi4_tree(tmp_path)
 
     def sleep(seconds: float) -> None:

@@ -62,7 +62,7 @@ def test_on_a_board_the_clock_counts(ask: Ask) -> None:
 
 @pytest.mark.parametrize("ask", [30], indirect=True)
 def test_the_clock_alone_is_no_fault_of_a_session(ask: Ask) -> None:
-    """Beside many others, the same work takes up to twice the processor time."""
+    """When many others run, the same work takes up to twice the processor time."""
     assert ask(4, [(1, "R")]) == (6, False)
     for now in (10.0, 12.0, 20.0, 25.0, 40.0, 59.0):
         assert ask(now, [(now / 3, "R"), (1, "S")])[0] > 0

@@ -241,7 +241,7 @@ def test_a_killed_agent_is_replaced_and_a_held_board_is_refused(board: TestBoard
 
 @pytest.mark.virtual
 def test_a_board_that_was_joined_to_itself_runs_one_agent(board: TestBoard, cli: CommandLine) -> None:
-    """As one reached by its name and by its number: two agents at once would disturb each other's timings."""
+    """Such a board was added by its name and by its address: two agents at once would disturb each other's timings."""
     register(cli, board)
     with HardwareDevice(register(cli, board, "desk", "--join")).started() as endpoint, open_session(endpoint, 20):
         assert len(board.agents()) == 1

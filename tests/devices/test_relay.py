@@ -41,7 +41,7 @@ def connected(relay: Relay) -> socket.socket:
 
 
 def received(connection: socket.socket, count: int) -> bytes:
-    """So many bytes, however they come: sockets with a timeout do not wait for all of them."""
+    """Return this many bytes, however they arrive: sockets with a timeout do not wait for all of them."""
     found = b""
     while len(found) < count and (piece := connection.recv(count - len(found))):
         found += piece

@@ -50,7 +50,7 @@ def test_older_results_that_are_read() -> None:
 
 
 def test_timing_models_know_nothing_of_tvm() -> None:
-    """So their hashes, and what is modelled of one library, stay when TVM is upgraded."""
+    """Their hashes and the modelled latency of a library therefore survive an upgrade of TVM."""
     for path in (GUIDE.parents[1] / "tvmmobile/virtual").rglob("*.py"):
         assert not re.search(r"TVM_VERSION|TVM_FFI_VERSION|^ *(import|from) tvm\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
 

@@ -77,7 +77,7 @@ def test_named_files_exist(document: str) -> None:
 
 
 def test_files_named_in_code_exist() -> None:
-    """Those of docstrings and comments that have a folder, in backticks."""
+    """The names are paths with a folder, in backticks, in docstrings and comments."""
     missing = []
     for folder in ("tvmmobile", "schedules", "studies", "scripts"):
         for path in (REPOSITORY / folder).rglob("*.py"):

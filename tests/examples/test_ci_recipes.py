@@ -30,7 +30,7 @@ NETWORK = "mobilenet_v1_0.25_128_float32_t1"
 
 
 def actionlint() -> str | None:
-    """Where actionlint is: beside this Python, as the development tools have it, or anywhere."""
+    """Return the path of actionlint: next to this Python, where the development tools put it, or in `PATH`."""
     return shutil.which("actionlint", path=str(Path(sys.executable).parent)) or shutil.which("actionlint")
 
 
@@ -125,7 +125,7 @@ def test_other_runners_than_arms_are_refused(tmp_path: Path) -> None:
     [((0,), 0, 0), ((4, 0), 0, 1), ((4, 4), 0, 2), ((4, 2), 2, 1), ((2,), 2, 0), ((3,), 3, 0), ((1,), 1, 0)],
 )
 def test_a_noisy_board_is_tried_again(tmp_path: Path, file: Path, codes: tuple[int, ...], ends_with: int, warnings: int) -> None:
-    """With a stand-in for the command, for no board is noisy on demand: it ends with each code in turn, and notes that it was called."""
+    """A stand-in replaces the command, since no board is noisy on demand: it exits with each code in turn, and records its calls."""
     program = tmp_path / "scripts" / "tvmmobile"
     program.parent.mkdir()
     cases = "".join(f"{number}) exit {code};; " for number, code in enumerate(codes, 1))

@@ -1,4 +1,4 @@
-"""From `compile` to top-5 in programs of a user's own: the commands of docs/deploy.md as they stand there, and `tvmmobile deploy`."""
+"""From `compile` to top-5 in a user's own programs: the commands of docs/deploy.md, unchanged, and `tvmmobile deploy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of a user's own around a C library: the commands of docs/native-examples.md as they stand there."""
+"""A user's own programs around a C library: the commands of docs/native-examples.md, unchanged."""
 
 from __future__ import annotations
 

@@ -47,19 +47,19 @@ def worse(task: Task, *arguments: Any) -> Choice:
 
 @dataclass(frozen=True)
 class OneVariant:
-    """Libraries of one variant, each in a folder of its own, and a directory with the first one's baseline."""
+    """Libraries of one variant, each in a separate folder, and a directory with the first one's baseline."""
 
     folder: Path
     libraries: Mapping[str, Library]
 
     @property
     def baselines(self) -> Path:
-        """Where the baseline is."""
+        """Folder of the baseline."""
         return self.folder / "baselines"
 
     @property
     def history(self) -> Path:
-        """Where the results are added to."""
+        """History to which the results are added."""
         return self.folder / "history.sqlite"
 
     def regress(self, name: str, *options: str) -> tuple[int, str, str]:
@@ -70,7 +70,7 @@ class OneVariant:
 
 
 def padded(library: Library, folder: Path) -> Library:
-    """The same code in a file that is another one: a byte more at its end, which no loader reads."""
+    """Return a different file with the same code: it has another byte at its end, which no loader reads."""
     shutil.copytree(library.path.parent, folder)
     copy = replace(library, path=folder / library.path.name)
     with copy.path.open("ab") as stream:

@@ -1,4 +1,4 @@
-"""How often the gate's verdicts are wrong, counted on simulated runs of single variants with the noise that docs/gate.md states."""
+"""Error rates of the gate's verdicts, counted on simulated runs of single variants with the noise that docs/gate.md states."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from tvmmobile.gate.statistics import CONFIDENCE, Verdict
 REPEATED_CONFIDENCE = 0.9
 
 RUNS = (1, 2, 3, 5)
-#: Of equal variants, how many at least are called the same by so many runs a side: a gate that is never sure is none.
+#: Least number of equal variants that are called the same, by the number of runs a side: a gate that is never sure is useless.
 LEAST_SAME = (0.27, 0.48, 0.66, 0.85)
 
 
 def most_missed(comparisons: int, confidence: float) -> float:
-    """How many variants that are slower by the threshold may be called the same: three standard deviations above what is expected."""
+    """Return the largest acceptable number of variants that are slower by the threshold and called the same: three standard deviations
+    above the expected number.
+    """
     return (1 - confidence) * comparisons + 3 * (confidence * (1 - confidence) * comparisons) ** 0.5
 
 
@@ -39,7 +41,7 @@ def test_a_slowdown_is_not_called_the_same() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("drift", "most_alarms"), [(simulate_gate.DRIFT, (6, 3, 3, 3)), (0.0, (1, 1, 1, 1))])
 def test_many_slowdowns_are_not_called_the_same(monkeypatch: pytest.MonkeyPatch, drift: float, most_alarms: Sequence[int]) -> None:
-    """With the drift up or down in every run, and without it: as it is if all runs drift alike. `ALPHA` of 600 is 6."""
+    """Runs drift up or down, or not at all, which is equivalent to equal drift in all runs. `ALPHA` of 600 is 6."""
     monkeypatch.setattr(simulate_gate, "DRIFT", drift)
     check_runs(600, most_alarms)
 

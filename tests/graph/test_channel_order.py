@@ -108,7 +108,7 @@ def operators(network: Network) -> list[str]:
 
 
 def pieces(network: Network) -> list[int]:
-    """How many pieces each convolution's input is put together from."""
+    """Return the number of pieces of each convolution's input."""
     return [len(node.layer.pieces) for node in network.nodes if isinstance(node.layer, Conv2d)]
 
 
@@ -169,7 +169,9 @@ def test_what_writes_channels_in_their_order(tmp_path: Path) -> None:
 
 
 def test_a_tensor_that_others_read_too(tmp_path: Path) -> None:
-    """Its order stays what it is; groups that read it shuffled have slices of one channel, and who sums over all of it none."""
+    """Its order does not change; groups that read it shuffled read slices of one channel, and readers that sum over all of it read no
+    slices.
+    """
 
     class Branches(nn.Module):
         def __init__(self, groups: int) -> None:
@@ -185,7 +187,7 @@ def test_a_tensor_that_others_read_too(tmp_path: Path) -> None:
 
 
 def test_a_concatenation_is_read_in_pieces(tmp_path: Path) -> None:
-    """Without a shuffle, as in SqueezeNet; where others read it too, it is there."""
+    """There is no shuffle, as in SqueezeNet; a concatenation with other readers is kept."""
 
     class Fire(nn.Module):
         def __init__(self, both: bool) -> None:

@@ -91,7 +91,7 @@ def test_short_multipliers_are_near_and_exact() -> None:
 
 
 def test_layers_of_many_terms_are_converted_and_never_wide() -> None:
-    """So that all networks of these shapes have the same kernel; up to that, the largest weights alone cannot make a layer wide."""
+    """All networks of these shapes then have the same kernel; below that size, not even the largest weights make a layer wide."""
     assert NARROW_TERMS * 127 * 128 < LEAST_CONVERTED_SUM
     many = Dense(NARROW_TERMS + 1, 4)
     assert many.converts_sums and not many.is_wide(with_sums(many, 127 * NARROW_TERMS, LEAST_CONVERTED_SUM))

@@ -125,7 +125,7 @@ def test_layers_that_stay_in_float32(tmp_path: Path) -> None:
 def test_many_numbers_are_added_up_with_more_digits(
     function: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """By operators that no template takes, too: the largest number in half precision is 65504, and it has eleven binary digits."""
+    """This also holds for operators that no template takes: half precision has eleven binary digits, and its largest number is 65504."""
     network = Lambda(function).eval()
     read = prepared(network, shape, precision=FLOAT16)
     image = np.random.default_rng(3).normal(20.0, 0.5, shape).astype(np.float32)
@@ -158,7 +158,7 @@ def test_steps_whose_values_are_beyond_its_range(function: Callable[[torch.Tenso
 
 
 def _norms(x: torch.Tensor) -> torch.Tensor:
-    """What the global response normalisation of ConvNeXt V2 divides by its mean (arXiv 2301.00808)."""
+    """Return the norms that ConvNeXt V2's global response normalisation divides by their mean (arXiv 2301.00808)."""
     return torch.norm(x, p=2, dim=(2, 3), keepdim=True)
 
 
@@ -190,7 +190,7 @@ def test_layers_whose_values_are_beyond_its_range(function: Callable[[torch.Tens
 
 
 def test_input_and_output_in_the_networks_precision(tmp_path: Path) -> None:
-    """Nothing is converted then; a program is told what it passes."""
+    """Nothing is converted then; programs can query the types."""
     network, shape = seeded(*unit(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 5)), (1, 3, 10, 10)
     read = read_network(*lower_to_kernels(compose(import_torch(network, shape), accepted), FLOAT64, outside=FLOAT64))
     assert not any(getattr(node.layer, "reads", "") or getattr(node.layer, "writes", "") for node in read.nodes) and len(read.nodes) == 3

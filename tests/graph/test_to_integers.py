@@ -121,7 +121,7 @@ def test_the_module_computes_what_was_simulated(refused: Refused) -> None:
 
 
 def test_constants_that_integers_are_joined_with() -> None:
-    """Such as coordinates: they are on no grid."""
+    """Such constants, for example coordinates, are on no grid."""
     rows = torch.linspace(-9, 9, 12).reshape(1, 1, 12, 1).expand(1, 2, 12, 12)
     joined = Lambda(lambda image: torch.cat([image, rows], 1))
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), joined, nn.Conv2d(10, 4, 1)).eval()

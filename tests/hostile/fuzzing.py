@@ -170,12 +170,12 @@ def fuzz(judge: Judge, seed: int, numbers: Sequence[int], begun: Callable[[int],
 
 
 def share(reader: Reader, readers: Sequence[Reader], inputs: int) -> int:
-    """How many of all inputs a reader gets."""
+    """Return the number of inputs that a reader gets."""
     return math.ceil(inputs / reader.cost / sum(1 / one.cost for one in readers))
 
 
 def _unsaid(error: UserError) -> str:
-    """Return the fault in how an error is said; "" for none."""
+    """Return the fault in an error's wording; "" for none."""
     text = str(error.message)
     if not text.strip() or len(text) > _MOST_CHARACTERS:
         return f"a message of {len(text)} characters: {text[:80]}"

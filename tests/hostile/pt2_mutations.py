@@ -1,4 +1,4 @@
-"""Mutations of a `.pt2`'s program and of what it says of its weights: kinds of arguments, integers, devices, types, operators.
+"""Mutations of a `.pt2`'s program and of the description of its weights: kinds of arguments, integers, devices, types, operators.
 
 Each keeps the file well-formed, so that it comes as far as the importer; bytes and JSON values at random rarely do.
 """
@@ -34,7 +34,7 @@ _KINDS = """
 
 
 def mutate_pt2(content: bytes, random: Random) -> bytes:
-    """Change one value of the program, or of what is said of its weights; bytes where it is no archive any more."""
+    """Change one value of the program or of the description of its weights; return plain bytes if the result is no longer an archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {info.filename: archive.read(info) for info in archive.infolist()}

@@ -94,7 +94,9 @@ def test_a_scheduler_with_certificates_tells_a_stranger_nothing(scheduler: str) 
 
 
 def test_another_certificate_is_none(scheduler: str, tmp_path: Path) -> None:
-    """Neither one of the scheduler's that is not known here, nor one of ours that is not known there; nor what is no certificate."""
+    """A certificate of the scheduler that is unknown here is refused, so is one of ours that is unknown there, and so is a file that is no
+    certificate.
+    """
     other = str(certificate(tmp_path / "other.pem"))
     message = r"cannot be reached: it has another certificate: .*verify failed"
     with configured(Path(other)), pytest.raises(UserError, match=message) as caught:  # type: ignore[attr-defined]

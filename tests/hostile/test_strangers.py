@@ -58,7 +58,7 @@ def run_folder() -> Path:
 
 
 def agent_port() -> int:
-    """Where the only agent listens; anybody can see that in /proc/net/tcp."""
+    """Return the port of the only agent, which anybody can see in /proc/net/tcp."""
     ports = set()
     for process in agents_of_this_process():
         with suppress(psutil.NoSuchProcess):  # a session that has just ended
@@ -121,7 +121,7 @@ print(thefts if number > 10 else "too few tries")
 
 
 def thefts(endpoint: Endpoint, sessions: int, user: int) -> str:
-    """How often somebody came to a stranger who announces himself all the time, while a client opens sessions."""
+    """Return how often a client was led to a stranger that registers continuously while the client opens sessions."""
     with stranger(THEFT, endpoint.port, user=user) as process:
         for _ in range(sessions):
             with open_session(endpoint, 10):

@@ -38,7 +38,7 @@ def exact(name: str, *arguments: Array) -> Array:
 
 
 def arguments_of(name: str) -> list[Array]:
-    """Where the functions bend, far out, over all magnitudes of both signs, and where they have limits."""
+    """Return arguments where the functions bend, far away from there, over all magnitudes of both signs, and at their limits."""
     if name in ("pow", "atan2", "fmod"):
         generator = np.random.default_rng(0)
         x, y = (generator.normal(size=1 << 14) * np.exp(generator.normal(size=1 << 14) * 3) for _ in range(2))

@@ -108,7 +108,7 @@ def test_each_core_takes_its_own_set_or_its_nearest_relatives(chooser: Chooser) 
 
 
 def test_an_unknown_core_takes_what_its_instructions_suit(chooser: Chooser) -> None:
-    """Those of the largest core all of whose usual instructions it has: half of them are no reason."""
+    """It takes the kernels of the largest core all of whose usual instructions it has; half of them do not suffice."""
     levels = NOTHING, frozenset({HALF}), V8_2, frozenset({DOT, I8MM}), V9, frozenset({I8MM})
     found = chooser.answers([(core, has) for core in (UNKNOWN, 0) for has in levels])
     pi4, pi5, x4 = 1, 2, 4
@@ -133,7 +133,9 @@ def test_no_cpu_takes_instructions_that_it_lacks(chooser: Chooser, tmp_path: Pat
 
 
 def test_a_named_set_is_refused_where_a_system_reports_less(chooser: Chooser, tmp_path: Path) -> None:
-    """Where no system does, whoever names a set knows the CPU; unasked, only the sets that need nothing are taken."""
+    """Without an operating system, a program that names a set is assumed to know the CPU; automatically, only sets without requirements are
+    taken.
+    """
     alone = Chooser(tmp_path, list(NEEDS), "-U__linux__")
     for one, with_dot in ((chooser, None), (alone, (2, BY_OPTION))):
         answers = [one.answers([], name)[0] for name in ("0", "2", "3")]

@@ -31,7 +31,7 @@ class Frames:
     side: int
 
     def run(self, frames: list[Frame], threads: int = 1, reserved: int = 0) -> list[int | Array]:
-        """For each frame the code, or what the network would see."""
+        """Return, for each frame, the error code or the network's input."""
         content = b"".join(self._encoded(frame, threads, reserved) for frame in frames)
         done = subprocess.run([*self.program, str(THREADS)], input=content, capture_output=True, timeout=120, check=False)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()

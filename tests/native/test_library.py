@@ -53,7 +53,7 @@ MOST = 3
 
 @dataclass(frozen=True)
 class HostLibrary:
-    """A library, an input and what the virtual machine makes of it; its kernels in order."""
+    """A library, an input, the virtual machine's output for it, and the library's kernels in order."""
 
     path: Path
     image: Array

@@ -1,4 +1,4 @@
-"""A library with several sets of kernels: each computes what a library of its own does, and constants that they share are there once."""
+"""A library with several sets of kernels: each set computes the same as a separate library, and shared constants are stored once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_description_lists_the_sets(both: HostSets) -> None:
 
 
 def test_each_set_runs_on_its_fastest_number_of_threads(both: HostSets) -> None:
-    """Where that is asked for, and there are as many CPUs; no more than a limit that the options name."""
+    """This holds on request, if there are enough CPUs, and within a limit that the options name."""
     library, cpus = CLibrary(both.path), len(os.sched_getaffinity(0))
     for place, limit, threads in ((0, 0, 1), (1, 0, min(THREADS, cpus)), (1, 1, 1)):
         instance = library.instance(Options(limit, flags=place + 1 << 24 | 4))
@@ -105,7 +105,7 @@ def _program(*constants: bytes) -> tuple[Program, Layout]:
 
 
 def test_what_sets_share_is_stored_once_and_the_rest_by_set() -> None:
-    """Nothing of a set's own lies among another's: each fills pages from a page on."""
+    """Constants of different sets are not mixed: each set's own constants start at a page."""
     shared, one, other = b"s" * 100, [bytes([i]) * PAGE for i in (1, 2)], [bytes([i]) * PAGE for i in (3, 4)]
     programs, layouts = zip(_program(shared, *one), _program(other[0], shared, other[1]), strict=True)
     placed, memory = shared_weights(programs, layouts)

@@ -18,7 +18,7 @@ from tvmmobile.system.environment import SHIPPED_LOGS
 @pytest.mark.long
 @pytest.mark.parametrize("family", TRAITS)
 def test_a_workspace_is_within_a_tenth_of_its_bound(family: str, tmp_path: Path) -> None:
-    """With the shipped schedules: kernels of one thread need memory of their own as well."""
+    """Networks have the shipped schedules; kernels need memory of their own even with one thread."""
     profile = find_device("pi4-virtual").profile
     job = variant_job(variants(family, (), ())[-1], profile, [SHIPPED_LOGS], tmp_path)
     module, _ = plan_variant(job).lowered()

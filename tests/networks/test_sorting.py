@@ -58,7 +58,7 @@ SUMS = [("float32", "float32", 1, False), ("float32", "float32", 0, True), ("int
 
 @pytest.mark.parametrize(("given", "wanted", "axis", "exclusive"), SUMS)
 def test_running_sums(given: str, wanted: str, axis: int, exclusive: bool) -> None:
-    """Of many steps, of large integers, and up to an infinity, which is in no sum in front of it."""
+    """Sums have many steps or large integers, or reach an infinity, which no earlier sum includes."""
     from tvm import relax
 
     random = np.random.default_rng(1)

@@ -148,7 +148,7 @@ def test_the_same_library_gives_the_same_package(library: Path, package: Path, t
 
 
 def test_the_places_of_javas_functions(tmp_path: Path) -> None:
-    """By Android's own jni.h; and the compiler complains of nothing."""
+    """They agree with Android's own jni.h, and the compiler gives no warning."""
     jni, places = musl_and_jni() / "usr/include/android/nativehelper", (aar._SOURCES / "java_interface.h").read_text()
     names = {
         "FIND_CLASS": "FindClass",

@@ -55,7 +55,7 @@ def output_of(site: Path, program: str) -> str:
 
 
 def test_a_dropped_network_ends_its_threads(site: Path) -> None:
-    """They would go on in memory that another network gets, and take part in its runs."""
+    """Otherwise they would continue in memory that another network gets, and join its runs."""
     program = """
 before, expected = tasks(), mynet.run(image)
 own = tasks()

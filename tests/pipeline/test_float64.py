@@ -1,4 +1,4 @@
-"""MobileNet v1 0.25-128 in double precision on the virtual Pi 4: kernels of every template that takes part are tuned, and the library
+"""MobileNet v1 0.25-128 in double precision on the virtual Pi 4: kernels of every template involved are tuned, and the library
 agrees with PyTorch. The precision is the one value in `float64.py`.
 """
 

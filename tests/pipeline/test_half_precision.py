@@ -62,7 +62,7 @@ def test_a_network_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def check_other_cpus(library: tvmmobile.Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those without half precision refuse a library, by themselves, through a board's agent, and where `compile` checks it."""
+    """CPUs without half precision refuse a library, directly, through a board's agent, and in `compile`'s check."""
     assert outcomes(library) == expected_outcomes(*OLD)
     with pytest.raises(Disagreement, match=r"does not run on pi4-virtual: .* the CPU lacks instructions that it uses") as found:
         library.run(library.reference().inputs, "pi4")

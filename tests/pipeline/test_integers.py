@@ -145,7 +145,7 @@ def test_slopes_and_softmax_are_in_floats_between_integers(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("stage", [collect_variants, build_libraries])
 def test_workers_have_longer_where_more_is_computed_to_quantise(stage: Callable[..., object], tmp_path: Path) -> None:
-    """For more calibration data, and larger ones; the longest of all variants counts."""
+    """More or larger calibration data extend the limit; the longest one of all variants counts."""
     timeouts_s: list[float] = []
 
     class Idle:

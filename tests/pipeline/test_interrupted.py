@@ -159,7 +159,7 @@ def check_interrupted(place: Place, start: Callable[[], Command], phase: str, de
 
 
 def moments(seed: int) -> Sequence[tuple[str, float, bool]]:
-    """How far the command is, the delay after that in seconds, and whether the whole group of processes gets the signal."""
+    """Yield the progress to wait for, a further delay in seconds, and whether the whole process group gets the signal."""
     rng = random.Random(seed)
     return [(PHASES[number % len(PHASES)], rng.random() * MOST_DELAY_S, rng.random() < 0.7) for number in range(MOMENTS)]
 

@@ -30,7 +30,7 @@ _TAKES_ROOTS = module_text("return nn.functional.layer_norm(self.conv(x), (8,)).
 
 @pytest.mark.parametrize("text", [_READS_PLACES, _TAKES_ROOTS], ids=["places in a tensor", "roots and logarithms"])
 def test_what_a_trial_gives_a_kernel_of_any_operators(tmp_path: Path, text: str) -> None:
-    """No place outside of a tensor, and nothing that has no root."""
+    """No index is outside its tensor, and no root is taken of a negative number."""
     import tvm
 
     from tvmmobile.graph.tasks import Task

@@ -43,7 +43,9 @@ TUNED, SIMILAR = "it was tuned for this core", "it was tuned for a similar core"
 
 @dataclass(frozen=True)
 class Libraries:
-    """A library in int8 for two devices, and one for each; a program that says which kernels a library takes, and hashes its output."""
+    """An int8 library for two devices, a library for each of them, and a program that prints which kernels a library takes and a hash of
+    its output.
+    """
 
     both: CompiledLibrary
     alone: tuple[CompiledLibrary, ...]

@@ -144,7 +144,7 @@ def test_a_plan_says_what_was_skipped_and_why_it_is_idle(capsys: pytest.CaptureF
 
 
 def test_a_plan_for_a_fresh_log_has_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of an earlier run in the same folder would be set aside; and a plan leaves no folder behind."""
+    """Records of an earlier run in the same folder would be set aside, and planning leaves no folder behind."""
     logs, temporary = tmp_path / "out" / "tuning_logs" / "pi4-virtual", tmp_path / "temporary"
     shutil.copytree(SHIPPED_LOGS / "pi4-virtual", logs, ignore=lambda _, names: {name for name in names if name != "float32_t1.jsonl"})
     temporary.mkdir()

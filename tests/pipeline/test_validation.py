@@ -1,4 +1,4 @@
-"""A validation without a board: which model is compared, what is refused before anything is measured, what is kept, what a refit does."""
+"""A validation without a board: the choice of the model, refusals before anything is measured, stored points, and refits."""
 
 from __future__ import annotations
 

@@ -99,7 +99,9 @@ def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array
 
 
 def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No layer; else the first one, depthwise ones, or both: the first of these choices that is within the limit is taken."""
+    """No layer keeps 8 bits, or the first one does, or the depthwise ones, or both: the first of these choices within the limit is
+    taken.
+    """
     data, flow, tried = digit_inputs(32, 2), trained_flow(), dict[frozenset[int], IntegerNetwork]()
 
     def recording(observed: Observed, method: Method, *others: Any) -> IntegerNetwork:

@@ -80,7 +80,7 @@ def test_only_channels_with_one_reader_are_scaled() -> None:
 
 
 def test_constants_in_front_of_what_a_layer_writes() -> None:
-    """As a class token in front of those of an image."""
+    """An example is a class token in front of an image's tokens."""
     token = torch.ones(1, 1, 8)
     tokens = Lambda(lambda image: torch.cat([token, image.flatten(2).transpose(1, 2)], 1))
     flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), tokens, nn.Linear(8, 5)).eval(), (1, 3, 8, 8))

@@ -193,7 +193,7 @@ def test_other_files_are_refused_with_what_is_wrong_and_where(tmp_path: Path, ch
     assert refusal.value.remedy and str(path) in message and "\n" not in message and message.isprintable()
 
 
-#: Found in place of a result file, with what is said of it.
+#: Contents found in place of a result file, with the expected messages.
 FAULTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda _: b"", "is empty"),
     "blank": (lambda _: b"\n \n", "is empty"),

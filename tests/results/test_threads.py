@@ -1,4 +1,4 @@
-"""Results on several thread counts: which is fastest, and what is said of the others."""
+"""Results for several thread counts: the fastest one, and the sentences about the others."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_a_clock_is_read_until_it_is_steady(origin: Any) -> None:
 
 
 def test_kernels_are_timed_in_no_more_runs_than_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network that takes 0.25 s, 20 s have 80 samples; a thousand further runs would outlast the session."""
+    """A network that takes 0.25 s has 80 samples in 20 s; a thousand further runs would outlast the session."""
     given: list[Timing] = []
 
     @contextmanager

@@ -66,8 +66,8 @@ def test_every_template_converts_what_it_reads_and_writes(
 
 @pytest.mark.parametrize("template", [one for one in EVERY if isinstance(REGIONS[one.name][0][-1], SumLayer)], ids=lambda one: one.name)
 def test_every_template_of_sums_stores_the_nearest_integers(tmp_path: Path, template: Template) -> None:
-    """No farther from results than half a step and their own error; what lies beyond int8 becomes its bounds. The weights are in steps of
-    these, or results are scaled.
+    """Stored integers are no farther from the results than half a step plus their error; what lies beyond int8 becomes its bounds. The
+    weights are in steps of these, or results are scaled.
     """
     for number, region in enumerate(REGIONS[template.name]):
         last = replace(region[-1], writes=INT8.name)

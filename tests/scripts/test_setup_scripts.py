@@ -1,4 +1,4 @@
-"""./scripts/tvmmobile: the second call is quick and calls no pip; what cannot be set up is said in one line."""
+"""./scripts/tvmmobile: the second call is quick and calls no pip; a failed set-up is reported in one line."""
 
 from __future__ import annotations
 

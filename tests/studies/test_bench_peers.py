@@ -1,4 +1,4 @@
-"""The study bench_peers: ratios and tables, what is run again and what is kept, what it says when something is wrong, and all once."""
+"""The study bench_peers: ratios and tables, the choice of what to run again, error messages, and one complete run."""
 
 from __future__ import annotations
 

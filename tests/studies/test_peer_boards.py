@@ -62,7 +62,7 @@ OLD, NEW = comparison(PI4, 80.0, "monday"), comparison(PI5, 90.0, "tuesday", {**
 
 
 def test_boards_merge_without_being_run_again(tmp_path: Path) -> None:
-    """Those of an earlier file stay as they are, with what they were got with; one that is run again is replaced as a whole."""
+    """Boards of an earlier file keep their results and context; a board that is run again is replaced as a whole."""
     both = merged(NEW, OLD)
     assert list(both.context.boards) == ["pi4", "pi5"] and both.context.date == "tuesday"
     assert both.context.boards["pi4"] == replace(PI4, origin=FiguresOrigin(TITLES, {"tvmmobile": "1"}, "logs of monday", "monday"))

@@ -65,7 +65,7 @@ def test_inputs_beside_a_file_calibrate_it(program: Path) -> None:
 
 
 def test_each_format_is_made_when_it_is_asked_for(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a converter that fails harms its own library alone."""
+    """A converter that fails then affects only its own library."""
     folder = exported(load(program), lambda _: None)
     converter = tmp_path / "converters/pnnx/pnnx"
     converter.parent.mkdir(parents=True)

@@ -42,7 +42,7 @@ def silent(_: str) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and instead of trained weights generated ones that are said to be good."""
+    """An empty cache, and generated weights in place of trained ones, with a good accuracy on record."""
     monkeypatch.setenv("TVMMOBILE_CACHE", str(tmp_path))
     monkeypatch.setattr(trained_networks, "trained", lambda spec: build_torch_model(spec).module)
     monkeypatch.setattr(trained_networks, "top1", lambda _module, side: 100 - side / 128)

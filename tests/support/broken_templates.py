@@ -34,7 +34,7 @@ class Broken(Template):
         return Space(self.name, self.version, {"fault": tuple(range(8))}, lambda knobs: True, {"fault": CRASHES})
 
     def features(self, task: Task, knobs: Knobs) -> list[float]:
-        """Nothing that would tell the good one from the others."""
+        """Return nothing that would distinguish the good one from the others."""
         return [1.0]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:

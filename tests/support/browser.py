@@ -70,7 +70,7 @@ class Browser:
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where the middle of the first such element is in the window, after scrolling to it."""
+        """Return the position in the window of the first such element's middle, after scrolling to it."""
         at = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
             "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"

@@ -28,7 +28,7 @@ from tvmmobile.virtual.calibration.residuals import TermError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ATTRIBUTES = "Attributes:\n"
-#: A docstring's line that begins what is said of a field or of several.
+#: A docstring's line that begins the description of one or several fields.
 _FIELDS = re.compile(r"    ([a-z_0-9]+(?:, [a-z_0-9]+)*): ")
 
 
@@ -88,7 +88,7 @@ def _describe(schema: dict[str, Any], kind: type) -> None:
 
 
 def _docstring(kind: type) -> tuple[str, dict[str, str]]:
-    """A dataclass's summary, and what is said of each field by it and the dataclasses it is made of."""
+    """Return a dataclass's summary, and the description of each field, from it and its bases."""
     descriptions: dict[str, str] = {}
     for base in filter(is_dataclass, reversed(kind.__mro__)):
         names: list[str] = []

@@ -162,7 +162,7 @@ def by_litert(content: bytes, inputs: Sequence[Array]) -> list[Array]:
 
 
 def translated(content: bytes, inputs: list[Array]) -> list[Any]:
-    """By ONNX Runtime, after ONNX's checker has accepted the translation."""
+    """Compute the network with ONNX Runtime, after ONNX's checker has accepted the translation."""
     import onnx
 
     model = onnx_of(network_in(content))

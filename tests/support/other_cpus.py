@@ -13,7 +13,7 @@ OLD, NEW = CPUS[:3], CPUS[3:]
 
 
 def outcomes(library: Library) -> dict[str, str]:
-    """By CPU, what a library's check ends with: "" where it agrees with its reference."""
+    """Return the outcome of a library's check on each CPU: "" if it agrees with its reference."""
     return {cpu: _outcome(library, cpu) for cpu in CPUS}
 
 
@@ -26,5 +26,5 @@ def _outcome(library: Library, cpu: str) -> str:
 
 
 def expected_outcomes(*lacking: str) -> dict[str, str]:
-    """Those of a library whose `init` refuses these CPUs."""
+    """Return the outcomes of a library whose `init` refuses these CPUs."""
     return {cpu: "the CPU lacks instructions that it uses" if cpu in lacking else "" for cpu in CPUS}

@@ -1,4 +1,4 @@
-"""The shell commands on a page of the documentation, which tests run as they stand there."""
+"""The shell commands on a page of the documentation, which tests run unchanged."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def emulated(process: psutil.Process) -> list[psutil.Process]:
 
 
 def busy(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that use a processor right now."""
+    """Return the processes that are using a processor right now."""
     for process in processes:
         _processor_percent(process)
     time.sleep(0.3)

@@ -168,7 +168,9 @@ def _signed(step: float, zero: int, integers: Array) -> Quantised:
 
 
 def layer_by_layer(ready: Prepared, image: Array, theirs: list[Quantised]) -> Array:
-    """How many steps off each integer of each layer is, where the layer reads the integers that the other runtime computed before it."""
+    """Return by how many steps each integer of each layer is off, if the layer reads the integers that the other runtime computed before
+    it.
+    """
     assert ready.integers is not None
     network, values, off = ready.integers, {INPUT: image}, []
     for step in network.flow.steps:

@@ -1,4 +1,4 @@
-"""Cores whose memory works beside them: of each phase what takes longer counts, and a fit finds what made the times."""
+"""Cores that overlap computation with memory accesses: the longer of the two counts in each phase, and a fit recovers the parameters."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def check(name: str, number: int, choices: tuple[int, ...], folder: Path) -> Non
 
 @pytest.mark.parametrize(("name", "number"), CASES)
 def test_values(tmp_path: Path, name: str, number: int) -> None:
-    """With the smallest tiles, which are soonest compiled."""
+    """Tiles are the smallest ones, which compile fastest."""
     check(name, number, (0,), tmp_path)
 
 

@@ -51,7 +51,9 @@ TILES = [(rows, vectors) for rows in range(1, 10) for vectors in range(1, 7) if 
 def test_loop(
     tile: tuple[int, int], beside: bool, lanes: int, passes: int, block: int, chain: int, step: int, gap: int, alike: bool, seed: int
 ) -> None:
-    """Small integers, so that sums are exact; `block` 0 is one block, else blocks of so many passes; nothing outside of A and W is read."""
+    """Draw small integers, so that sums are exact. `block` is the number of passes per block, 0 for a single block; nothing outside A and W
+    is read.
+    """
     (rows, vectors), random, kind = tile, np.random.default_rng(seed), "f4" if lanes == LANES else "f2"
     passes = passes * max(block, 1)
     depth, blocks = passes * lanes, passes // block if block else 1
@@ -158,7 +160,7 @@ def test_what_it_refuses() -> None:
     ],
 )
 def test_cycles(mcpu: str, rows: int, vectors: int, share: float) -> None:
-    """Nothing is spilled, every FMLA takes its operand from a lane, and the core's model gives so much of its peak."""
+    """Nothing is spilled, every FMLA takes its operand from a lane, and the core's model predicts this share of its peak."""
     machine = machine_of(mcpu)
     knobs = {**KNOBS, "rows": rows, "columns": LANES * vectors, "inner": 2 if machine.inserts_beside else 1}
     loop = hottest_loop(compiled(POINTWISE, knobs, mcpu))

@@ -64,7 +64,7 @@ def test_seven_products_give_the_product() -> None:
 
 
 def test_no_base_in_the_second_row_needs_the_first() -> None:
-    """So that a row that does not exist may be left out of the first row's blocks."""
+    """A row that does not exist can therefore be left out of the first row's blocks."""
     assert all(block[0] == 0 or step.base[0] == 1 for step in STEPS for block in step.copies)
 
 

@@ -146,7 +146,7 @@ def test_usual_knobs(tmp_path: Path, task: Task, threads: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_executed_multiply_adds_are_those_of_the_best_size(size: int) -> None:
-    """Of tiles that cover the output, and may go beyond."""
+    """They are counted for tiles that cover the output, and may exceed it."""
     task = task_of(56, 16, 128)
     assert Winograd().executed_macs(task) == (56 // 7) ** 2 * 9**2 * 16 * 128 <= (-(-56 // size)) ** 2 * (size + 2) ** 2 * 16 * 128
     assert Winograd().executed_macs(task_of(36, 16, 16)) == (36 // 6) ** 2 * 8**2 * 16 * 16

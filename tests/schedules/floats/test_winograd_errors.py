@@ -98,7 +98,7 @@ def error(size: int, seed: int) -> float:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("layers", [20, pytest.param(1000, marks=pytest.mark.long)])
 def test_errors(size: int, layers: int) -> None:
-    """No layer's is larger than documented, and some come near to that."""
+    """No layer's error is larger than documented, and some come close to that."""
     errors = [error(size, seed) for seed in range(layers)]
     assert MOST[size] / 4 < max(errors) <= MOST[size]
 

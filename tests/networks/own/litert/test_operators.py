@@ -264,7 +264,7 @@ def test_blocks(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_a_convolution_of_blocks(depthwise: bool, dtype: str, tmp_path: Path) -> None:
-    """As converters write dilated convolutions; the network compiles."""
+    """Converters write dilated convolutions this way; the network compiles."""
     file, random = LiteRtFile(), np.random.default_rng(3)
     shape, block, around = (1, 7, 8, 4), file.int32(2, 2), file.int32((2, 3), (2, 2))
     grid = {} if dtype == "float32" else {"dtype": dtype, "scale": 0.05}
@@ -530,7 +530,7 @@ def test_computed_repeats_of_a_token() -> None:
 
 
 def test_frames_that_the_file_counts_to_the_batch() -> None:
-    """As from Keras's `TimeDistributed`: the file has 1 for an open batch, also where it is a product."""
+    """Keras's `TimeDistributed` makes such files: they have 1 in place of an open batch, even if that is a product."""
     random, file = np.random.default_rng(5), LiteRtFile()
     data, frames, wide, out = file.tensor((1, 5, 6)), file.tensor((1, 6)), file.tensor((1, 4)), file.tensor((1, 5, 4))
     weight = file.tensor((4, 6), value=random.standard_normal((4, 6)))

@@ -233,7 +233,7 @@ def test_a_library(tmp_path: Path, dtype: str, full: bool, board: str) -> None:
 
 
 def test_casts_of_quantised_integers() -> None:
-    """As of inputs that kept their grid: the integers are cast, not the numbers that they stand for."""
+    """Inputs keep their grid: the integers are cast, not the numbers that they represent."""
     file = LiteRtFile()
     data, out, back = file.tensor((1, 4), "int8", None, 0.3, 3), file.tensor((1, 4)), file.tensor((1, 4), "int8", None, 0.3, 3)
     file.operator("CAST", [data], [out], "CastOptions", inDataType=9, outDataType=0)

@@ -265,7 +265,7 @@ def test_an_input_without_a_shape(tmp_path: Path) -> None:
 
 
 def test_text(tmp_path: Path) -> None:
-    """What is only compared is known; inputs and outputs are refused."""
+    """Text that is only compared is supported; text inputs and outputs are refused."""
     names = {"names": np.array(["cat", "dog", "cow", "hen"], object), "one": np.array(["cat"], object)}
     unread = [node("Equal", ["names", "one"], "same"), helper.make_node("Where", ["same", "c", "c"], ["y"])]
     graph = convolution(unread)

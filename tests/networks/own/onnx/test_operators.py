@@ -260,7 +260,7 @@ def test_an_output_that_is_larger_than_a_transposed_convolution_makes(extents: l
 
 
 def bad(found: Sequence[Outcome]) -> list[tuple[Any, ...]]:
-    """How to make the models again that neither agree nor are refused by name."""
+    """Return how to reproduce the models that neither agree nor are refused by name."""
     fine = {AGREES, REFUSED, UNJUDGED}
     return [(*_arguments(outcome.case), outcome.result, outcome.why) for outcome in found if outcome.result not in fine]
 

@@ -75,7 +75,7 @@ def test_arguments_and_results_of_other_kinds(
 
 
 def assert_equal(found: Any, expected: list[Array]) -> None:
-    """As many arrays, with the same values up to rounding."""
+    """Assert that there are as many arrays, with the same values up to rounding."""
     assert [array.shape for array in found] == [array.shape for array in expected]
     assert max(relative_error(one, other) for one, other in zip(found, expected, strict=True)) < 1e-5
 

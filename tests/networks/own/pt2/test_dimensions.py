@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, OwnFile]:
-    """For batches to 16, heights of 2 · 8 to 2 · 200, any width."""
+    """Return a program for batches up to 16, heights from 2 · 8 to 2 · 200, and any width."""
     module, path = Net().eval(), tmp_path_factory.mktemp("dynamic") / "net.pt2"
     shapes = {"image": {0: Dim("batch", min=1, max=16), 2: 2 * Dim("half", min=8, max=200), 3: Dim.AUTO}}
     return module, OwnFile(write_pt2(module, path, (2, 3, 64, 96), dynamic_shapes=shapes))
