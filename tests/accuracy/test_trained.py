@@ -33,7 +33,7 @@ def test_a_trained_network_loses_little_by_storage_in_half_precision() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("form", ["vm", "c"])
 def test_a_trained_library_in_half_precision_names_the_same_class(cli: CommandLine, tmp_path: Path, form: str) -> None:
-    """Beside float32, on digits that it was not trained on."""
+    """It is compared with float32, on digits that it was not trained on."""
     torch.save(trained().state_dict(), tmp_path / "digits.pth")
     words = ("--alpha", "0.25", "--resolution", str(SIDE), "--classes", "10", "--checkpoint", str(tmp_path / "digits.pth"))
     for dtype in ("float32", "float16"):

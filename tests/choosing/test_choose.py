@@ -57,7 +57,7 @@ def names(choice: NetworkChoice) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole_front() -> NetworkChoice:
-    """Without a bound; later questions are answered from the cache."""
+    """Return the front without a bound; later calls are answered from the cache."""
     return choose(SMALL, "pi4")
 
 

@@ -62,7 +62,7 @@ def test_what_a_file_cannot_be_asked(
 
 @dataclass(frozen=True)
 class Story:
-    """Where everything is.
+    """The folders and outputs of the story.
 
     Attributes:
         tuned: the output of `tune`.

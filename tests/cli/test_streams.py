@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 
 def say(folder: Path, word: str, redirection: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[bytes]:
-    """That verb from a shell."""
+    """Run that verb from a shell."""
     (folder / "saying.py").write_text(SAYING)
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = ["sh", "-c", f'exec "{sys.executable}" -m saying say {word} {redirection}']

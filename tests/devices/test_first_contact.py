@@ -50,7 +50,7 @@ def test_the_reason_of_repeated_failures_is_reported(monkeypatch: pytest.MonkeyP
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container started with `--user 1234`."""
+    """A container started with `--user 1234` has such a user."""
     configs = []
 
     @contextlib.contextmanager

@@ -96,7 +96,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prebuilt]:
 
 
 def seconds_of_tuning(device: HardwareDevice, workers: Workers, folder: Path) -> float:
-    """How long all candidates take once everything is up."""
+    """Return the time that all candidates take once everything is running."""
     profile, listener = device.profile, Silent()
     database = Database(Identity.of(profile), (), folder / "logs")
     with started_bench(device, workers) as bench:

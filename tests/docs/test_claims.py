@@ -96,7 +96,7 @@ def on_pi5(network: str) -> tuple[float, float]:
 
 
 def gate_shares(verdict: str, *cases: tuple[float, str]) -> tuple[float, ...]:
-    """How often the simulated gate gave a verdict, in percent, by slowdown and runs a side."""
+    """Return how often the simulated gate gave a verdict, in percent, by slowdown and runs a side."""
     rows = {(row["slowdown"], row["runs"]): row for row in content("gate.json")["runs"]}
     verdicts = ("same", "too noisy", "slower", "faster")
     return tuple(100 * rows[case][verdict] / sum(rows[case][name] for name in verdicts) for case in cases)

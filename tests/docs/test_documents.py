@@ -34,7 +34,7 @@ def text_of(document: str) -> str:
 
 
 def prose(document: str) -> str:
-    """Without code blocks."""
+    """Return the text without code blocks."""
     return re.sub(r"```.*?```", "", text_of(document), flags=re.DOTALL)
 
 

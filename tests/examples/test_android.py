@@ -106,7 +106,7 @@ def lld() -> str:
 
 @pytest.mark.virtual
 def test_linked_as_the_ndk_links(out: Path) -> None:
-    """With LLVM's linker and the hash table that Android alone needs."""
+    """It is linked by LLVM's linker, with the hash table that only Android needs."""
     linked = out.parent / "lld"
     linked.mkdir()
     common = [COMPILER, *WARNINGS, "-O2", "-isystem", jni(), f"-I{out}", "-fPIC", "-fvisibility=hidden"]

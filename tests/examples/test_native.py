@@ -131,7 +131,7 @@ def test_the_apps_input(walk: Walk) -> None:
 
 @pytest.mark.virtual
 def test_python_on_the_board(walk: Walk) -> None:
-    """With an AArch64 Python, from the folder where library and program lie together."""
+    """An AArch64 Python runs it in the folder with both library and program."""
     (command,) = re.findall(r"^pi\$ python3 (.*)$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)
     python = shlex.join(board_python())
     copies = f"mkdir -p pi; cp examples/native/classify.py input.f32 out/{STEM}.so out/{STEM}.json pi; cd pi"

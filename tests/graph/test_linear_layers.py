@@ -69,7 +69,7 @@ def test_values(
 
 
 def test_blocks_of_tokens_move_nothing(tmp_path: Path) -> None:
-    """From an image to tokens and back; the activation, the scales of the branch and the residual are in the layers."""
+    """An image becomes tokens and an image again; the activation, the scales of the branch and the residual are in the layers."""
     block = Residual(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8), Scale()))
     network = ready(nn.Conv2d(3, 8, 3, padding=1), tokens(), block, image_of(5, 6), nn.Conv2d(8, 5, 1))
     shape = (1, 3, 5, 6)

@@ -98,7 +98,7 @@ class Windows(nn.Module):
 
 
 def test_what_is_moved_further_is_moved_once(tmp_path: Path) -> None:
-    """From NHWC, where the channels of a pixel are next to each other."""
+    """It is moved from NHWC, in which a pixel's channels are adjacent."""
     network = seeded(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 5, 1), Windows())
     *layers, last = (node.layer for node in prepared(network, (1, 3, 6, 8)).nodes)
     assert [layer.out_layout for layer in layers if isinstance(layer, Conv2d)] == ["NHWC", "NHWC"] and isinstance(last, Opaque)

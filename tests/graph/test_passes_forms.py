@@ -89,7 +89,7 @@ class _Operands(nn.Module):
 
 
 def test_one_entry_is_all_that_a_curve_with_operands_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the network to the kernel."""
+    """The entry covers everything from the network to the kernel."""
     add, multiply, largest = (is_op(f"relax.{name}") for name in ("add", "multiply", "maximum"))
     times = Curve(
         lambda x, other: x * other, lambda v, x, other: x * other, 1e-7, (lambda x, number, other: multiply(x, other),), (TENSOR,)

@@ -46,7 +46,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def normalised(text: str) -> str:
-    """Without the header and the remark about metadata, and with spaces at line ends removed."""
+    """Return the text without the header, the remark about metadata, and spaces at line ends."""
     lines = [line.rstrip() for line in text.splitlines() if not line.lstrip().startswith("#")]
     return "\n".join(lines).strip() + "\n"
 

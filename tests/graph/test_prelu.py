@@ -28,7 +28,7 @@ class Sloped(nn.Module):
 
 
 def prelu(slopes: int = 1) -> nn.PReLU:
-    """With slopes that differ."""
+    """Return a PReLU with different slopes."""
     made = nn.PReLU(slopes)
     with torch.no_grad():
         made.weight.copy_(torch.linspace(0.3, -0.5, slopes))

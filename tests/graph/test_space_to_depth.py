@@ -81,7 +81,7 @@ def test_other_images_are_kept(tmp_path: Path, function: Function) -> None:
 
 
 def seeded_for(network: nn.Module) -> nn.Module:
-    """For images of one size alone."""
+    """Return a network for images of a single size."""
     torch.manual_seed(0)
     for parameter in network.parameters():
         nn.init.normal_(parameter, 0.1, 0.3)

@@ -206,7 +206,7 @@ def test_options_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_compile_writes_one(cli: CommandLine, tmp_path: Path) -> None:
-    """From the command line, for a network of the user's own; `bench` checks it against PyTorch and times it."""
+    """The command line compiles a user's own network; `bench` checks it against PyTorch and times it."""
     source = write_python(tmp_path)
     out, logs = tmp_path / "out", tmp_path / "logs"
     logs.mkdir()

@@ -163,7 +163,7 @@ def test_threads_are_pinned(team: HostLibrary) -> None:
 
 
 def test_threads_leave_the_programs_signals_alone(team: HostLibrary) -> None:
-    """Those of a fault and those of the C library itself, 32 to 34, come through: it changes a user by asking each thread."""
+    """Only signals of faults and the C library's own, 32 to 34, reach them: it changes the user by signalling each thread."""
     before, library = set(os.listdir("/proc/self/task")), CLibrary(team.path)
     instance = library.instance(Options(2))
     library.run(instance, [team.image])

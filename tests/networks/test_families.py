@@ -35,7 +35,7 @@ def test_the_families() -> None:
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=lambda spec: str(spec.variant))
 def test_the_module_costs_what_the_table_says(spec: ModelSpec) -> None:
-    """Without data: PyTorch's `meta` device works out shapes alone."""
+    """No data is needed: PyTorch's `meta` device computes only shapes."""
     expected = count(spec)
     with torch.device("meta"):
         module = family(spec.name).module(spec).eval()

@@ -64,7 +64,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> CompiledLibrary:
 
 @pytest.fixture(scope="module")
 def installed(library: CompiledLibrary, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pip has put the wheel for a board."""
+    """Return the folder into which pip has installed the wheel for a board."""
     folder = tmp_path_factory.mktemp("wheel")
     wheel = tm.write_wheel(library, folder, "mynet", "2.1")
     board = ["--platform", "manylinux_2_17_aarch64", "--only-binary", ":all:", "--python-version", "3.11", "--no-deps", "--no-index"]

@@ -1,4 +1,4 @@
-"""From the command line to verified libraries on the virtual Pi 4, through everything that can happen on the way.
+"""The path from the command line to verified libraries on the virtual Pi 4, with everything that can happen on the way.
 
 One story, told in module fixtures because each part continues the last: `tune` is interrupted, killed, loses its agents, finishes, and is
 run again; then `compile` and `bench` take over. Its hero is a network of two of MobileNet v1's blocks, and in the long tests MobileNet v1.
@@ -83,7 +83,7 @@ class Run:
 
 
 class Story:
-    """Where everything happens, and to whom."""
+    """The folders and libraries of the story."""
 
     def __init__(self, folder: Path, hero: Hero) -> None:
         self.folder, self.logs, self.out, self.hero = folder, folder / "logs", folder / "out", hero

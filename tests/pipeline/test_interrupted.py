@@ -36,7 +36,7 @@ MOMENTS = 10
 
 @dataclass(frozen=True)
 class Place:
-    """Where commands run: a folder for all of them, the device, and the board behind it if that is not a virtual one."""
+    """The surroundings of commands: their folder, the device, and the real board behind it, if any."""
 
     folder: Path
     device: str

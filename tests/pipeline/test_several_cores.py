@@ -124,7 +124,7 @@ def test_linux_shows_the_cores(built: Libraries, shown: list[tuple[str, int]], c
 
 @pytest.mark.virtual
 def test_the_largest_core_counts_where_threads_are_not_pinned(built: Libraries, tmp_path: Path) -> None:
-    """By capacity, or by the table of cores where Linux shows none.
+    """It is determined by capacity, or by the table of cores if Linux shows none.
 
     Whatever `/sys` says, a CPU without dot products takes no kernels with them.
     """

@@ -112,7 +112,7 @@ def test_it_is_no_classifier_of_images(library: tm.CompiledLibrary, cli: Command
 
 
 def test_a_batch_is_computed_image_by_image(tmp_path: Path) -> None:
-    """With the kernels of one, and to the bit as one by one."""
+    """It uses the kernels of a single image, and gives the same bits as separate runs."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
     images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)

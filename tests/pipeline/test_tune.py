@@ -172,7 +172,7 @@ def test_large_kernels_count_for_more_of_the_estimated_time_on_virtual_boards_al
 
 
 def test_where_a_refused_line_is(tmp_path: Path) -> None:
-    """By the number of its directory; a shipped log's path is its own."""
+    """Its path begins with the number of its directory; a shipped log keeps its path."""
     logs = (tmp_path / "a", tmp_path / "b")
     lines = {logs[1] / "pi4" / "x.jsonl": Path("1/pi4/x.jsonl"), tmp_path / "c" / "pi4" / "x.jsonl": tmp_path / "c" / "pi4" / "x.jsonl"}
     for path, placed in lines.items():

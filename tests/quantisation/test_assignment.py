@@ -103,7 +103,7 @@ def test_a_tensor_is_converted_once_for_all_its_readers() -> None:
 
 
 def test_a_kernel_of_several_layers_that_cannot_store_integers_is_broken_up() -> None:
-    """Where its readers are in int8; a conversion behind it is not what is built."""
+    """This happens if its readers are in int8; no separate conversion is built after it."""
     pieces = [
         KernelSpan(0, 1, False, 3.0),
         KernelSpan(0, 0, False, 2.0),

@@ -130,7 +130,7 @@ def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those with the most multiply-adds, where each costs a decibel and all together cost too much."""
+    """If each costs a decibel and all together cost too much, those with the most multiply-adds get them."""
     flow, plain = trained_flow(), quantised
 
     def costing(observed: Observed, method: Method, *others: Any) -> Any:
@@ -299,7 +299,7 @@ class Parts(nn.Module):
 
 
 def test_tensors_that_are_joined_have_one_scale() -> None:
-    """That of all their values; what no integer layer reads, here behind a transpose, is not rounded."""
+    """The scale covers all their values; a tensor that no integer layer reads, here behind a transpose, is not rounded."""
     torch.manual_seed(0)
     composed = compose(import_torch(Parts(), (1, 3, 6, 6)), lambda layer: isinstance(layer, Conv2d) and not layer.sources)
     flow = flow_of(read_network(*lower_in_nhwc(composed)))

@@ -206,7 +206,7 @@ def test_a_limit_holds_with_the_layers_that_are_kept(images: Array, within: Mixe
 
 
 def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> None:
-    """Where the layers that were kept before cost ten times as much as others, fewer of them are."""
+    """If the layers that were kept before cost ten times as much as others, fewer of them are kept."""
     flow, before = trained_flow(), within.decision.float32_reasons
     (reason,) = set(before.values())
 

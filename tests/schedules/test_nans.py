@@ -105,7 +105,7 @@ def named(template: str) -> Template:
 
 @pytest.mark.parametrize("template", EVERY)
 def test_every_template_keeps_nans(tmp_path: Path, template: str) -> None:
-    """With a ReLU or a ReLU6, where a NaN could become a bound."""
+    """Layers have a ReLU or a ReLU6, where a NaN could become a bound."""
     number = list(EVERY).index(template)
     region = stepped(EVERY[template][template == "chain"], (RELU, RELU6)[number % 2])
     check(Task(region, threads=1 + number % 2), named(template), 1009, tmp_path)

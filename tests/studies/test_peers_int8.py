@@ -157,7 +157,7 @@ def test_the_page_says_how_each_network_was_quantised() -> None:
 
 
 def test_each_peer_multiplies_integers_in_the_committed_figures() -> None:
-    """By the instructions for it that the core has, and no farther from float32 than quantisation explains."""
+    """It uses the core's instructions for that, and is no farther from float32 than quantisation explains."""
     found = from_json(RESULTS / "benchmarks-int8.json")
     assert found.context.dtype == "int8"
     assert {kernel.system for kernel in found.kernels} == set(QUANTISERS)

@@ -21,7 +21,7 @@ def test_every_kind_of_network_is_there() -> None:
 
 @pytest.mark.parametrize("name", BUILT_HERE)
 def test_networks_of_its_own_answer_differently_to_different_images(name: str) -> None:
-    """With generated weights no layer may be without effect, or a comparison says nothing."""
+    """Generated weights must give every layer an effect, or a comparison would be meaningless."""
     import torch
 
     surveyed = survey_models.NETWORKS[name]

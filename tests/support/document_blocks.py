@@ -230,7 +230,7 @@ def _board_title(board: Board) -> str:
 
 
 def gate_table() -> str:
-    """How often the gate was wrong in the simulation."""
+    """Return the table of how often the gate was wrong in the simulation."""
     from studies.checks import simulate_gate
 
     found = content("gate.json")
@@ -245,7 +245,7 @@ def gate_runs_table() -> str:
 
 
 def history_table() -> str:
-    """How many planted steps are found in simulated histories."""
+    """Return the table of how many planted steps are found in simulated histories."""
     from studies.checks import simulate_history
 
     found = content("history.json")

@@ -111,7 +111,7 @@ def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
         return file.tensor(shape, dtype, None, spread / 255, low if positive else low + 128)
 
     def weights(shape: tuple[int, ...], axis: int | None) -> tuple[int, Array]:
-        """With a scale of each channel along an axis, if there is one."""
+        """Add weights, with a scale for each channel along an axis if one is given."""
         if dtype == "uint8":
             scale = np.array([0.02], np.float32)
             return file.tensor(shape, "uint8", random.integers(4, 256, shape), scale, 131), scale

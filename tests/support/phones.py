@@ -1,4 +1,4 @@
-"""For tests: a private adb server, and phones (`adb_daemon.py`) that it can be connected to."""
+"""A private adb server for tests, and phones (`adb_daemon.py`) that it can be connected to."""
 
 from __future__ import annotations
 

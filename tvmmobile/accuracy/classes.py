@@ -41,7 +41,7 @@ def read_labels(path: Path, classes: int) -> list[str]:
 
 
 def most_likely(logits: npt.NDArray[Any], count: int, labels: Sequence[str] | None) -> list[Ranked]:
-    """Return the `count` largest of `logits`, largest first, equal ones by index; raise `Disagreement` if they are not finite."""
+    """Return the `count` largest of `logits`, largest first, ties by index; raise `Disagreement` if they are not finite."""
     values = logits.astype(np.float64).reshape(-1)
     if not np.isfinite(values).all():
         raise Disagreement("the network's output holds values that are not finite.", "Check the library: tvmmobile bench LIBRARY")

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of a compiled library over labelled images on a device, beside the network it was compiled from."""
+"""Measures top-1 and top-5 of a compiled library over labelled images on a device, and of the network it was compiled from."""
 
 from __future__ import annotations
 

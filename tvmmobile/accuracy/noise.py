@@ -1,4 +1,4 @@
-"""Inputs for an evaluation: labelled images, or noise where only the agreement with the original is asked for."""
+"""Inputs for an evaluation: labelled images, or noise if only the agreement with the original matters."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
 
     Args:
         model: the file, for a network of the user's own; it is read, and a Python file is executed.
-        checkpoint: the state dict, where the library was compiled from one; of a built-in network no tensor is read here.
+        checkpoint: the state dict, if the library was compiled from one; for a built-in network, no tensor is read here.
 
     Raises:
-        UserError: one of them is another one, is missing, or is not called for.
+        UserError: one of them is the wrong one, is missing, or does not apply.
     """
     own = _file(library, model)
     seed = _seed(library, checkpoint)
@@ -65,7 +65,7 @@ def original_of(library: Library, model: str | None, checkpoint: Path | None) ->
     from tvmmobile.networks.own.loading import load_own
 
     imported = load_own(own, library.spec.image_size, checkpoint, seed)
-    # A .pt2 or an ONNX file may have been renamed since; of a Python file the name says which function it is.
+    # A .pt2 or an ONNX file may have been renamed since; for a Python file, the name identifies the function.
     given = library.facts.stateful
     seen = without_states(imported.spec, states_of(imported.spec, given))
     spec = seen if own.factory else replace(seen, name=library.spec.name)

@@ -38,7 +38,7 @@ def top1_loss(original: Sequence[bool], library: Sequence[bool]) -> Top1Loss | N
     """Return the loss, from whether each classified each image correctly; `None` without images.
 
     The interval is that of a difference of paired proportions with half an image added to each kind of disagreement (Agresti and Min,
-    Statistics in Medicine 2005), so it is not empty where there is none.
+    Statistics in Medicine 2005), so it has a width even without disagreement.
     """
     from scipy.stats import binomtest
 

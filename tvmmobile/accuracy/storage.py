@@ -1,8 +1,8 @@
 """The error of storing weights and activations in a precision, layer by layer: simulated in PyTorch, not run on a device.
 
 Convolutions and matrix products read weights and activations rounded to the precision; everything else, including their sums, stays
-float32. A layer's loss here comes from the size of its numbers, whatever its kernel does. PyTorch's dispatcher shows the layers, so that
-a module, an exported program and a function are treated alike.
+float32. A layer's loss here comes from the size of its numbers, whatever its kernel does. Layers are observed in PyTorch's dispatcher, so
+that modules, exported programs and functions are all supported.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _WatchedLayers:
     """The layers of one run in the order of execution: names, and sums as they were before the activation.
 
     Attributes:
-        lent: tensors that the run rounded but did not make, such as weights in the place of an activation, and what they held before.
+        lent: tensors that the run rounded but did not create, such as weights used as an activation, with their previous values.
     """
 
     names: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _WatchedLayers:
 
 
 def stored_layers(compute: Compute, images: Iterable[Array], precision: Precision) -> tuple[StoredLayer, ...]:
-    """Return what each layer of a network loses; none of a network that PyTorch does not compute.
+    """Return the loss of each layer of a network; none if PyTorch does not compute the network.
 
     Args:
         compute: the network in float32.
@@ -135,7 +135,7 @@ def _watching(watched: _WatchedLayers, precision: Precision | None) -> Any:
     from torch.utils._pytree import tree_leaves
 
     aten = torch.ops.aten
-    #: Operators, by where their activation and their weights are among the arguments.
+    #: Operators, with the positions of their activation and weights among the arguments.
     products = {aten.convolution.default: (0, 1), aten.addmm.default: (1, 2), aten.mm.default: (0, 1), aten.bmm.default: (0, 1)}
     norms = {
         aten.native_batch_norm.default,

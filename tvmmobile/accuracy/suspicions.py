@@ -13,7 +13,7 @@ from tvmmobile.results.report.wording import plural
 _LEAST_LIKELY = 0.01
 #: Images of a class that show which class they mostly get.
 _LEAST_IMAGES = 3
-#: Weights that nobody trained: their accuracy is that of guessing.
+#: Descriptions of untrained weights, whose accuracy is that of guessing.
 _GENERATED = "seeded "
 
 
@@ -73,7 +73,7 @@ def _swapped(read: Sequence[ImageResult]) -> list[tuple[int, int]]:
 
 
 def _is_guessing(right: int, count: int, classes: int) -> bool:
-    """Return whether guessing explains so few right images and a network halfway between guessing and perfection would not."""
+    """Return whether guessing explains the number of right images, while a network halfway between guessing and perfection would not."""
     from scipy.stats import binom
 
     chance = 1 / classes

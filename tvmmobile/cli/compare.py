@@ -33,7 +33,7 @@ BaselineDir = Annotated[Path, typer.Option("--baselines", "--dir", metavar="DIR"
 
 
 def check_targets(*files: Path | None, compared: tuple[Path, ...] = ()) -> None:
-    """Raise `UserError` unless the files can be written, and replace neither one another nor what is compared; before any work."""
+    """Raise `UserError`, before any work, unless the files can be written and replace neither each other nor the compared files."""
     from tvmmobile.system.errors import UserError
     from tvmmobile.system.files import check_file_writable, replaced_by
 

@@ -26,6 +26,6 @@ def doctor() -> ExitCode:
     if diagnosis.real_boards:
         console.print("Virtual boards alone need what is missing; compiling and real boards do not.")
     console.print(f"{missing} {'thing is' if missing == 1 else 'things are'} missing. To fix this, run:")
-    # One line, whatever the terminal's width: it is there to be copied.
+    # One line, whatever the terminal's width, because it will be copied.
     console.print(f"  {diagnosis.remedy}", soft_wrap=True)
     return ExitCode.USAGE

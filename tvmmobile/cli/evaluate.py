@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tvmmobile.accuracy.storage import StoredLayer
     from tvmmobile.running.library import Library
 
-#: Shown of the layers.
+#: Number of layers shown.
 _LAYERS = 5
 
 

@@ -46,7 +46,7 @@ def with_cli_options(*kinds: type[Options], **whole: type[Options]) -> Callable[
 
 
 def _keywords(given: Mapping[str, Any], *kinds: type[Options]) -> dict[str, Any]:
-    """Return the keywords of a call that do what the command line says."""
+    """Return the keywords of a call that is equivalent to the command line."""
     options = [each for _, each in options_of(*kinds) if each.usage]
     return {option.keyword: option.from_cli(*(given[typed.cli_parameter] for typed in option.cli_options)) for option in options}
 

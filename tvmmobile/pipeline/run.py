@@ -23,9 +23,9 @@ from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
 from tvmmobile.system.errors import UserError
 
 Array = npt.NDArray[Any]
-#: A network's input; several by name, or in order.
+#: A network's input, or several inputs by name or in order.
 Given = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, ...]
-#: A device by name, as `find_device` returns it, or started.
+#: A device: its name, a result of `find_device`, or a started device.
 DeviceLike = str | Device | Agents
 
 
@@ -44,7 +44,7 @@ class LibraryRun:
 
     @property
     def latency_ms(self) -> float:
-        """Modelled, or the samples' median: `profile.origin` says which."""
+        """The modelled latency or the samples' median; `profile.origin` says which."""
         return self.network.latency.seconds * 1e3
 
 
@@ -66,7 +66,7 @@ def start(device: str | Device = "pi4", timed: bool = True) -> Iterator[Agents]:
 
 @contextmanager
 def agents_on(device: DeviceLike, library: Library, timed: bool) -> Iterator[Agents]:
-    """Yield the agents of a device, started if need be; raise `UserError` where it has fewer cores than the library threads."""
+    """Yield the agents of a device, started if necessary; raise `UserError` if it has fewer cores than the library has threads."""
     if isinstance(device, Agents):
         check_cores(library, device.profile)
         yield device
@@ -157,7 +157,7 @@ def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> A
             check_finite(f"the {called}", found if found.dtype.kind == "f" else found.astype(np.float64), stored)
         with np.errstate(invalid="ignore"):
             array = np.ascontiguousarray(found, dtype=port.dtype)
-        # A fraction, or a class beyond a byte, would become another number.
+        # A fraction, or a class number beyond a byte, would change.
         changed = not port.is_float and not np.array_equal(array, found)
     except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own error says what its tensor lacks
         raise UserError(f"the {called} is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error

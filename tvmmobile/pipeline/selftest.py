@@ -67,7 +67,7 @@ def check_device(name: str, on_report: Callable[[BoardReport], None] = lambda _r
 
     Args:
         name: name of the device.
-        on_report: called with each board's report as soon as it is there.
+        on_report: called with each board's report as soon as it arrives.
 
     Raises:
         UserError: there is no such device.

@@ -29,7 +29,7 @@ def float32_sentence(network: str, layers: Sequence[Float32Layer]) -> str:
 
 
 def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
-    """Return the remark on what `--max-drop` costs, and on what it could cost at least; see `precision_entries`."""
+    """Return the remark on the cost of `--max-drop`, and on its lower bound; see `precision_entries`."""
     latency, int8, estimated, least = (latency_ms(found[name]) for name in ("latency_us", "int8_us", "estimated_us", "no_other_below_us"))
     return (
         f"{variant}: --max-drop {found['limit']}: {latency} ms, int8 alone {int8} ms (from records; {estimated} ms is estimated). "
@@ -39,7 +39,7 @@ def drop_sentence(variant: str, found: Mapping[str, Any]) -> str:
 
 
 def _decibels(ratio: float | None) -> str:
-    """Return a ratio of the signal to noise, `None` where there is no noise."""
+    """Format a signal-to-noise ratio; `None` means no noise."""
     return "infinitely many dB" if ratio is None else f"{ratio:.1f} dB"
 
 
@@ -126,7 +126,7 @@ def differences(name: str, manifest: Manifest, profile: DeviceProfile) -> str:
 
 
 def unchecked_note(name: str, manifest: Manifest) -> str:
-    """Return a sentence on a library that nobody ran when it was made; "" for others."""
+    """Return a sentence on a library that was not run when it was built; "" for others."""
     return "" if manifest.checked else f"note: {name} was not compared with its reference when it was compiled: {manifest.check.why}."
 
 

@@ -20,7 +20,7 @@ from tvmmobile.system.integer_programme import Constraint, minimised
 from tvmmobile.tuning.choice import Choice
 from tvmmobile.tuning.plan import PlannedKernel, Price
 
-#: How long the solver may take, and how far from the smallest library it may stay.
+#: The solver's time limit, and its largest distance from the smallest library.
 _TIME_LIMIT_S, _GAP = 20.0, 0.002
 
 
@@ -48,7 +48,7 @@ class Shared:
     """The plans of a library's sets, with schedules that make its weights small.
 
     Attributes:
-        entry: the manifest's, see `SharedWeightsEntry`; `None` where nothing was asked for.
+        entry: entry of the manifest, see `SharedWeightsEntry`; `None` if sharing was not requested.
     """
 
     plans: tuple[PlannedVariant, ...]
@@ -56,7 +56,7 @@ class Shared:
 
 
 def share_weights(plans: Sequence[PlannedVariant], percent: float) -> Shared:
-    """Choose the schedules of a library's sets with which its weights are smallest.
+    """Choose the schedules of a library's sets that minimise the size of its weights.
 
     Args:
         plans: plans of one network, one for each set.
@@ -90,7 +90,7 @@ def share_weights(plans: Sequence[PlannedVariant], percent: float) -> Shared:
 def smallest(sets: Sequence[Candidates], most_us: Sequence[float]) -> list[dict[Task, ScheduleCandidate]]:
     """Return each set's candidates that make all constants together smallest, with each set at most this much slower.
 
-    Of libraries that are equally small, the fastest is taken. Where the solver finds nothing in time, each set's fastest schedules are.
+    Of libraries that are equally small, the fastest is taken. If the solver finds nothing in time, each set's fastest schedules are taken.
     """
     variables = [(place, task, each) for place, found in enumerate(sets) for task, members in found.items() for each in members]
     sizes = {digest: size for _, _, each in variables for digest, size in each.constants.items()}

@@ -44,7 +44,7 @@ from tvmmobile.tuning.search.tuner import tune as search
 
 #: Timed runs of a finished library on a real board, and runs before them.
 _REPEAT, _WARMUP = 10, 3
-#: How often networks are compiled again because records were false. Each is replaced by the next best, which may be false as well.
+#: Most times that networks are compiled again because records were false. Each is replaced by the next best, which may be false as well.
 _MOST_CORRECTIONS = 4
 
 
@@ -53,7 +53,7 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
     """Find fast schedules for the kernels of networks on a device; compile, verify and time the networks.
 
     Interrupt it at any time: finished trials are kept, and the same call resumes from there. With `threads="best"`, 1, 2, 4, … and all
-    cores are tried until more of them are slower; the results are those of the fastest count, with the latencies on the others.
+    cores are tried until more cores are slower; the results are those of the fastest count, with the latencies for the others.
 
     Args:
         models: one network, several, or what loads them once everything else has been checked.
@@ -102,12 +102,12 @@ def _run(
     """Tune, compile, verify and time."""
     with ExitStack() as held:
         workers = held.enter_context(_workers(jobs, board, asked, dask))
-        # Each in a folder of its own: a cluster's workers return whole folders.
+        # Each gets a separate folder, because a cluster's workers return whole folders.
         folder = held.enter_context(scratch("prepared"))
         jobs = [replace(job, prepared=folder / str(number) / "network.npz") for number, job in enumerate(jobs)]
         variants = _imported(workers, [replace(job, logs=()) for job in jobs] if asked.fresh else jobs, listener)
         if asked.fresh and logs.target.exists():
-            with writing(logs.target, board.profile.name):  # not from under a run that writes there
+            with writing(logs.target, board.profile.name):  # not while another run writes there
                 set_aside(logs.target)
         needs = NeededTrials(jobs, variants, logs, board.profile, asked.trials)
         if needs.pending:
@@ -126,7 +126,7 @@ def _run(
 def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Listener) -> bool:
     """Measure again kernels whose time within their network contradicts their records; return whether a record was false."""
     records = doubted(results, needs.database, needs.tasks)
-    # A run that had nothing to try has not asked for the right to write.
+    # A run without trials has not acquired the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
         return measure_again(records, needs.database, needs.tasks, bench, listener.message)
 
@@ -169,7 +169,7 @@ def plan_tuning(
     """
     library, run, asked = LibraryOptions.of(options), RunOptions.of(options), SearchOptions.of(options)
     board = device_of(device)
-    with scratch("plan") as empty:  # in place of the log that `tune` would begin with `fresh`, or of a folder that it would make
+    with scratch("plan") as empty:  # stands in for the log that `tune` would start with `fresh`, or for a folder that it would create
         logs = log_dirs(run.logs, empty if asked.fresh else None)
         runs = _by_count(jobs_of(models, board.profile, library, run.out or empty, logs, run.dump_ir), board)
         with _workers(runs[0], board, asked, run.dask) as workers:

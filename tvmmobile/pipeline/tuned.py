@@ -13,8 +13,8 @@ class TunedResults(Results):
     """Results of tuning, and the libraries that were timed: `results.libraries[0].run(image, device)`.
 
     Attributes:
-        libraries: one per variant, in the order of `variants`. `path` says where each lies: in `out`, or, without one, in a folder that
-            lasts as long as this process. A result file does not name them; `open_libraries` finds those in a folder.
+        libraries: one per variant, in the order of `variants`. Each `path` is in `out` or, without it, in a folder that lasts as long as
+            this process. A result file does not name them; `open_libraries` finds those in a folder.
     """
 
     libraries: tuple[CompiledLibrary, ...]

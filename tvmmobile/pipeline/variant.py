@@ -24,7 +24,7 @@ def prepare_variant(job: VariantJob, with_reference: bool = True, imported: Impo
     """Read a job's network from the file of an earlier stage, or import and prepare it, and write that file if the job names one.
 
     Where `with_reference` is false, reference outputs, which take a run of the network, are left out, and nothing is written. A network
-    that was `imported` before is not imported again.
+    that is already `imported` is not imported again.
 
     Raises `UserError` where the network, or its calibration data, cannot be used.
     """
@@ -49,7 +49,7 @@ def prepare_variant(job: VariantJob, with_reference: bool = True, imported: Impo
         details["small_weights"] = rounding.entry
     variant = PreparedVariant(ready.network, Reference(ready.inputs, outputs), origin, integers, details)
     if file is not None:
-        with suppress(OSError):  # where the disk is full, each stage prepares the network
+        with suppress(OSError):  # if the disk is full, each stage prepares the network itself
             variant.write(file)
     return variant
 

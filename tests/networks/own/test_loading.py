@@ -58,7 +58,7 @@ def test_every_way_gives_the_same_kernels_and_outputs(files: Files, tmp_path: Pa
     ids=lambda spec: spec.variant,
 )
 def test_a_built_in_network_in_a_file_has_the_same_kernels(tmp_path: Path, spec: ModelSpec) -> None:
-    """So that the shipped logs serve it."""
+    """The shipped logs therefore apply to it."""
     model = build_torch_model(spec)
     by_name = imported_torch(spec, model.module, model.weights)
     by_pt2 = load(write_pt2(model.module, tmp_path / "net.pt2", spec.input_shape))

@@ -45,7 +45,7 @@ def written(folder: Path, returned: str) -> str:
     ],
 )
 def test_names_from_pytorch(tmp_path: Path, returned: str, names: list[str]) -> None:
-    """From a Python file and its `.pt2`: the same network."""
+    """A Python file and its `.pt2` give the same names."""
     model = written(tmp_path, returned)
     imported = load(model)
     assert imported.spec.takes == TAKES and [port.name for port in imported.spec.returns] == names

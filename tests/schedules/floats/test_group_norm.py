@@ -94,7 +94,7 @@ def test_residual_networks_move_nothing(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_normed_first_is_turned_once(tmp_path: Path) -> None:
-    """With its activation and the sum that skips the block behind it."""
+    """The norm is followed by its activation and the sum that skips the block."""
     norm, block = normed(8, 8)[1], Residual(nn.Sequential(*normed(8, 8)))
     network, shape = nn.Sequential(norm, nn.ReLU(), block, nn.ReLU(), nn.Conv2d(8, 5, 1)).eval(), (1, 8, 5, 6)
     assert opaque_operators(network, shape) == ["transpose"]

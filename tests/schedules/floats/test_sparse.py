@@ -80,7 +80,7 @@ def test_values(
     residual: bool,
     scaled: bool,
 ) -> None:
-    """With empty rows and columns, no weights at all, one, or no zeros."""
+    """Weights have empty rows and columns, a single non-zero, no non-zeros, or no zeros."""
     height, width, depth, groups, together = shape
     groups *= 2 if name == "sparse_clusters" else 1
     layer = sparse(Conv2d(height, width, depth, groups * together, clamp=clamp, residual=residual, scaled=scaled), share, together)

@@ -48,7 +48,7 @@ def space_of(task: Task) -> Space:
 
 
 def test_seven_products_give_the_product() -> None:
-    """With whole numbers, exactly; bases hold what the steps say, and each block of C is finished once."""
+    """Whole numbers make it exact; bases hold the sums that the steps define, and each block of C is finished once."""
     rng = np.random.default_rng(0)
     a, w = rng.integers(-9, 9, (2, 2, 3, 4)), rng.integers(-9, 9, (2, 2, 4, 5))
     c: dict[tuple[int, int], np.ndarray] = {}

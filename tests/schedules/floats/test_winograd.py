@@ -164,7 +164,7 @@ def test_odd_tiles_are_for_layers_where_they_save_much(task: Task, offered: set[
 
 
 def test_largest_tiles_sum_in_chains(tmp_path: Path) -> None:
-    """Of 512 terms in one sum, the largest error would be twice the bound."""
+    """With 512 terms in one sum, the largest error would be twice the bound."""
     task = task_of(28, 512, 128)
     schedules = [member for member in space_of(task) if member.values["size"] == SIZES[-1]]
     assert schedules and all(0 < member.values["k_block"] <= CHAIN for member in schedules)

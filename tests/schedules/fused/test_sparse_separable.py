@@ -41,7 +41,7 @@ def test_values(
     threads: int,
     choice: int,
 ) -> None:
-    """With strides, kernels that are not square, padding at some sides."""
+    """Layers have strides, kernels that are not square, and padding on some sides."""
     height, width, depth, quarter = shape
     stride, rows, columns, padding = window
     first = Conv2d(

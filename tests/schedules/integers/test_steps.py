@@ -118,7 +118,7 @@ def test_images_of_one_step_and_other_windows_do_not(layer: Conv2d) -> None:
 
 
 def test_which_windows_gain_by_seven_bits() -> None:
-    """Those with evenly spread weights, on cores without SDOT; products and images are another template's."""
+    """Windows with evenly spread weights gain, on cores without SDOT; products and images belong to other templates."""
     layer = Conv2d(8, 8, 24, 32, (3, 3), (1, 1), (1, 1, 1, 1))
     check_gains(LongWindow(), layer)
     for other in (Conv2d(8, 8, 64, 32), image_layer(3)):

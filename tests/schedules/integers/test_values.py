@@ -178,7 +178,7 @@ def test_dot_product(seed: int, pi5: Agents, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_dot_product_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None:
-    """With a loop in our order, if input channels divide by 8 and there are 32 or more, and steps of 4 channels behind it."""
+    """The loop is in our order if there are 32 or more input channels, a multiple of 8; steps of 4 channels follow it."""
     layer = product(random.Random(seed), 4)
     check(rk3566, layer, "dot_product", tmp_path, seed, threads=1 + seed)
     check(rk3566, Conv2d(5, 4, 40 + 8 * seed, 24, stride=(1 + seed % 2, 1)), "dot_product", tmp_path, seed)
@@ -186,7 +186,7 @@ def test_dot_product_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("seed", range(3))
 def test_other_dot_kernels_in_order(seed: int, rk3566: Agents, tmp_path: Path) -> None:
-    """Of any window, images and depthwise convolutions."""
+    """They are convolutions of any window, of images, and depthwise ones."""
     check(rk3566, window(random.Random(seed)), "dot_window", tmp_path, seed, 1 + seed % 2)
     check(rk3566, in_groups(random.Random(seed)), "dot_window", tmp_path / "grouped", seed, 1 + seed % 2)
     check(rk3566, image(random.Random(seed)), "dot_image", tmp_path, seed, 1 + seed % 2)
@@ -297,7 +297,7 @@ def test_tall_windows_of_depthwise(kernel: tuple[int, int], stride: int, pi5: Ag
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("reads", ["uint8", ""])
 def test_images_of_bytes(reads: str, layout: str, pi4: Agents, pi5: Agents, tmp_path: Path) -> None:
-    """With sign or without; padding holds the zero point of bytes with sign."""
+    """Bytes are signed or unsigned; padding holds the zero point of signed ones."""
     layer = replace(IMAGE, in_layout=layout, reads=reads, clamp=(None, None))
     for agents, kind in ((pi4, "long"), (pi5, "dot")):
         check(agents, layer, f"{kind}_image", tmp_path / kind, threads=2)

@@ -30,8 +30,8 @@ def build_libraries(
     """Compile every variant, in the order of `jobs`; raise `UserError` where one cannot be built.
 
     Args:
-        message: called with a sentence about the lines of the logs that did not count, and with ones about networks with layers that stay
-            in float32, or that are compared less strictly than others.
+        message: called with sentences about log lines that did not count, layers that stay in float32, and networks that are compared less
+            strictly than others.
     """
     refused: dict[RefusedLine, None] = {}
     outdated = 0

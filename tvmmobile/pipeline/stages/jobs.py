@@ -12,11 +12,12 @@ from tvmmobile.pipeline.job import VariantJob
 from tvmmobile.system.errors import ExitCode, UserError
 from tvmmobile.system.workers import WorkerError
 
-#: To import and compile a variant: VGG-16's weights take minutes on a busy machine. To quantise it takes longer: it is computed on the
-#: host some 400 times to find how, and a few times for each calibration input, in a time that grows with the input's pixels.
+#: Time limits for importing and compiling a variant: VGG-16's weights take minutes on a busy machine. Quantising takes longer: the network
+#: is computed on the host some 400 times to choose a method, and a few times for each calibration input, in time proportional to the
+#: input's pixels.
 _BUILD_TIMEOUT_S = 900.0
 _QUANTISING_S_PER_PIXEL, _QUANTISING_RUNS, _RUNS_PER_INPUT = 5e-5, 400, 4
-#: Is told the name of each finished item.
+#: Called with the name of each finished item.
 Progress = Callable[[str], None]
 
 

@@ -22,7 +22,7 @@ from tvmmobile.virtual.calibration.fit import memory_bytes_per_s
 
 Value = TypeVar("Value")
 
-#: How often a library is timed whose run was spoiled by the board's state, or cut off.
+#: Most attempts to time a library whose runs are spoiled by the board's state, or cut off.
 MOST_ATTEMPTS = 3
 
 
@@ -114,7 +114,7 @@ def undisturbed(watch: Watch | None, run: Callable[[], Value]) -> tuple[Value, s
     """Run something again while the board's state spoils it or the link breaks; the last attempt counts as it is.
 
     Returns:
-        Its result, why that does not count, "" if it does, and the boards' states `before` and `after`.
+        The result, the reason why it does not count ("" if it does), and the boards' states `before` and `after`.
     """
     for attempt in range(1, MOST_ATTEMPTS + 1):
         before = watch.wait_until_cool() if watch else ()

@@ -1,6 +1,7 @@
 """The suite that validates a board. The kernels span the model's terms: the core alone, each level of the caches, weights, stores.
 
-Each is run over and over, so that sizes decide what it waits for: what does not fit into a cache is read from beyond it each time.
+Each runs repeatedly, so that its sizes determine what it waits for: data that does not fit into a cache is read from the next level each
+time.
 """
 
 from __future__ import annotations

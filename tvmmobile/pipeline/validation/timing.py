@@ -89,7 +89,7 @@ def _time_kernel(job: TimingJob, source: KernelSource) -> tuple[Latency, float, 
     expected = expected_output(task, data, parameters)
     blank = np.full(expected.shape, np.nan, task.precision.numpy)
     arrays = [*data, *packed_constants(task, source.schedule, parameters), blank]
-    # Warm, unlike in a search: what a clock's run has to stream over to make weights cold is written back while the kernel runs.
+    # Weights are warm, unlike in a search: the data streamed to evict them would be written back while the kernel runs.
     timing = replace(job.agents.kernel_timing(task.threads), warmup=1, min_time_ms=_SAMPLE_MS, flush_bytes=0, produce=())
     run = job.agents.measure_kernel(source.path, task.symbol, arrays, job.timeout_s, timing)
     return run.latency, relative_error(run.outputs[0], expected), task.tolerance

@@ -49,7 +49,7 @@ class Validated:
     Attributes:
         validation: validation as the file has it.
         model: model that the board was compared with.
-        refit: the model's parameters fitted to it, if that was asked for.
+        refit: the refitted model, if requested.
     """
 
     validation: Validation
@@ -78,8 +78,8 @@ def validate_device(
         out: the file.
         board: the virtual board, or a board's file; without it, the same board if there is one, else one with the same core.
         refit: a new board's file, for the model with parameters fitted to what was measured.
-        share: a second file, for strangers: without names of users, hosts and devices, serial numbers, addresses and paths, and with the
-            day alone as date.
+        share: a second file, fit for publication: without names of users, hosts and devices, serial numbers, addresses and paths, and with
+            only the day as date.
         pin: hold the board's clocks at their highest.
         listener: is told of progress.
         suite: suite to measure; default: kernels that span the terms of the model, and networks.

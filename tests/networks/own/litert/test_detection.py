@@ -90,7 +90,7 @@ def test_detections(changed: dict[str, Any], background: int) -> None:
 
 @pytest.mark.parametrize("changed", [{"use_regular_nms": True}, pytest.param({"max_classes_per_detection": 2}, marks=pytest.mark.long)])
 def test_compiled(changed: dict[str, Any]) -> None:
-    """With fewer boxes than there is room for."""
+    """There are fewer boxes than the outputs have room for."""
     from tvm import relax
 
     content = detector(17, 4, max_detections=9, **changed)

@@ -266,7 +266,7 @@ def bad(found: Sequence[Outcome]) -> list[tuple[Any, ...]]:
 
 
 def _arguments(case: Case) -> tuple[str, int, int]:
-    """Those of `draw_case`."""
+    """Return the arguments of `draw_case`."""
     return case.operator, case.opset, case.seed
 
 
