@@ -193,7 +193,8 @@ class Kernel:
     def team(self, threads: int) -> Iterator[Expr]:
         """Emit a parallel loop with one iteration per thread; yield the thread's index, or `None` if there is only one thread.
 
-        In a C library, a kernel's parallel loops run without a barrier in between, so none may read what another one writes.
+        In a C library, a kernel's parallel loops run without a barrier in between, so none may read what another one writes, unless
+        the kernel has `scratch` allocated outside of them: then each waits for the one before.
         """
         if threads == 1:
             yield None

@@ -18,7 +18,7 @@ from tvmmobile.schedules.emit.expansion import Expansion, stored_taps
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
 from tvmmobile.schedules.floats.winograd_cost import cycles
-from tvmmobile.schedules.floats.winograd_nest import CHAIN, TileGrid, WinogradNest
+from tvmmobile.schedules.floats.winograd_nest import CHAIN, IN_TURN, TileGrid, WinogradNest
 from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, in_whole_numbers, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
 from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
@@ -31,6 +31,8 @@ CLEARLY = 0.8
 MUCH = 0.9
 #: Fewest tiles of the largest size: 28² outputs; and output channels, since with fewer it gains less than a twentieth.
 FEWEST_TILES, FEWEST_CHANNELS = 16, 128
+#: Most blocks of tiles whose inputs threads transform together: each block has code of its own.
+MOST_IN_TURN = 2
 #: Number of knob combinations in the space per tile size, those with the lowest estimated cost.
 MEMBERS = 24
 
@@ -47,7 +49,7 @@ class Winograd(Template):
         rows, columns: register tile of the products, in tiles and output channels.
         k_block: input channels per cache block of a product, 0 for all of them; with the largest size at most `CHAIN` and half of them.
         parts: parts of the output channels that are computed one after another.
-        axis: loop that threads share: 0 blocks of tiles, 1 parts.
+        axis: what threads share: 0 blocks of tiles; 1 parts, each thread transforming all inputs; 2 inputs to transform, then parts.
     """
 
     name = "winograd"
@@ -77,7 +79,7 @@ class Winograd(Template):
             "columns": up_to((2, 4), channels, task.lanes),
             "k_block": (0, *(k for k in (32, 64, 128, 256) if k < depth)),
             "parts": tuple(parts for parts in (1, 2, 4, 8, 16) if channels % (parts * task.lanes) == 0),
-            "axis": (0, 1) if task.threads > 1 else (0,),
+            "axis": (0, 1, IN_TURN) if task.threads > 1 else (0,),
         }
 
         @functools.cache
@@ -196,6 +198,8 @@ def _likely(task: Task, machine: Machine, layer: Conv2d, options: tuple[tuple[st
         if not good_tile(machine, lanes, knobs["rows"], knobs["columns"], grid.block, channels):
             continue
         if knobs["columns"] > channels or (knobs["tiles"] and knobs["tiles"] >= grid.tiles):
+            continue
+        if knobs["axis"] == IN_TURN and grid.blocks > MOST_IN_TURN:
             continue
         if knobs["size"] == SIZES[-1] and (knobs["k_block"] or layer.in_channels) > min(CHAIN, layer.in_channels / 2):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES, MatrixProduct
-from tvmmobile.schedules.floats.winograd_nest import TileGrid
+from tvmmobile.schedules.floats.winograd_nest import IN_TURN, TileGrid
 from tvmmobile.schedules.floats.winograd_transform import TAPS
 from tvmmobile.schedules.space import Knobs
 
@@ -26,11 +26,11 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     transforms_in = grid.tiles * depth / task.lanes * 2 * side * _INPUT_OPERATIONS[knobs["size"]]
     transforms_out = grid.tiles * channels / task.lanes * (side + knobs["size"]) * _OUTPUT_OPERATIONS[knobs["size"]]
 
-    buffers = points * block * (depth + part) * size
-    by_blocks = knobs["axis"] == 0
-    in_use = buffers * (task.threads if by_blocks else 1)
+    axis, threads = knobs["axis"], task.threads
+    inputs, products = points * block * depth * size, points * block * part * size  # buffers, in bytes
+    in_use = products * threads + inputs * (1 if axis == IN_TURN else threads)
     read = machine.line_again(in_use)
-    written = machine.line_written if buffers > machine.resident_bytes else 0.0
+    written = machine.line_written if inputs + products > machine.resident_bytes else 0.0
     k_block = min(knobs["k_block"] or depth, depth)
     stays = (block * k_block + k_block * knobs["columns"]) * size <= machine.resident_bytes // 2
     again_in = 1.0 if stays else part / knobs["columns"]
@@ -42,16 +42,18 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     passed = points * depth * channels * size + in_use
     weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * machine.line_again(passed))
 
-    shared = multiplying + transforms_out + moving_out + weights_moved
-    most_blocks = -(-grid.blocks // task.threads) if by_blocks else grid.blocks  # of one thread
-    if by_blocks:
-        slowest = (transforms_in + moving_in + shared) * most_blocks / grid.blocks
+    transforming, shared = transforms_in + moving_in, multiplying + transforms_out + moving_out + weights_moved
+    if axis == 0:
+        slowest = (transforming + shared) * -(-grid.blocks // threads) / grid.blocks
     else:
-        slowest = transforms_in + moving_in + shared * -(-parts // task.threads) / parts
-    if task.threads == 1:
+        chunks = -(-depth // line)
+        most_inputs = -(-chunks // threads) / chunks if axis == IN_TURN else 1.0
+        slowest = transforming * most_inputs + shared * -(-parts // threads) / parts
+    if threads == 1:
         return slowest
-    # Threads that share blocks read the same weights at about the same time.
-    from_memory = weights * (most_blocks if passed > machine.cached_bytes else 1)
-    if in_use > machine.cached_bytes:
-        from_memory += lines_in * (1 + parts * again_in) + lines_out * (2 + again_out)
+    # Weights that do not stay in the cache are read from memory for each block: threads with blocks of their own are never in step.
+    from_memory = weights * (grid.blocks if passed > machine.cached_bytes else 1)
+    if in_use + threads / parts * points * depth * channels * size > machine.cached_bytes:  # between two uses of a transformed input
+        copies, readers = (1, parts / threads) if axis == IN_TURN else (threads if axis == 1 else 1, parts)
+        from_memory += lines_in * (2 * copies + readers) + lines_out * 3
     return max(slowest, from_memory * machine.line_shared)

@@ -1,7 +1,7 @@
 """The loop nest of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
 
 A tile is a square of outputs. At each point, the transformed inputs of a block's tiles form a matrix (tiles × input channels); its product
-with the weights at that point is (tiles × output channels). Both are in per-thread scratch buffers, which each block reuses.
+with the weights at that point is (tiles × output channels). Both are in scratch buffers, which each block reuses.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tvmmobile.schedules.space import Knobs, round_up
 _Kind = TypeVar("_Kind")
 #: Most terms of a sum in tiles of the largest size, whose transforms enlarge rounding errors most: a sum of 512 terms would double them.
 CHAIN = 64
+#: Value of the knob `axis` with which threads first share the inputs to transform, and then parts; see `WinogradNest.emit`.
+IN_TURN = 2
 
 
 @dataclass(frozen=True)
@@ -135,31 +137,60 @@ class WinogradNest:
         self.out_pitch = round_up(self.grid.block * self.channels, line) + line
 
     def emit(self, threads: int) -> None:
-        """Emit the whole nest. Threads share blocks of tiles, or parts of the output channels; the last thread gets the remaining tiles."""
-        points, size = self.filtering.values**2, self.grid.block
+        """Emit the whole nest. Threads share blocks of tiles, or parts of the output channels, or first inputs and then parts."""
+        if self.knobs["axis"] == IN_TURN:
+            self._emit_in_turn(threads)
+            return
+        size = self.grid.block
         with self.kernel.team(threads) as thread:
-            self.inputs = self.kernel.scratch(points * self.in_pitch)
-            self.products = self.kernel.scratch(points * self.out_pitch)
-            self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+            self.inputs = self._transformed_inputs()
+            self._allocate_own()
             by_blocks = self.knobs["axis"] == 0
             whole, rest = divmod(self.grid.tiles, size)
             parts = share(None if by_blocks else thread, threads, self.knobs["parts"])
             begin, end = share(thread if by_blocks else None, threads, whole)
             with self.kernel.span(begin, end) as block:
-                self._block(block * size, size, parts)
-            if rest:
-                with self.kernel.where(*([thread == threads - 1] if by_blocks and thread is not None else [])):
-                    self._block(whole * size, rest, parts)
+                self._transform_inputs(block * size, size)
+                self._multiply_parts(block * size, size, parts)
+            if rest:  # the first thread has no more whole blocks than any other
+                with self.kernel.where(*([thread == 0] if by_blocks and thread is not None else [])):
+                    self._transform_inputs(whole * size, rest)
+                    self._multiply_parts(whole * size, rest, parts)
 
-    def _block(self, first: Expr, count: int, parts: Span) -> None:
-        """Emit the block of `count` tiles from tile `first` on, for the parts [first, end)."""
+    def _emit_in_turn(self, threads: int) -> None:
+        """Emit two parallel loops per block: threads share the inputs to transform, then the parts, which read all of those inputs."""
+        self.inputs = self._transformed_inputs()
+        for first in range(0, self.grid.tiles, self.grid.block):
+            count = min(self.grid.block, self.grid.tiles - first)
+            with self.kernel.team(threads) as thread:
+                self._allocate_own()
+                self._transform_inputs(first, count, thread, threads)
+            with self.kernel.team(threads) as thread:
+                self._allocate_own()
+                self._multiply_parts(first, count, share(thread, threads, self.knobs["parts"]))
+
+    def _transformed_inputs(self) -> Buffer:
+        """Allocate the matrices of a block's transformed inputs, for one thread or, outside parallel loops, for all."""
+        return self.kernel.scratch(self.filtering.values**2 * self.in_pitch)
+
+    def _allocate_own(self) -> None:
+        """Allocate the other buffers of a thread."""
+        points = self.filtering.values**2
+        self.products = self.kernel.scratch(points * self.out_pitch)
+        self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+
+    def _transform_inputs(self, first: Expr, count: int, thread: Expr = None, threads: int = 1) -> None:
+        """Emit the input transforms of the `count` tiles from tile `first` on; `thread` does its share of each tile's channels."""
         with self._tiles(first, count) as tile:
             channel = 0
             for piece, chunk in zip(self.pieces, self.in_chunks, strict=True):
-                with self.kernel.loop(piece.count // chunk) as number:
+                with self.kernel.span(*share(thread, threads, piece.count // chunk)) as number:
                     slice_ = replace(piece, first=piece.first + number * chunk, count=chunk)
                     self._transform_input(tile, slice_, channel + number * chunk)
                 channel += piece.count
+
+    def _multiply_parts(self, first: Expr, count: int, parts: Span) -> None:
+        """Emit the products of the `count` tiles from tile `first` on, and their output transforms, for the parts [first, end)."""
         with self.kernel.span(*parts) as part:
             with self.kernel.loop(self.filtering.values**2) as point:
                 self._multiply(point, part, count)

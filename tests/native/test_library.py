@@ -39,11 +39,15 @@ from one_set import write_library
 from small_networks import HOST, kernels_of, prepared, run_lowered, seeded, two_blocks
 from torch import nn
 
-from tvmmobile.graph.layers import Array
+from tvmmobile.graph.layers import Array, Conv2d
 from tvmmobile.graph.lowering import lower
+from tvmmobile.kernels.function import kernel_function
 from tvmmobile.native.library import write_sources
 from tvmmobile.native.sets import LoweredSet
 from tvmmobile.native.source import RUNTIME
+from tvmmobile.schedules import KnobSchedule
+from tvmmobile.schedules.floats.winograd import Winograd
+from tvmmobile.schedules.floats.winograd_nest import IN_TURN
 from tvmmobile.system.errors import UserError
 
 SHAPE = (1, 3, 16, 16)
@@ -344,6 +348,25 @@ def test_parts_of_one_kernel_share_what_lies_between_them(tmp_path: Path) -> Non
     for threads in range(1, MOST + 1):
         instance = library.instance(Options(threads))
         assert same_bits(library.run(instance, [image]), expected) and library.c.net_free(instance) == OK
+
+
+def test_loops_of_one_kernel_wait_for_each_other_where_they_share_memory(tmp_path: Path) -> None:
+    """Winograd's transformed inputs are written by all threads in one loop and read by all of them in the next."""
+    read = prepared(seeded(nn.Conv2d(3, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 1, 1), nn.Conv2d(64, 4, 1)), SHAPE)
+    kernels = list(kernels_of(read, threads=MOST))
+    place = next(i for i, node in enumerate(read.nodes) if isinstance(node.layer, Conv2d) and node.layer.in_channels == 32)
+    task, knobs = kernels[place].task, {"size": 4, "tiles": 0, "rows": 4, "columns": 8, "k_block": 0, "parts": 4, "axis": IN_TURN}
+    function = kernel_function(task, KnobSchedule("winograd", Winograd.version, tuple(knobs.items())), None)
+    constants = Winograd().pack(task, knobs, (read.nodes[place].parameters,))
+    kernels[place] = replace(kernels[place], function=function, constants=tuple(constants))
+    module, image = lower(read, tuple(kernels)), np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
+    expected = run_lowered(module, image, tmp_path / "vm.so")
+    write_host_library(module, tmp_path / "net.so", MOST, separate=frozenset(kernel.task.symbol for kernel in kernels))
+    library = CLibrary(tmp_path / "net.so")
+    instance = library.instance(Options(MOST))
+    for _ in range(50):
+        library.workspace[:] = 0xFF
+        assert same_bits(library.run(instance, [image]), expected)
 
 
 def test_an_edge_that_names_what_it_reads_is_a_part_of_its_own(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tvmmobile.tuning.choice import choose
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.fallback import FallbackSpace, stores_of
+from tvmmobile.tuning.search.nearest import nearest_schedules
 
 IMAGE = (1, 3, 9, 9)
 
@@ -93,6 +94,21 @@ def test_a_neighbours_algorithm_that_loses_here_is_not_taken(tmp_path: Path) -> 
     choice = choose(task, None, database, HOST)
     assert str(choose(near, None, database, HOST).schedule).startswith("winograd")
     assert choice.schedule == template_named("conv", 1).space(task).default and "slower here" in choice.price.source  # type: ignore[union-attr]
+
+
+def test_records_of_one_thread_do_not_say_what_four_share(tmp_path: Path) -> None:
+    """ResNet-18's 14×14 layers took 4.0 ms on a Pi 4 so, directly; with Winograd's usual knobs for four threads they take 2.7."""
+    layer = Conv2d(14, 14, 256, 256, (3, 3), padding=(1, 1, 1, 1))
+    task = Task((layer,), threads=4, machine=machine_of("cortex-a72"))
+    near = replace(task, region=(replace(layer, height=13, width=13),), threads=1)
+    direct, filtered = (template_named(name, 1) for name in ("conv", "winograd"))
+    assert direct is not None and filtered is not None
+    for template in (filtered, direct):
+        database = Database(Identity("nowhere", MEASURED), (), tmp_path / template.name)
+        database.append([Record(near, template.space(near).default, 6.0)])  # type: ignore[union-attr]
+        assert choose(task, None, database, HOST).schedule == filtered.space(task).default  # type: ignore[union-attr]
+    (schedule,) = nearest_schedules(task, database, direct)
+    assert direct.space(near).usual["axis"] == 0 != schedule.values["axis"] == direct.space(task).usual["axis"]  # type: ignore[union-attr]
 
 
 def doubled(names: tuple[str, str]) -> Any:

@@ -8,13 +8,14 @@ from typing import Any
 
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
-from tvmmobile.schedules import KnobSchedule, template_for, template_named, templates_for
+from tvmmobile.schedules import KnobSchedule, Template, template_for, template_named, templates_for
 from tvmmobile.system.errors import UserError, please_report
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import Plan, Price, make_plan
+from tvmmobile.tuning.records import Record
 from tvmmobile.tuning.regions import Region
 from tvmmobile.tuning.search.fallback import FallbackSpace
-from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_schedules
+from tvmmobile.tuning.search.nearest import best_with_knobs, nearest_record, nearest_with_threads
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
         return Choice(best.schedule, Price(best.latency_us, f"best of {count} records" if count > 1 else "the only record"))
     near = nearest_record(task, database)
     promising = next((template for template in templates_for(task) if template.promises(task)), None)
-    if promising is not None and (near is None or best_with_knobs(database, near[1].task, promising) is None):
+    if promising is not None and (near is None or _says_nothing(near[1], promising, task, database)):
         space = promising.space(task)
         assert space is not None
-        schedules = [*nearest_schedules(task, database, promising), space.default]
-        return Choice(schedules[0], Price(None, f"not tuned: {promising.name} is estimated to be faster than a direct kernel"))
+        schedule = nearest_with_threads(task, database, promising) or space.default
+        return Choice(schedule, Price(None, f"not tuned: {promising.name} is estimated to be faster than a direct kernel"))
     if near is not None and not _loses(task, near[0]):
         return Choice(near[0], Price(None, f"best of the nearest tuned shape, {near[1].task.name}"))
     template = template_for(task)
@@ -57,6 +58,14 @@ def choose(task: Task, source: Any, database: Database, target: Mapping[str, Any
     if not sampled:
         raise UserError(f"MetaSchedule finds no valid schedule for {task.name}.", please_report("network"))
     return Choice(sampled[0], Price(None, "not tuned: MetaSchedule's first sample"))
+
+
+def _says_nothing(near: Record, promising: Template, task: Task, database: Database) -> bool:
+    """Return whether the nearest record neither speaks against a template that promises to be faster nor has knobs for it: nobody measured
+    that template there, or it was the best, but for another number of threads.
+    """
+    measured = best_with_knobs(database, near.task, promising)
+    return measured is None or (measured == near and near.task.threads != task.threads)
 
 
 def _loses(task: Task, schedule: KnobSchedule) -> bool:

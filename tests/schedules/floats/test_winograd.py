@@ -19,7 +19,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import KnobSchedule, Space
 from tvmmobile.schedules.floats.winograd import LEAST_CHANNELS, Winograd
-from tvmmobile.schedules.floats.winograd_nest import CHAIN
+from tvmmobile.schedules.floats.winograd_nest import CHAIN, IN_TURN
 from tvmmobile.schedules.floats.winograd_transform import SIZES
 
 #: The direct sum's errors stay below 1e-5; see test_winograd_errors.py. The second is for tiles of the largest size.
@@ -172,13 +172,32 @@ def test_largest_tiles_sum_in_chains(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("inputs", "k_block"), [(20, 0), (36, 32), (96, 32), (160, 64), (176, 64)])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_largest_tiles(inputs: int, k_block: int, threads: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threads", "axis"), [(1, 0), (3, 1)])
+def test_largest_tiles(inputs: int, k_block: int, threads: int, axis: int, tmp_path: Path) -> None:
     """One chain, two, and more, the last of them shorter; with remainders of tiles, rows and panels, and outputs in blocks."""
     layer = Conv2d(23, 17, inputs, 40, (3, 3), (1, 1), (1, 0, 2, 1), 1, (0.0, 6.0), "NHWC", "NCHW8c", residual=True)
-    knobs = {"size": SIZES[-1], "tiles": 5, "rows": 4, "columns": 8, "k_block": k_block, "parts": 2, "axis": threads % 2}
+    knobs = {"size": SIZES[-1], "tiles": 5, "rows": 4, "columns": 8, "k_block": k_block, "parts": 2, "axis": axis}
     schedule = KnobSchedule("winograd", Winograd.version, tuple(knobs.items()))
     assert run_on_host(Task((layer,), threads=threads), schedule, tmp_path / "kernel.so") <= LARGEST_TOLERANCE
+
+
+@pytest.mark.parametrize("axis", [0, 1, IN_TURN])
+@pytest.mark.parametrize("tiles", [0, 13])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_what_threads_share(axis: int, tiles: int, threads: int, tmp_path: Path) -> None:
+    """There are 20 tiles of 36 input channels: with blocks of 13, two blocks of 10; neither they, chunks nor parts divide by 3."""
+    layer = Conv2d(17, 13, 36, 64, (3, 3), (1, 1), PADDED, 1, RELU, "NHWC", "NCHW8c", residual=True)
+    knobs = {"size": 4, "tiles": tiles, "rows": 4, "columns": 8, "k_block": 32, "parts": 4, "axis": axis}
+    schedule = KnobSchedule("winograd", Winograd.version, tuple(knobs.items()))
+    assert run_on_host(Task((layer,), threads=threads), schedule, tmp_path / "kernel.so") <= TOLERANCE
+
+
+def test_tiles_that_remain_go_to_a_thread_with_fewer_blocks() -> None:
+    """Of four blocks of 13, 13, 13 and 10 tiles, the last thread once had two, and the first none."""
+    layer = Conv2d(28, 28, 64, 64, (3, 3), padding=PADDED)
+    task = Task((layer,), threads=4)
+    knobs = {"size": 4, "tiles": 14, "rows": 4, "columns": 8, "k_block": 0, "parts": 1, "axis": 0}
+    assert "if v == 0:" in Winograd().emit(task, knobs).script()
 
 
 def test_weights_are_packed_in_the_order_in_which_they_are_read() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from weakref import WeakKeyDictionary
@@ -32,6 +33,12 @@ def nearest_schedules(task: Task, database: Database, template: Template) -> lis
     task's space. The list is empty if nothing similar was tuned.
     """
     return [schedule for schedule, _ in islice(_neighbours(task, database, template), NEIGHBOURS)]
+
+
+def nearest_with_threads(task: Task, database: Database, template: Template) -> KnobSchedule | None:
+    """Return the first of `nearest_schedules` whose record is for as many threads as the task; `None` if no such task was tuned."""
+    found = (schedule for schedule, record in _neighbours(task, database, template) if record.task.threads == task.threads)
+    return next(found, None)
 
 
 def nearest_record(task: Task, database: Database) -> tuple[KnobSchedule, Record] | None:
@@ -71,10 +78,17 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> Iterat
         if best is not None:
             assert isinstance(best.schedule, KnobSchedule)
             space = space_of(best.schedule.template, best.schedule.version)
-            schedule = space.nearest(best.schedule) if space else None
+            known = best.schedule if neighbour.threads == task.threads or space is None else _with_usual_axis(best.schedule, space)
+            schedule = space.nearest(known) if space else None
             if schedule is not None and schedule not in yielded:
                 yielded.add(schedule)
                 yield schedule, best
+
+
+def _with_usual_axis(schedule: KnobSchedule, space: Space) -> KnobSchedule:
+    """Return a schedule for another number of threads with the `axis` that threads usually share in a space: of that it says nothing."""
+    shared = {"axis": space.usual["axis"]} if "axis" in space.usual else {}
+    return replace(schedule, knobs=tuple({**schedule.values, **shared}.items()))
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:
