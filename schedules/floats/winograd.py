@@ -49,7 +49,7 @@ class Winograd(Template):
         rows, columns: register tile of the products, in tiles and output channels.
         k_block: input channels per cache block of a product, 0 for all of them; with the largest size at most `CHAIN` and half of them.
         parts: parts of the output channels that are computed one after another.
-        axis: what threads share: 0 blocks of tiles; 1 parts, each thread transforming all inputs; 2 inputs to transform, then parts.
+        axis: work that threads share: 0 blocks of tiles; 1 parts, each thread transforming all inputs; 2 inputs to transform, then parts.
     """
 
     name = "winograd"
