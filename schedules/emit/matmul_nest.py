@@ -12,7 +12,7 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, parts_of, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel
 from tvmmobile.schedules.emit.pairs import GROUP, JoinedTile, PairTile, join_pixels
 from tvmmobile.schedules.emit.small_weights import widened
-from tvmmobile.schedules.space import Knobs, round_up
+from tvmmobile.schedules.space import Knobs, round_up, waste
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class Pixels:
     pitch: int = 0
     step: int = 1
     source_pitch: int = 0
+
+
+def usual_axis(pixels: Pixels, channels: int, knobs: Knobs, threads: int) -> int:
+    """Return the usual value of the knob `axis`: the one that shares the work more evenly among threads. Of equals it is 1, panels, if
+    there are more channels than pixels, because each thread then reads weights of its own.
+    """
+    panel_count = -(-channels // knobs["columns"])
+    blocks, tiles = -(-panel_count // (knobs.get("n_block") or 1)), max(1, pixels.count // knobs["rows"])
+    uneven = waste(tiles, threads) - waste(blocks, threads)
+    return int(uneven > 0 or (uneven == 0 and channels > pixels.count * pixels.lines))
 
 
 class MatmulNest:

@@ -15,7 +15,7 @@ from tvmmobile.schedules.emit.epilogue import k_blocks, layer_body, pack_constan
 from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import TALL, MatmulTile, good_tile, pack_panels, packed_elements, panels, tile_rows
 from tvmmobile.schedules.emit.matmul_cost import MatrixProduct
-from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest
+from tvmmobile.schedules.emit.matmul_nest import JoinedNest, MatmulNest, Pixels, ScaledNest, usual_axis
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
 from tvmmobile.schedules.emit.small_weights import stored_constants
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -79,6 +79,9 @@ class Pointwise(Template):
             "joined": 0,
             "axis": 0,
         }
+        if task.threads > 1:
+            fitting = {name: min(usual[name], max(options[name])) for name in ("rows", "columns", "n_block")}
+            usual["axis"] = usual_axis(pixels_of(layer), channels, fitting, task.threads)
 
         @functools.cache
         def likely() -> frozenset[tuple[int, ...]]:

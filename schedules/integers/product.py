@@ -18,7 +18,7 @@ from tvmmobile.schedules.emit.activations import Activation, Piece, input_of
 from tvmmobile.schedules.emit.in_order_order import inner_order
 from tvmmobile.schedules.emit.kernel import Buffer, Expr
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, pack_panels, packed_elements, panels
-from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
+from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels, usual_axis
 from tvmmobile.schedules.floats.pointwise import pixels_of
 from tvmmobile.schedules.integers.blocks import Blocks
 from tvmmobile.schedules.integers.ends import IntegerEnds, integer_body, pack_constants
@@ -234,7 +234,8 @@ class IntegerProduct(IntegerMatrix):
 
     def first_axis(self, task: Task, layer: Layer) -> int:
         """Return the usual value of the knob `axis`."""
-        return 0
+        pixels, _, channels = self.extents(layer)
+        return usual_axis(pixels, channels, dict(zip(("rows", "columns"), self.usual_tile(task), strict=True)), task.threads)
 
     @abstractmethod
     def registers(self, rows: int, columns: int, depth: int) -> tuple[int, int]:
