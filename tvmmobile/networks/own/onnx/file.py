@@ -110,7 +110,7 @@ def imported_onnx(
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
         outputs = filled_up(reference.compute(given), filled)
-        return tuple(array.astype(port.dtype, copy=False) for array, port in zip(outputs, spec.outputs, strict=True))
+        return tuple(np.atleast_1d(array.astype(port.dtype, copy=False)) for array, port in zip(outputs, spec.outputs, strict=True))
 
     trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
     return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.program, scales, trace)
