@@ -31,9 +31,9 @@ if __name__ == "__main__":
 """
 
 
-def say(folder: Path, word: str, redirection: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[bytes]:
+def say(folder: Path, word: str, redirection: str, encoding: str = "utf-8", source: str = SAYING) -> subprocess.CompletedProcess[bytes]:
     """Run that verb from a shell."""
-    (folder / "saying.py").write_text(SAYING)
+    (folder / "saying.py").write_text(source)
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = ["sh", "-c", f'exec "{sys.executable}" -m saying say {word} {redirection}']
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=False, timeout=60)
@@ -90,3 +90,10 @@ def test_full_disks(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == b"tvmmobile: error: No space left on device (standard output)\nFree some disk space and run it again.\n"
     assert say(tmp_path, "wrong", "2> /dev/full").returncode == 1
+
+
+def test_what_does_not_fit_on_the_disk_of_stderr_is_left_out(tmp_path: Path) -> None:
+    """The command goes on: its results are elsewhere."""
+    source = SAYING.replace("    output().print", "    print('told', file=sys.stderr)\n    output().print")
+    done = say(tmp_path, "right", "2> /dev/full", source=source)
+    assert done.returncode == 0 and "α printed\n".encode() in done.stdout and (tmp_path / "left").read_text() == "right"

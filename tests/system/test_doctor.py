@@ -107,3 +107,18 @@ def test_little_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     diagnosis = doctor.diagnose()
     assert [check.found[:4] for check in diagnosis.checks if check.name == "disk"] == ["only"]
     assert "df -h" in diagnosis.remedy
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool) -> None:
+    place = tmp_path / "cache"
+    if is_file:
+        place.touch()
+    else:
+        place.mkdir()
+        monkeypatch.setattr(doctor.os, "access", lambda path, _mode: Path(path) != place)
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(place if is_file else place / "helpers"))
+    diagnosis = doctor.diagnose()
+    problem = "is not a folder" if is_file else "cannot be written to"
+    assert [(check.ok, check.found) for check in diagnosis.checks if check.name == "cache"] == [(False, f"{place} {problem}")]
+    assert "export TVMMOBILE_CACHE=" in diagnosis.remedy

@@ -148,10 +148,12 @@ def test_tune_beside_a_writer(tmp_path: Path, logs: Path, holder: Holder) -> Non
 
 
 @pytest.mark.virtual
-def test_fresh_does_not_move_a_writers_directory_away(tmp_path: Path, repository: Path) -> None:
+@pytest.mark.parametrize("device", ["pi4-virtual", "pi5-virtual"])
+def test_fresh_does_not_move_a_writers_directory_away(tmp_path: Path, repository: Path, device: str) -> None:
+    """Nor that of a run for another device, which is in the same directory."""
     logs = tmp_path / "out" / "tuning_logs"
     holder = Holder(logs, repository)
-    done = ended_here(tmp_path, "tune", *SMALL, "--fresh", "--out", str(tmp_path / "out"))
+    done = ended_here(tmp_path, "tune", *SMALL, "--device", device, "--fresh", "--out", str(tmp_path / "out"))
     assert done.code == 1 and holder.complaint in done.errors
     holder.end()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tuning_logs"]

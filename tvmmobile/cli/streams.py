@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -40,8 +41,22 @@ class _Stdout(io.FileIO):
             raise
 
 
+class _Stderr(io.FileIO):
+    """Writes to stderr, and discards what does not fit on its disk: a run's results matter more than what it says of its progress."""
+
+    def write(self, data: Any, /) -> int:
+        """Implement `io.FileIO.write`."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return memoryview(data).nbytes
+
+
 def prepare() -> None:
-    """Open closed streams, and those for the wrong direction, on the null device; print `?` for characters not in stdout's encoding.
+    """Open closed streams, and those for the wrong direction, on the null device; print `?` for characters not in stdout's encoding, and
+    nothing on stderr once its disk is full.
 
     Otherwise, the next file to be opened here, or in a process started from here, would become stdout or stderr, and get what libraries
     print.
@@ -64,6 +79,15 @@ def prepare() -> None:
         lines = before.line_buffering or before.write_through
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_Stdout(1, "w", closefd=False)), before.encoding, _REPLACING.get(errors, errors), line_buffering=lines
+        )
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.flush()
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(_Stderr(2, "w", closefd=False)),
+            sys.stderr.encoding,
+            sys.stderr.errors,
+            line_buffering=True,
+            write_through=True,
         )
 
 

@@ -94,7 +94,7 @@ def _with_wide_layers(
     """Return the layers kept in float32, and those that the conversion of the `wide` network left in it; see `passes.wide_values`."""
     types = {name: node.dtype for name, node in zip(names_of(network), network.nodes, strict=True)}
     found = [
-        Float32Layer(number, node.layer.name, "for sums, powers and constants beyond its range")
+        Float32Layer(number, node.layer.name, "for sums and powers beyond its range, or constants that it makes 0 or infinite")
         for number, (name, node) in enumerate(zip(names_of(wide), wide.nodes, strict=True))
         if name and name not in apart and types.get(name) == FLOAT32.name
     ]

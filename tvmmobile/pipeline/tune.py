@@ -36,7 +36,7 @@ from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch
 from tvmmobile.system.workers import WorkerPool, worker_count
-from tvmmobile.tuning.database import writing
+from tvmmobile.tuning.database import writing_all
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
 from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.tuner import BATCH, Search
@@ -107,7 +107,7 @@ def _run(
         jobs = [replace(job, prepared=folder / str(number) / "network.npz") for number, job in enumerate(jobs)]
         variants = _imported(workers, [replace(job, logs=()) for job in jobs] if asked.fresh else jobs, listener)
         if asked.fresh and logs.target.exists():
-            with writing(logs.target, board.profile.name):  # not while another run writes there
+            with writing_all(logs.target, board.profile.name):  # not while another run writes there
                 set_aside(logs.target)
         needs = NeededTrials(jobs, variants, logs, board.profile, asked.trials)
         if needs.pending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shlex
@@ -138,7 +139,7 @@ def diagnose() -> Diagnosis:
     tools = [(tool, _check_tool(tool)) for tool in TOOLS]
     requirements = _requirements()
     packages = [(requirement, _check_package(requirement)) for requirement in requirements]
-    disk = _check_disk()
+    cache, disk = _check_cache(), _check_disk()
     fixes = []
     wanting = [tool for tool, check in tools if not check.ok]
     if lacking := [tool for tool in wanting if _find(tool)[0] is None]:
@@ -148,11 +149,13 @@ def diagnose() -> Diagnosis:
     if not requirements:
         packages.append(("", Finding(_DISTRIBUTION, False, "not installed", "names the Python packages")))
         fixes.append(shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "-e", str(Path(__file__).parents[2])]))
+    if not cache.ok:
+        fixes.append('export TVMMOBILE_CACHE="$(mktemp -d /var/tmp/tvmmobile-XXXXXX)"')
     if not disk.ok:
         fixes.append(f"df -h {shlex.quote(str(_existing(cache_dir())))}")
     if len(lacking) < len(wanting):  # QEMU is there, but too new
         fixes.append(_OLDER_SYSTEM)
-    checks = (*(check for _, check in tools), *(check for _, check in packages), disk)
+    checks = (*(check for _, check in tools), *(check for _, check in packages), cache, disk)
     return Diagnosis(checks, " && ".join(fixes))
 
 
@@ -217,6 +220,14 @@ def _check_package(requirement: str) -> Finding:
     return Finding(
         wanted.name, good, version if good else f"version {version}, but {wanted.specifier} is needed", f"Python package {wanted.specifier}"
     )
+
+
+def _check_cache() -> Finding:
+    place = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
+    problem = "" if place.is_dir() else f"{place} is not a folder"
+    if not problem and not os.access(place, os.W_OK | os.X_OK):
+        problem = f"{place} cannot be written to"
+    return Finding("cache", not problem, problem or str(cache_dir()), "the folder of helpers")
 
 
 def _check_disk() -> Finding:

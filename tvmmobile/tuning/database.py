@@ -344,6 +344,16 @@ def writing(directory: Path, device: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing_all(directory: Path, device: str) -> Iterator[None]:
+    """Hold the right to measure for a device and for each other that has been measured for in a log directory; see `writing`."""
+    devices = {device, *(path.parent.name for path in directory.glob("*/writer.lock"))}
+    with ExitStack() as held:
+        for name in sorted(devices):
+            held.enter_context(writing(directory, name))
+        yield
+
+
 def _without_owner(path: Path) -> None:
     """Empty a writer's lock file; its folder may have been moved away."""
     with suppress(OSError):

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from litert_files import LiteRtFile, by_litert
+from network_files import Graph, write_model
+from onnx import TensorProto, helper
 from own_networks import image_for, load
 from torch import nn
 
@@ -44,6 +47,20 @@ def test_an_exported_program(tmp_path: Path, dtype: torch.dtype, within: bool) -
     assert [port.dtype for port in (*imported.spec.takes, *imported.spec.returns)] == ["float32"] * 2
     assert imported.parameters == 285 and relative_error(imported.compute([image])[0], wanted) <= 1e-5
     assert not any(f'dtype="{kind}"' in imported.module.script() for kind in ("float16", "bfloat16", "float64"))
+
+
+def test_an_onnx_model_that_returns_float64(tmp_path: Path) -> None:
+    """PyTorch's older exporter makes double precision of products with `torch.full`, as YOLO's heads have."""
+    weight = np.random.default_rng(0).normal(0, 1, (5, 3, 1, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Cast", ["c"], ["y"], to=TensorProto.DOUBLE)]
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, {"w": weight}), (1, 3, 8, 8))
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    onnx.save(model, path)
+    imported = load(path)
+    (output,) = imported.compute([image_for(imported)])
+    assert imported.reference_program.startswith("ONNX Runtime") and [port.dtype for port in imported.spec.returns] == ["float32"]
+    assert output.dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["float16", "int8"])

@@ -427,6 +427,38 @@ def test_graphs_that_are_called() -> None:
     assert "more than 20 deep" in refused(composite(21))
 
 
+def test_several_signatures_of_one_graph(tmp_path: Path) -> None:
+    """Names are those of the first signature that has one. Booleans and numbers become bytes and vectors."""
+    file, draw = LiteRtFile(), np.random.default_rng(0)
+    data, weight, bias = (
+        file.tensor(IMAGE),
+        file.tensor((4, 1, 1, 3), "float32", draw.normal(0, 1, (4, 1, 1, 3))),
+        file.tensor((4,), value=np.zeros(4)),
+    )
+    out, flags, total = file.tensor((1, 6, 4, 4)), file.tensor((1, 6, 4, 4), "bool"), file.tensor(())
+    file.operator("CONV_2D", [data, weight, bias], [out], "Conv2DOptions", strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    file.operator("GREATER", [out, file.tensor((), value=np.zeros(()))], [flags])
+    file.operator("SUM", [out, file.int32(0, 1, 2, 3)], [total], "ReducerOptions", keepDims=False)
+    signatures = [schema().SignatureDefT(), schema().SignatureDefT()]
+    names = [(data, "image", "other"), (out, "scores", "output_0"), (flags, "", "flags"), (total, "", "total")]
+    for which, signature in enumerate(signatures):
+        signature.signatureKey, signature.inputs, signature.outputs = f"key{which}", [], []
+        for number, *called in names:
+            if called[which]:
+                entry = schema().TensorMapT()
+                entry.name, entry.tensorIndex = called[which], number
+                (signature.inputs if number == data else signature.outputs).append(entry)
+    file.model.signatureDefs = signatures
+    path, image = tmp_path / "net.tflite", draw.normal(size=IMAGE).astype(np.float32)
+    path.write_bytes(file.ends([data], [out, flags, total]))
+    imported = load(path)
+    ports = [(port.name, port.shape, port.dtype) for port in imported.spec.returns]
+    assert ports == [("scores", (1, 6, 4, 4), "float32"), ("flags", (1, 6, 4, 4), "uint8"), ("total", (1,), "float32")]
+    scores, flagged, summed = imported.compute([image])
+    assert imported.reference_program.startswith("LiteRT") and (flagged.dtype, summed.shape) == (np.uint8, (1,))
+    assert np.array_equal(scores > 0, flagged) and np.allclose(summed, scores.sum(), atol=1e-4)
+
+
 def test_refused() -> None:
     assert "damaged or not a LiteRT file" in refused(b"")
     assert "damaged or not a LiteRT file" in refused(b"\x1c\0\0\0TFL3" + b"\xff" * 40)
@@ -437,6 +469,7 @@ def test_refused() -> None:
     file.model.operatorCodes[0].customCode = "FlexErf"
     assert "an operator that is not supported: FlexErf" in refused(file.ends([data], [out]))
     file.model.signatureDefs = [schema().SignatureDefT(), schema().SignatureDefT()]
+    file.model.signatureDefs[1].subgraphIndex = 1
     assert "has 2 networks, not one" in refused(file.ends([data], [out]))
     file = LiteRtFile()
     data, out = file.tensor((1, 3), "string"), file.tensor((1, 3))

@@ -317,3 +317,19 @@ def test_an_image_that_is_declared_a_number(tmp_path: Path) -> None:
     made.graph.output[0].type.tensor_type.shape.ClearField("dim")
     onnx.save(made, path)
     assert error_of(load(path), tmp_path / "net.so") <= TOLERANCE
+
+
+@pytest.mark.parametrize(("operator", "opset", "settings"), [("BatchNormalization", 5, {}), ("Add", 6, {"axis": 1, "broadcast": 1})])
+def test_operators_of_an_old_opset_are_named(tmp_path: Path, operator: str, opset: int, settings: dict[str, Any]) -> None:
+    """Others are the same in all opsets, and are read."""
+    constants = {"w": np.ones((3, 3, 1, 1), np.float32), "one": np.ones(3, np.float32)}
+    read = ["c", *["one"] * (4 if operator == "BatchNormalization" else 1)]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(operator, read, ["y"], **settings)]
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, constants), (1, 3, 8, 8), opset=opset)
+    with pytest.raises(
+        UserError, match=rf"has opset {opset}, in which these operators are not those of opset 7, .*: {operator}\.\n"
+    ) as caught:
+        load(path)
+    assert caught.value.remedy == "Export it with opset 13 or newer."
+    nodes[1:] = [helper.make_node("Relu", ["c"], ["y"])]
+    assert load(write_model(tmp_path / "plain.onnx", Graph(nodes, constants), (1, 3, 8, 8), opset=6)).macs

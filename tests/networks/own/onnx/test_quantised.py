@@ -325,6 +325,56 @@ def test_operators_between_integers_of_different_scales(tmp_path: Path, operator
     assert off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 2
 
 
+INTEGER_OPERATORS = {
+    "Clip": ("Clip", "q low high", "q", {}),
+    "Clip without a bound": ("Clip", "q  high", "q", {}),
+    "ReduceMax": ("ReduceMax", "q", "q", {"axes": [2, 3]}),
+    "Where": ("Where", "chosen q k", "q", {}),
+    "Where of others": ("QLinearWhere", "chosen q qs qz k ks kz rs rz", "r", {"domain": "com.microsoft"}),
+    "another scale": ("Identity", "q", "r", {}),
+}
+
+
+@pytest.mark.parametrize("name", INTEGER_OPERATORS)
+@pytest.mark.parametrize(("kind", "opset"), [("uint8", 17), ("int8", 17), ("uint8", 21)])
+def test_operators_on_integers(tmp_path: Path, name: str, kind: str, opset: int) -> None:
+    """They become what ONNX Runtime computes in integers."""
+    low, draw = np.iinfo(kind).min, np.random.default_rng(3)
+    constants: dict[str, Array] = {"low": np.array(low + 100, kind), "high": np.array(low + 150, kind)}
+    for scale, zero, which in ((0.05, 118, "q"), (0.03, 125, "k"), (0.02, 122, "r")):
+        constants |= {f"{which}s": np.array(scale, np.float32), f"{which}z": np.array(low + zero, kind)}
+    constants["k"] = (low + draw.integers(64, 192, (1, 4, 8, 8))).astype(kind)
+    constants["chosen"] = draw.integers(0, 2, (1, 4, 8, 8)).astype(bool)
+    operator, read, scaled, behind = INTEGER_OPERATORS[name]
+    if operator == "ReduceMax" and opset > 17:
+        constants["axes"], read, behind = np.array([2, 3]), "q axes", {}
+    constants["w"] = draw.normal(0, 0.5, (4, 4, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "qs", "qz"], ["q"]),
+        helper.make_node(operator, read.split(" "), ["a"], **behind),
+        helper.make_node("DequantizeLinear", ["a", f"{scaled}s", f"{scaled}z"], ["y"]),
+    ]
+    image = noise(1, (1, 4, 8, 8))
+    path = write_model(tmp_path / "net.onnx", Graph(nodes, constants), image.shape, opset=opset, domains=["com.microsoft"])
+    expected, (output,) = run_onnxruntime(path, image), start_onnx_runtime(without_integers(onnx.load(path))[0], ["x"])[1]([image])
+    step = float(constants[f"{scaled}s"])
+    off = steps_off(output, expected, step)
+    assert output.shape == expected.shape and off.max() < 1.01 and (off > 0.5).mean() < 0.02 and np.ptp(expected) > 10 * step
+    assert load(path).spec.outputs[0].shape == expected.shape
+
+
+def test_places_of_integers(tmp_path: Path) -> None:
+    graph = quantised_convolution()
+    graph.nodes[-1].CopyFrom(helper.make_node("ArgMax", ["p"], ["y"], axis=1))
+    path, image = write_model(tmp_path / "net.onnx", graph, (1, 8, 8, 8)), noise(1, (1, 8, 8, 8))
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    onnx.save(model, path)
+    output, expected = run(in_integers(path).network, image), run_onnxruntime(path, image)
+    assert output.dtype == np.int64 and (output != expected).mean() < 0.02
+
+
 def test_constants_that_integers_are_joined_with(tmp_path: Path) -> None:
     """They are not rounded as the integers are, beyond which they may lie."""
     weights = np.random.default_rng(0).integers(-63, 64, (4, 4, 1, 1)).astype(np.int8)

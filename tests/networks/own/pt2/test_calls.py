@@ -80,6 +80,33 @@ def assert_equal(found: Any, expected: list[Array]) -> None:
     assert max(relative_error(one, other) for one, other in zip(found, expected, strict=True)) < 1e-5
 
 
+def _flags(conv: nn.Module, image: Any) -> Any:
+    features = conv(image)
+    found = features.amax(1) > 0.5
+    return {"features": features, "mask": found, "found": found.any(), "score": features.mean(), "place": features[0, :, 0, 0].argmax()}
+
+
+def test_booleans_and_numbers_are_returned_as_bytes_and_vectors(tmp_path: Path) -> None:
+    """As from ONNX files."""
+    module = Net(_flags).eval()
+    torch.export.save(torch.export.export(module, (IMAGE,)), tmp_path / "net.pt2")
+    imported, image = load(tmp_path / "net.pt2"), np.random.default_rng(0).normal(size=IMAGE.shape).astype(np.float32)
+    ports = [(port.name, port.shape, port.dtype) for port in imported.spec.returns]
+    assert ports[1:] == [
+        ("mask", (1, 6, 6), "uint8"),
+        ("found", (1,), "uint8"),
+        ("score", (1,), "float32"),
+        ("place", (1,), "int64"),
+    ]
+    with torch.no_grad():
+        returned = zip(module(torch.from_numpy(image)).values(), ports, strict=True)
+    expected = [np.atleast_1d(value.numpy()).astype(dtype) for value, (*_, dtype) in returned]
+    assert_equal(imported.compute([image]), expected)
+    found = run_all(network_of(imported), [image])
+    assert_equal(found, expected)
+    assert [array.dtype for array in found] == [array.dtype for array in expected] and 0 < expected[1].mean() < 1
+
+
 @pytest.mark.parametrize(
     ("compute", "operator"),
     [

@@ -18,6 +18,7 @@ from tvmmobile.networks.own.litert.reader import LiteRtNetwork, read_litert
 from tvmmobile.networks.own.litert.states import stateless_content, without_variables
 from tvmmobile.networks.own.onnx.file import imported_onnx
 from tvmmobile.networks.own.onnx.limits import check_onnx
+from tvmmobile.networks.own.onnx.outputs import with_plain_outputs
 from tvmmobile.system.streams import silenced
 
 _FIX = "Convert it with the shapes that it is to run with."
@@ -32,7 +33,7 @@ def load_litert(file: OwnFile, wanted: RequestedShape) -> Imported:
     content = read_whole(file.path)
     with importing():  # its tensors and options may contradict each other
         network = without_variables(read_litert(file, content))
-        model = onnx_of(network)
+        model = with_plain_outputs(onnx_of(network))
     check_onnx(file, model)
     programs = [("LiteRT", partial(start_litert, content, network))]
     imported = imported_onnx(file, model, hashlib.sha256(content).hexdigest(), wanted, _FIX, programs)

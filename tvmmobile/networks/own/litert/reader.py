@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,8 +116,9 @@ def read_litert(file: OwnFile, content: bytes) -> LiteRtNetwork:
         model = schema.Model.GetRootAs(content, 0)
         if model.SubgraphsLength() < 1:
             raise damaged
-        if model.SignatureDefsLength() > 1:
-            raise UserError(f"{file} has {model.SignatureDefsLength()} networks, not one.", "Convert one with a single signature.")
+        networks = {signature.SubgraphIndex() for signature in _signatures(model)}
+        if len(networks) > 1:
+            raise UserError(f"{file} has {len(networks)} networks, not one.", "Convert one with a single signature.")
         sparse = SparseConstants(file, len(content))
         network = _GraphReader(file, content, model, sparse).network(0)
         once = [operator.options.initSubgraphIndex for operator in network.operators if operator.kind == "CALL_ONCE"]
@@ -195,18 +196,21 @@ def _ends(graph: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return inputs, outputs
 
 
+def _signatures(model: Any) -> list[Any]:
+    return [model.SignatureDefs(number) for number in range(model.SignatureDefsLength())]
+
+
 def _names(model: Any) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the names of inputs and of outputs, by tensor, in the file's only signature."""
-    if model.SignatureDefsLength() != 1:
-        return {}, {}
-    signature = model.SignatureDefs(0)
-    inputs = [signature.Inputs(number) for number in range(signature.InputsLength())]
-    outputs = [signature.Outputs(number) for number in range(signature.OutputsLength())]
+    """Return the names of inputs and of outputs, by tensor, in the first of the file's signatures that names them."""
+    inputs, outputs = dict[int, str](), dict[int, str]()
+    for signature in reversed(_signatures(model)):
+        inputs |= _named(signature.Inputs(number) for number in range(signature.InputsLength()))
+        outputs |= _named(signature.Outputs(number) for number in range(signature.OutputsLength()))
+    return inputs, outputs
 
-    def named(entries: list[Any]) -> dict[int, str]:
-        return {int(entry.TensorIndex()): (entry.Name() or b"").decode(errors="replace") for entry in entries}
 
-    return named(inputs), named(outputs)
+def _named(entries: Iterable[Any]) -> dict[int, str]:
+    return {int(entry.TensorIndex()): (entry.Name() or b"").decode(errors="replace") for entry in entries}
 
 
 def _numbers(found: Any) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -47,6 +48,8 @@ from tvmmobile.networks.own.references import HostReference, Start
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.system.errors import UserError
 
+#: The first opset that ONNX Runtime knows throughout.
+_FIRST_OPSET = 7
 _FIX = "Give --resolution if height or width is dynamic, --batch for the first dimension, or --shape for a whole input."
 #: An operator whose scale was one for each group in opsets 18 to 20, and is one for each channel since.
 _OLD_NORM = "GroupNormalization"
@@ -62,6 +65,11 @@ def load_onnx(file: OwnFile, wanted: RequestedShape) -> Imported:
     model = _parsed(file, content)
     _checked_versions(file, model)
     check_onnx(file, model)
+    with _naming_old_operators(file, model):
+        return _loaded(file, model, content, wanted)
+
+
+def _loaded(file: OwnFile, model: Any, content: bytes, wanted: RequestedShape) -> Imported:
     with refusing(f"{file} is not a valid ONNX model", "Export it again."):
         repair(model)
     digest = hashlib.sha256(content)
@@ -109,7 +117,8 @@ def imported_onnx(
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
-        return filled_up(reference.compute(given), filled)
+        outputs = filled_up(reference.compute(given), filled)
+        return tuple(np.atleast_1d(array.astype(port.dtype, copy=False)) for array, port in zip(outputs, spec.outputs, strict=True))
 
     trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
     return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.program, scales, trace)
@@ -148,6 +157,32 @@ def _checked_versions(file: OwnFile, model: Any) -> None:
     ):
         if given > known:
             raise UserError(f"{file} has {name} {given}; onnx {onnx.__version__} knows up to {known}.", f"Export it with {name} {known}.")
+
+
+@contextmanager
+def _naming_old_operators(file: OwnFile, model: Any) -> Iterator[None]:
+    """Refuse a model of an old opset that cannot be loaded by the operators that have changed since.
+
+    ONNX's version converter does not help: it adds a vector along the wrong axis.
+    """
+    opset = opset_of(model)
+    try:
+        yield
+    except UserError as error:
+        kinds = dict.fromkeys(node.op_type for node in model.graph.node if node.domain in STANDARD)
+        changed = [kind for kind in kinds if onnx.defs.has(kind) and _version(kind, opset) != _version(kind, _FIRST_OPSET)]
+        if opset >= _FIRST_OPSET or not changed:
+            raise
+        what = f"{file} has opset {opset}, in which these operators are not those of opset {_FIRST_OPSET}, the first that is supported"
+        raise UserError(f"{what}: {', '.join(changed)}.", "Export it with opset 13 or newer.") from error
+
+
+def _version(operator: str, opset: int) -> int | None:
+    """Return the opset in which an operator became what it is in another one; `None` if it is none of that one's."""
+    try:
+        return int(onnx.defs.get_schema(operator, opset).since_version)
+    except onnx.defs.SchemaError:
+        return None
 
 
 def _checked(file: OwnFile, model: Any) -> tuple[Any, WeightScales | None, tuple[FilledOutput, ...]]:

@@ -29,8 +29,11 @@ from tvmmobile.system.errors import UserError
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 #: Operators that convert between integers and the real numbers that they represent.
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
-#: Operators that do not change the value of any integer.
-_MOVING = "DepthToSpace Expand Flatten Gather Identity MaxPool Reshape Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"
+#: Operators that return some of their integers, unchanged.
+_MOVING = (
+    *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "ReduceMax", "ReduceMin", "Reshape", "Slice", "SpaceToDepth"),
+    *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
 _FIX = "Quantise it as QDQ, with 8 bits and scales that are constants."
 
 
@@ -122,6 +125,7 @@ class _IntegerForm:
         result: place of the result's scale, which its zero point follows.
         bias: place of a bias, which has the product of the operands' scales.
         axis: axis along which constants have several scales.
+        plain: number of inputs in front that are not integers with a scale.
     """
 
     operator: str
@@ -129,6 +133,7 @@ class _IntegerForm:
     result: int = 6
     bias: int | None = None
     axis: int = 0
+    plain: int = 0
 
 
 def _in_reals(into: RealNodes, node: Any) -> bool:
@@ -151,12 +156,12 @@ def _in_reals(into: RealNodes, node: Any) -> bool:
     kept = [one for one in node.attribute if one.name in attributes and (form.operator, one.name) != ("Gemm", "alpha")]
     if form.operator == "Softmax" and attribute(node, "axis") is None:
         kept.append(helper.make_attribute("axis", -1))  # the default of `QLinearSoftmax` in every opset
-    result = into.emit(form.operator, known, output if grid is None else "", kept)
+    result = into.emit(form.operator, [*inputs[: form.plain], *known], output if grid is None else "", kept)
     return grid is None or into.rounded(result, output, grid)
 
 
 def _moved(into: RealNodes, node: Any) -> bool:
-    if node.op_type not in _MOVING.split() or node.domain not in _DOMAINS:
+    if node.op_type not in _MOVING or node.domain not in _DOMAINS:
         raise UserError(f"the network has an operator on integers that is not supported: {node.op_type} ({node.output[0]}).", _FIX)
     data = node.input[0]
     for output in node.output:
@@ -217,8 +222,51 @@ def _padded(into: RealNodes, node: Any) -> bool:
     return True
 
 
+def _clipped(into: RealNodes, node: Any) -> bool:
+    """Append `Clip` of integers, between integers."""
+    data, *bounds = _inputs(node, 3)
+    grid = into.grids.get(data)
+    if grid is None or any(name and name not in into.known for name in bounds):
+        return _moved(into, node)
+    for operator, name in zip(("Max", "Min"), bounds, strict=True):
+        if name:
+            data = into.emit(operator, [data, into.real(np.float32(int(into.known[name].item()) - grid.shown) * grid.scale)])
+    into.emit("Identity", [data], node.output[0])
+    into.grids[node.output[0]] = grid
+    return True
+
+
+def _chosen(into: RealNodes, node: Any) -> bool:
+    """Append `Where` between integers of one grid, of which one may be constant."""
+    condition, *operands = node.input
+    grids = [into.grids[name] for name in operands if name in into.grids]
+    others = [name for name in operands if name not in into.grids]
+    if not grids or grids[0] != grids[-1] or any(name not in into.known for name in others):
+        return _moved(into, node)
+    (grid, *_), output = grids, node.output[0]
+    real = {name: into.constant((into.known[name].astype(np.float32) - grid.shown) * grid.scale) for name in others}
+    into.emit("Where", [condition, *(real.get(name, name) for name in operands)], output)
+    into.grids[output] = grid
+    return True
+
+
+def _ranked(into: RealNodes, node: Any) -> bool:
+    """Append an operator that returns places of integers, which the real numbers have as well."""
+    into.nodes.append(node)
+    return True
+
+
 #: Rewriters of operators on integers that do more than move them.
-_ON_INTEGERS: Mapping[str, Callable[[RealNodes, Any], bool]] = {"Add": _added, "Cast": _converted, "Pad": _padded, "Resize": _resized}
+_ON_INTEGERS: Mapping[str, Callable[[RealNodes, Any], bool]] = {
+    "Add": _added,
+    "ArgMax": _ranked,
+    "ArgMin": _ranked,
+    "Cast": _converted,
+    "Clip": _clipped,
+    "Pad": _padded,
+    "Resize": _resized,
+    "Where": _chosen,
+}
 #: Operators between integers.
 _FORMS: Mapping[str, _IntegerForm] = {
     "QGemm": _IntegerForm("Gemm", result=7, bias=6),
@@ -227,6 +275,7 @@ _FORMS: Mapping[str, _IntegerForm] = {
     "QLinearConv": _IntegerForm("Conv", bias=8),
     "QLinearMatMul": _IntegerForm("MatMul", axis=-1),
     "QLinearMul": _IntegerForm("Mul"),
+    "QLinearWhere": _IntegerForm("Where", (1, 4), 7, plain=1),
     **{f"QLinear{name}": _IntegerForm(name, (0,), 3) for name in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")},
 }
 #: Maps an operator to a function that appends its replacement and returns whether it could.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class RealNodes(Nodes):
         )
 
     def reals(self, names: Sequence[str], axis: int, block: int = 0) -> str | None:
-        """Return the name of an integer tensor's real numbers; `None` if it has another scale or zero point, or is not known.
+        """Return the name of an integer tensor's real numbers; `None` if its scale or zero point is not one constant, or it is not known.
 
         Args:
             names: names of the tensor, its scale and zero point.
@@ -136,8 +136,14 @@ class RealNodes(Nodes):
                 real = self.emit("Sub", [self.cast(tensor, np.float32), self.real(shown)])
                 self.dequantised[key] = self.emit("Mul", [real, self.real(entered.scale)])
                 self.grids[self.dequantised[key]] = entered
-            elif grid is not None and step is not None and step.size == 1 and float(step.item()) == float(grid.scale):
-                return tensor if not zero or self._reads_zero(grid, zero) else None
+            elif grid is not None:
+                if (read := self.grid(scale, zero, "uint8" if grid.unsigned else "int8")) is None:
+                    return None
+                if (read.scale, read.zero) == (grid.scale, grid.zero):
+                    return tensor
+                moved = self.emit("Sub", [self.placed(tensor), self.real(read.shown)])
+                self.dequantised[key] = self.emit("Mul", [moved, self.real(read.scale)])
+                self.grids[self.dequantised[key]] = replace(grid, scale=read.scale, zero=read.zero)
             elif tensor in self.known and step is not None and (not zero or zero in self.known):
                 zeros = self.known[zero] if zero else np.zeros((), np.int64)
                 self.dequantised[key] = self.constant(self.weights.dequantise(self.known[tensor], step, zeros, axis, block))

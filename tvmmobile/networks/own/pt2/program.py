@@ -30,6 +30,7 @@ from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.calls import runner, without_constants
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
+from tvmmobile.networks.own.pt2.outputs import give_plain_outputs, with_plain_results
 from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
@@ -95,7 +96,9 @@ def imported_program(
     changed = [*program.graph_signature.buffers_to_mutate.values()]
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
-    ends = _ends(program)
+    give_plain_outputs(program)
+    compute = with_plain_results(compute)
+    ends = _ends(file, program)
     without_constants(program)
     spec = spec_of(file, contents, *ends, wanted, fix)
     module = import_program(program)
@@ -113,15 +116,21 @@ def _numbers_read(program: torch.export.ExportedProgram) -> int:
     return sum(program.state_dict[name].numel() for node, name in named if nodes[node].users)
 
 
-def _ends(program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
-    """Return a program's inputs, without constants, and its outputs, without `None`."""
+def _ends(file: OwnFile, program: torch.export.ExportedProgram) -> tuple[list[FileTensor], list[FileTensor]]:
+    """Return a program's inputs, without constants, and its outputs, without `None`; raise `UserError` for outputs that are numbers."""
     values, signature = {node.name: node.meta.get("val") for node in program.graph.nodes}, program.graph_signature
     taken = [one.arg for one in signature.input_specs if one.kind == InputKind.USER_INPUT]
     returned = [one.arg for one in signature.output_specs if one.kind == OutputKind.USER_OUTPUT]
     called = output_names(program.call_spec.out_spec, len(returned))
     inputs = [_tensor(one.name, values.get(one.name)) for one in taken if not isinstance(one, ConstantArgument)]
-    found = [one.value if isinstance(one, ConstantArgument) else values.get(one.name) for one in returned]
-    return inputs, [_tensor(name, value) for name, value in zip(called, found, strict=True) if value is not None]
+    outputs = []
+    for name, one in zip(called, returned, strict=True):
+        if not isinstance(one, ConstantArgument):
+            outputs.append(_tensor(name, values.get(one.name)))
+        elif one.value is not None:
+            what = f"{file}: the output {name!r} is the constant {ascii(one.value)[:60]}, not a tensor."
+            raise UserError(what, "Leave it out of what the network returns.")
+    return inputs, outputs
 
 
 def _refuse_random(file: OwnFile, program: torch.export.ExportedProgram) -> None:
