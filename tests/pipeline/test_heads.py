@@ -17,6 +17,7 @@ from tvmmobile.pipeline.planning import plan_variant, variant_tasks
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.formats import FORMS, C
 from tvmmobile.running.manifest import read_manifest
+from tvmmobile.system.errors import UserError
 
 #: The rows of one pixel come first: those of the image behind them begin at a multiple of 12 bytes, or of 3 in int8.
 NETWORK = """
@@ -33,13 +34,18 @@ class Detector(nn.Module):
         image = self.first(image).relu()
         heads = self.small(image.mean((2, 3), keepdim=True)), self.large(image)
         return self.last(torch.cat([head.permute(0, 2, 3, 1).reshape(1, -1, 3) for head in heads], 1))
+
+class TwoHeads(Detector):
+    def forward(self, image):
+        image = self.first(image).relu()
+        return self.small(image).sigmoid(), 40 * self.large(image)
 """
 
 
-def model_of(folder: Path) -> Any:
+def model_of(folder: Path, name: str = "Detector") -> Any:
     file = folder / "network.py"
     file.write_text(NETWORK)
-    return tvmmobile.load(f"{file}:Detector", resolution=32)
+    return tvmmobile.load(f"{file}:{name}", resolution=32)
 
 
 def job_of(folder: Path, form: str) -> VariantJob:
@@ -61,12 +67,26 @@ def test_only_other_formats_have_a_task_for_it(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def images_in(folder: Path) -> Path:
+    np.save(folder / "images.npy", np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
+    return folder / "images.npy"
+
+
+@pytest.mark.virtual
+def test_calibrated_networks_may_have_several_outputs(tmp_path: Path) -> None:
+    options = {"dtype": "int8", "calibrate": images_in(tmp_path), "out": tmp_path / "out", "logs": tmp_path}
+    library = tvmmobile.compile(model_of(tmp_path, "TwoHeads"), "pi5", **options)
+    manifest = read_manifest(library.manifest_path)
+    assert library.facts.checked and len(manifest.spec.returns) == 2 and len(manifest.quantisation["layers"]) == 3
+    with pytest.raises(UserError, match=r"returns no scores of classes, but output0: float32 \[1, 3, 8, 8\], output1"):
+        tvmmobile.compile(model_of(tmp_path, "TwoHeads"), "pi5", max_drop="1%", **options)
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize(("dtype", "threads"), [("float32", 2), ("int8", 1)])
 def test_libraries_compute_it(dtype: str, threads: int, tmp_path: Path) -> None:
     """`compile` compares their outputs with PyTorch's."""
-    images, model = tmp_path / "images.npy", model_of(tmp_path)
-    np.save(images, np.random.default_rng(0).uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
+    images, model = images_in(tmp_path), model_of(tmp_path)
     data = images if dtype == "int8" else None
     library = tvmmobile.compile(model, "pi5", dtype=dtype, calibrate=data, threads=threads, out=tmp_path / "out", logs=tmp_path)
     manifest = read_manifest(library.manifest_path)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from quantised import decibels, digit_inputs, flow_from, images_of, trained_flow
 from torch import nn
 
@@ -220,6 +221,38 @@ def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> 
     found = quantise_within(flow, images_of(images), METHOD, everything, {}, limit_of(reason.removeprefix("--max-drop ")), costs).decision
     assert found.found is not None
     assert found.found.predicted.latency_us < 10 * len(before) and len(found.float32_reasons.keys() & before.keys()) < len(before)
+
+
+class TwoHeads(nn.Module):
+    """Scores, and coordinates that are a thousand times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+        self.scores, self.boxes = (nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, out)) for out in (5, 4))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        body = self.body(image).mean((2, 3))
+        return self.scores(body), 1000 * self.boxes(body), torch.ones(7, 3)
+
+
+def test_several_outputs_count_the_same() -> None:
+    """A limit that a small output fails is not met by a large one alone; a constant output does not count."""
+    inputs = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    data, flow = images_of(inputs), flow_from(TwoHeads().eval(), (1, 3, 16, 16)).weighted(inputs)
+    joined = flow.outputs(inputs)
+    assert joined.shape == (8, 5 + 4)
+    assert np.square(joined[:, :5]).mean() == pytest.approx(1, rel=1e-3) == pytest.approx(np.square(joined[:, 5:]).mean(), rel=1e-3)
+
+    def ratios(network: IntegerNetwork) -> list[float]:
+        return [decibels(*pair) for pair in zip(network.results([inputs])[:2], flow.read_results(inputs)[:2], strict=True)]
+
+    plain = ratios(quantised(observe(flow, data, METHOD.equalise), METHOD, everything))
+    limit = Limit(round(min(plain)) + 4, "dB")
+    found = quantise_within(flow, data, METHOD, everything, {}, limit, unit_costs)
+    assert 0 < len(found.decision.float32_reasons) < len(flow.steps)
+    assert min(ratios(found.network)) > min(plain) + 1 and limit.holds(found.network.outputs(inputs), joined)
 
 
 def test_what_only_moves_numbers_converts_nothing(images: Array) -> None:

@@ -73,7 +73,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
     composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
         _check_quantised(imported.spec)
-        return _calibrated(composed, job, job.calibration, imported.spec.returns[0].classes)
+        return _calibrated(composed, job, job.calibration, imported.spec.scored_classes)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = lower_to_kernels(composed, precision, outside=outside)
         return Prepared(read_network(module, _with_small_weights(layers, job)), inputs)
@@ -145,10 +145,10 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
 
 
 def _check_quantised(spec: ModelSpec) -> None:
-    """Raise `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of one output."""
+    """Raise `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of real numbers."""
     ports = (*spec.takes, *spec.returns)
-    if len(ports) > 2 or any(port.dtype != FLOAT32.name for port in ports) or spec.input_shape[0] != 1:
-        raise _unfit_for_integers(spec, f"one input of a batch of 1 and one output in {FLOAT32.name}")
+    if len(spec.takes) > 1 or any(port.dtype != FLOAT32.name for port in ports) or spec.input_shape[0] != 1:
+        raise _unfit_for_integers(spec, f"one input of a batch of 1 and outputs in {FLOAT32.name}")
 
 
 def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:

@@ -130,9 +130,10 @@ def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | Non
             f"Give --calibrate {SOURCES}; a few hundred images like those the network will see are enough.",
         )
     numbers, spec, limit = options.image or Normalisation(), model.spec, options.limit()
-    if limit is not None and limit.unit == "%" and not spec.returns[0].classes:
+    if limit is not None and limit.unit == "%" and not spec.scored_classes:
+        found = ", ".join(map(str, spec.returns))
         raise UserError(
-            f"--max-drop {limit} counts classes, and {spec.variant} returns no scores of classes, but {spec.returns[0]}.",
+            f"--max-drop {limit} counts classes, and {spec.variant} returns no scores of classes, but {found}.",
             "Give a signal-to-noise ratio, such as --max-drop 30dB.",
         )
     preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -101,10 +102,16 @@ class FlowStep:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """The steps of a network in execution order, and the sources of its outputs: the number of a step or of an input, or a constant."""
+    """The steps of a network in execution order.
+
+    Attributes:
+        results: sources of the network's outputs: the number of a step or of an input, or a constant.
+        weights: factor of each output in `joined`, such that all outputs have a say; empty for a network with one output.
+    """
 
     steps: tuple[FlowStep, ...]
     results: tuple[int | Array, ...]
+    weights: tuple[float, ...] = ()
 
     @cached_property
     def readers(self) -> Mapping[int, tuple[int, ...]]:
@@ -149,9 +156,44 @@ class Flow:
         return frozenset(result for result in self.results if isinstance(result, int))
 
     def outputs(self, images: Array) -> Array:
-        """Return the only output of the network for a batch of the only input."""
-        *_, (_, _, output) = self.run(images)
-        return output
+        """Return the network's outputs for a batch of the only input, `joined`."""
+        return self.joined(self.read_results(images), len(images))
+
+    def joined(self, results: Sequence[Array], count: int) -> Array:
+        """Return the outputs for `count` inputs as one array: an only one as it is, several of them weighted, in one row for each input."""
+        if not self.weights:
+            (result,) = results
+            return result
+        return np.concatenate([array.reshape(count, -1) * weight for array, weight in zip(results, self.weights, strict=True) if weight], 1)
+
+    @property
+    def output_elements(self) -> int:
+        """Number of elements of all outputs for one input."""
+        return sum(math.prod(step.layer.output_shape) for step in self.steps if step.number in self._returned)
+
+    def weighted(self, images: Array) -> Flow:
+        """Return the flow with weights that give all outputs the same power on a batch, if there are several that depend on the input."""
+        if len(self.results) == 1:
+            return self
+        varying = {INPUT}
+        for step in self.steps:
+            if not varying.isdisjoint(source for source in step.sources if isinstance(source, int)):
+                varying.add(step.number)
+        powers = [
+            float(np.square(array, dtype=np.float64).mean()) if isinstance(result, int) and result in varying else 0.0
+            for result, array in zip(self.results, self.read_results(images), strict=True)
+        ]
+        return replace(self, weights=tuple(1 / math.sqrt(power) if power else 0.0 for power in powers))
+
+    def read(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
+        """Return the network's outputs, given the outputs of steps and its inputs."""
+        return tuple(values[result] if isinstance(result, int) else result for result in self.results)
+
+    def read_results(self, images: Array) -> tuple[Array, ...]:
+        """Return the network's outputs, each by itself, for a batch of the only input."""
+        values: dict[int, Array] = {INPUT: images}
+        values |= {step.number: output for step, _, output in self.run(images) if step.number in self._returned}
+        return self.read(values)
 
 
 def flow_of(network: Network) -> Flow:

@@ -287,11 +287,11 @@ class IntegerNetwork:
         values = {INPUT - place: array for place, array in enumerate(inputs)}
         for _ in self.run(values):
             pass
-        return tuple(self.real(result, values[result]) if isinstance(result, int) else result for result in self.flow.results)
+        return self.flow.read({number: self.real(number, value) for number, value in values.items()})
 
     def outputs(self, images: Array) -> Array:
-        """Return the only output for a batch of the only input."""
-        return self.results([images])[0]
+        """Return the outputs for a batch of the only input, `Flow.joined`."""
+        return self.flow.joined(self.results([images]), len(images))
 
     def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
         """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.

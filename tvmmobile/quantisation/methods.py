@@ -10,7 +10,6 @@ from functools import cache, partial
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer
-from tvmmobile.graph.network import INPUT
 from tvmmobile.kernels.reference import decibels
 from tvmmobile.quantisation.calibration import MOST_TENSOR_ELEMENTS, Accepts, Images, Method, largest_tensor, observe, quantised
 from tvmmobile.quantisation.equalisation import pairs_of
@@ -49,13 +48,12 @@ class MethodTrials:
         return self._networks[method]
 
     def ratio_db(self, method: Method) -> float:
-        """Return the signal-to-noise ratio of the last step's output, in decibels."""
+        """Return the signal-to-noise ratio of the network's outputs, in decibels."""
         if method not in self._ratios:
             network, signal, noise = self.network(method), 0.0, 0.0
             for batch, exact in zip(self._batches, self._exact, strict=True):
-                *_, (step, output) = network.run({INPUT: batch})
                 signal += float(np.square(exact, dtype=np.float64).sum())
-                noise += float(np.square(network.real(step.number, output).astype(np.float64) - exact).sum())
+                noise += float(np.square(network.outputs(batch).astype(np.float64) - exact).sum())
             ratio = decibels(signal, noise)
             self._ratios[method] = math.inf if ratio is None else ratio
         return self._ratios[method]

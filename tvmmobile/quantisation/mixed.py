@@ -232,7 +232,7 @@ def quantise_within(
 
 def _most_compared(flow: Flow) -> int:
     """Return the most images with which networks are compared: fewer than `_COMPARED` if the output is large, such as a segmentation."""
-    return max(1, min(_COMPARED, _MOST_ELEMENTS // math.prod(flow.steps[-1].layer.output_shape)))
+    return max(1, min(_COMPARED, _MOST_ELEMENTS // flow.output_elements))
 
 
 def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:

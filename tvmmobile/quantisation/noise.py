@@ -41,15 +41,15 @@ def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool
     flow, scales = network.flow, _scales_read(network)
     steps, tensors, biases = (defaultdict[int, float](float) for _ in range(3))
     power = 0.0
-    last = flow.steps[-1].number
     for batch in batches:
         exact: dict[int, Array] = {INPUT: batch}
         for step in flow.steps:
             exact[step.number] = step.output(step.read(exact))
-        power += float(np.square(exact[last], dtype=np.float64).sum())
+        expected = flow.joined(flow.read(exact), len(batch))
+        power += float(np.square(expected, dtype=np.float64).sum())
 
-        def noise(number: int, value: Array, exact: dict[int, Array] = exact) -> float:
-            return float(np.square(_rerun(flow, exact, number, value).astype(np.float64) - exact[last]).sum())
+        def noise(number: int, value: Array, exact: dict[int, Array] = exact, expected: Array = expected) -> float:
+            return float(np.square(_rerun(flow, exact, number, value).astype(np.float64) - expected).sum())
 
         for number, scale in scales.items():
             tensors[number] += noise(number, scale.rounded(exact[number]))
@@ -101,15 +101,14 @@ def _looked_up(step: FlowStep, inputs: tuple[Array, ...], before: Scale | None) 
 
 
 def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) -> Array:
-    """Return the network's output after replacing one step's output by `value`.
+    """Return the network's outputs, `Flow.joined`, after replacing one step's output by `value`.
 
     Args:
         exact: outputs of all steps, by number.
     """
     changed: dict[int, Array] = {number: value}
-    last = flow.steps[-1].number
     for step in flow.steps:
         if step.number > number and any(isinstance(source, int) and source in changed for source in step.sources):
             changed[step.number] = step.output(step.read({**exact, **changed}))
             flow.release(changed, step.number)
-    return changed.get(last, exact[last])
+    return flow.joined(flow.read({**exact, **changed}), len(exact[INPUT]))

@@ -19,6 +19,8 @@ from tvmmobile.quantisation.methods import MethodTrials, best_method, with_seven
 from tvmmobile.quantisation.mixed import Decision, Mixed
 from tvmmobile.schedules import all_templates, template_for
 
+#: Most inputs on which several outputs are compared in size.
+_WEIGHTED = 8
 #: Reason of layers that no int8 kernel supports.
 _NO_KERNEL = "no int8 kernel"
 #: Reason of layers whose int8 kernel would be slower.
@@ -54,7 +56,7 @@ def prepare_calibrated(
         return template_for(task(layer)) is not None and not is_faster_in_floats(task(layer))
 
     wide = read_network(*lower_in_nhwc(composed))
-    flow = flow_of(wide)
+    flow = flow_of(wide).weighted(images.some(_WEIGHTED).all())
     trials = MethodTrials(flow, images, accepts)
     method = with_seven_bit_weights(trials, best_method(trials), lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
     mixed = choose(wide, flow, method, accepts)

@@ -112,6 +112,11 @@ class ModelSpec:
         return self.returns[0].shape
 
     @property
+    def scored_classes(self) -> int:
+        """Number of classes that its only output scores; 0 if that is something else, or there are several outputs."""
+        return self.returns[0].classes if len(self.returns) == 1 else 0
+
+    @property
     def side(self) -> str:
         """Input side as names show it, such as `224`, `96x128` or `1x16000`; see `side_of`."""
         return side_of(self._by_channels)
