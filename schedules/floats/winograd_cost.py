@@ -38,8 +38,8 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     lines_in, lines_out = points * grid.tiles * depth / line, points * grid.tiles * channels / line
     moving_in = lines_in * written
     moving_out = lines_in * read * parts * again_in + lines_out * (written + read * (1 + again_out))
-    weights = points * depth * channels / line
-    passed = points * depth * channels * size + in_use
+    weights, weight_bytes = points * depth * channels / line, points * depth * channels * size
+    passed = weight_bytes + in_use
     weights_moved = weights * (machine.line_from_memory + (grid.blocks - 1) * machine.line_again(passed))
 
     transforming, shared = transforms_in + moving_in, multiplying + transforms_out + moving_out + weights_moved
@@ -53,7 +53,7 @@ def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
         return slowest
     # Weights that do not stay in the cache are read from memory for each block: threads with blocks of their own are never in step.
     from_memory = weights * (grid.blocks if passed > machine.cached_bytes else 1)
-    if in_use + threads / parts * points * depth * channels * size > machine.cached_bytes:  # between two uses of a transformed input
+    if in_use + threads / parts * weight_bytes > machine.cached_bytes:  # between two uses of a transformed input
         copies, readers = (1, parts / threads) if axis == IN_TURN else (threads if axis == 1 else 1, parts)
         from_memory += lines_in * (2 * copies + readers) + lines_out * 3
     return max(slowest, from_memory * machine.line_shared)

@@ -141,25 +141,22 @@ class WinogradNest:
         if self.knobs["axis"] == IN_TURN:
             self._emit_in_turn(threads)
             return
-        size = self.grid.block
+        size, by_blocks = self.grid.block, self.knobs["axis"] == 0
         with self.kernel.team(threads) as thread:
-            self.inputs = self._transformed_inputs()
+            self._allocate_inputs()
             self._allocate_own()
-            by_blocks = self.knobs["axis"] == 0
             whole, rest = divmod(self.grid.tiles, size)
             parts = share(None if by_blocks else thread, threads, self.knobs["parts"])
             begin, end = share(thread if by_blocks else None, threads, whole)
             with self.kernel.span(begin, end) as block:
-                self._transform_inputs(block * size, size)
-                self._multiply_parts(block * size, size, parts)
+                self._block(block * size, size, parts)
             if rest:  # the first thread has no more whole blocks than any other
                 with self.kernel.where(*([thread == 0] if by_blocks and thread is not None else [])):
-                    self._transform_inputs(whole * size, rest)
-                    self._multiply_parts(whole * size, rest, parts)
+                    self._block(whole * size, rest, parts)
 
     def _emit_in_turn(self, threads: int) -> None:
         """Emit two parallel loops per block: threads share the inputs to transform, then the parts, which read all of those inputs."""
-        self.inputs = self._transformed_inputs()
+        self._allocate_inputs()
         for first in range(0, self.grid.tiles, self.grid.block):
             count = min(self.grid.block, self.grid.tiles - first)
             with self.kernel.team(threads) as thread:
@@ -169,15 +166,20 @@ class WinogradNest:
                 self._allocate_own()
                 self._multiply_parts(first, count, share(thread, threads, self.knobs["parts"]))
 
-    def _transformed_inputs(self) -> Buffer:
-        """Allocate the matrices of a block's transformed inputs, for one thread or, outside parallel loops, for all."""
-        return self.kernel.scratch(self.filtering.values**2 * self.in_pitch)
+    def _allocate_inputs(self) -> None:
+        """Allocate the matrices of a block's transformed inputs: for one thread or, outside parallel loops, for all."""
+        self.inputs = self.kernel.scratch(self.filtering.values**2 * self.in_pitch)
 
     def _allocate_own(self) -> None:
         """Allocate the other buffers of a thread."""
         points = self.filtering.values**2
         self.products = self.kernel.scratch(points * self.out_pitch)
         self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+
+    def _block(self, first: Expr, count: int, parts: Span) -> None:
+        """Emit the block of `count` tiles from tile `first` on, for the parts [first, end)."""
+        self._transform_inputs(first, count)
+        self._multiply_parts(first, count, parts)
 
     def _transform_inputs(self, first: Expr, count: int, thread: Expr = None, threads: int = 1) -> None:
         """Emit the input transforms of the `count` tiles from tile `first` on; `thread` does its share of each tile's channels."""

@@ -32,8 +32,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> HostSets:
     image = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
     read, sets = prepared(two_blocks(), SHAPE), []
     for place in range(len(CHOICES)):
-        separate = frozenset(kernel.task.symbol for kernel in kernels(place))
-        sets.append(LoweredSet(lower(read, kernels(place)), HOST, separate, f"board{place}", None if place else 1))
+        chosen = kernels(place)
+        separate = frozenset(kernel.task.symbol for kernel in chosen)
+        sets.append(LoweredSet(lower(read, chosen), HOST, separate, f"board{place}", None if place else 1))
     preprocessing = Preprocessing(SHAPE[-1], (0.5,) * 3, (0.5,) * 3)  # with all that libraries for images have
     description = describe(sets[0].module, THREADS, preprocessing)
     return write_host_sets(sets, description, image, tmp_path_factory.mktemp("sets") / "net.so", by_features=(1, 0), archive=True)

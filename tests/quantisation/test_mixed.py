@@ -246,7 +246,7 @@ def test_several_outputs_count_the_same() -> None:
     assert np.square(joined[:, :5]).mean() == pytest.approx(1, rel=1e-3) == pytest.approx(np.square(joined[:, 5:]).mean(), rel=1e-3)
 
     def ratios(network: IntegerNetwork) -> list[float]:
-        return [decibels(*pair) for pair in zip(network.results([inputs])[:2], flow.read_results(inputs)[:2], strict=True)]
+        return [decibels(*pair) for pair in zip(network.results([inputs])[:2], flow.separate_outputs(inputs)[:2], strict=True)]
 
     plain = ratios(quantised(observe(flow, data, METHOD.equalise), METHOD, everything))
     limit = Limit(round(min(plain)) + 4, "dB")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from tvmmobile.graph.bindings import bindings_of, readers_of
@@ -21,7 +22,7 @@ from tvmmobile.graph.expressions import TO_FIRST, operator_of, permutation_sourc
 from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.networks.models.spec import ModelSpec, OwnSpec
 from tvmmobile.networks.quantised import WeightScales
-from tvmmobile.networks.signature import CHANNELS_LAST
+from tvmmobile.networks.signature import CHANNELS_LAST, Port
 from tvmmobile.system.environment import keep_torch_cache
 from tvmmobile.system.errors import UserError
 
@@ -114,6 +115,11 @@ def by_torch(module: Callable[..., Any]) -> Compute:
         return tuple(output.detach().numpy() for output in outputs if isinstance(output, torch.Tensor))
 
     return compute
+
+
+def returned_as(ports: Sequence[Port], outputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Return a program's outputs as a library returns them: in the types of the ports, with at least one dimension."""
+    return tuple(np.atleast_1d(array.astype(port.dtype, copy=False)) for array, port in zip(outputs, ports, strict=True))
 
 
 def import_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Any:

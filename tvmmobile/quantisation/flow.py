@@ -157,7 +157,7 @@ class Flow:
 
     def outputs(self, images: Array) -> Array:
         """Return the network's outputs for a batch of the only input, `joined`."""
-        return self.joined(self.read_results(images), len(images))
+        return self.joined(self.separate_outputs(images), len(images))
 
     def joined(self, results: Sequence[Array], count: int) -> Array:
         """Return the outputs for `count` inputs as one array: an only one as it is, several of them weighted, in one row for each input."""
@@ -181,19 +181,19 @@ class Flow:
                 varying.add(step.number)
         powers = [
             float(np.square(array, dtype=np.float64).mean()) if isinstance(result, int) and result in varying else 0.0
-            for result, array in zip(self.results, self.read_results(images), strict=True)
+            for result, array in zip(self.results, self.separate_outputs(images), strict=True)
         ]
         return replace(self, weights=tuple(1 / math.sqrt(power) if power else 0.0 for power in powers))
 
-    def read(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
-        """Return the network's outputs, given the outputs of steps and its inputs."""
+    def outputs_in(self, values: Mapping[int, Array]) -> tuple[Array, ...]:
+        """Return the network's outputs, given its inputs and the outputs of steps."""
         return tuple(values[result] if isinstance(result, int) else result for result in self.results)
 
-    def read_results(self, images: Array) -> tuple[Array, ...]:
+    def separate_outputs(self, images: Array) -> tuple[Array, ...]:
         """Return the network's outputs, each by itself, for a batch of the only input."""
         values: dict[int, Array] = {INPUT: images}
         values |= {step.number: output for step, _, output in self.run(images) if step.number in self._returned}
-        return self.read(values)
+        return self.outputs_in(values)
 
 
 def flow_of(network: Network) -> Flow:

@@ -287,7 +287,7 @@ class IntegerNetwork:
         values = {INPUT - place: array for place, array in enumerate(inputs)}
         for _ in self.run(values):
             pass
-        return self.flow.read({number: self.real(number, value) for number, value in values.items()})
+        return self.flow.outputs_in({number: self.real(number, value) for number, value in values.items()})
 
     def outputs(self, images: Array) -> Array:
         """Return the outputs for a batch of the only input, `Flow.joined`."""

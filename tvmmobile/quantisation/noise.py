@@ -45,7 +45,7 @@ def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool
         exact: dict[int, Array] = {INPUT: batch}
         for step in flow.steps:
             exact[step.number] = step.output(step.read(exact))
-        expected = flow.joined(flow.read(exact), len(batch))
+        expected = flow.joined(flow.outputs_in(exact), len(batch))
         power += float(np.square(expected, dtype=np.float64).sum())
 
         def noise(number: int, value: Array, exact: dict[int, Array] = exact, expected: Array = expected) -> float:
@@ -111,4 +111,4 @@ def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) ->
         if step.number > number and any(isinstance(source, int) and source in changed for source in step.sources):
             changed[step.number] = step.output(step.read({**exact, **changed}))
             flow.release(changed, step.number)
-    return flow.joined(flow.read({**exact, **changed}), len(exact[INPUT]))
+    return flow.joined(flow.outputs_in({**exact, **changed}), len(exact[INPUT]))

@@ -26,7 +26,8 @@ def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[st
     stub: dict[str, tuple[str, str]] = {}
 
     def all_places() -> dict[str, tuple[str, str]]:
-        stub.update({} if stub else places(package))
+        if not stub:
+            stub.update(places(package))
         return stub
 
     def load(name: str) -> Any:

@@ -78,17 +78,19 @@ def _neighbours(task: Task, database: Database, only: Template | None) -> Iterat
         if best is not None:
             assert isinstance(best.schedule, KnobSchedule)
             space = space_of(best.schedule.template, best.schedule.version)
-            known = best.schedule if neighbour.threads == task.threads or space is None else _with_usual_axis(best.schedule, space)
-            schedule = space.nearest(known) if space else None
+            schedule = _moved(best.schedule, space, neighbour.threads == task.threads) if space else None
             if schedule is not None and schedule not in yielded:
                 yielded.add(schedule)
                 yield schedule, best
 
 
-def _with_usual_axis(schedule: KnobSchedule, space: Space) -> KnobSchedule:
-    """Return a schedule for another number of threads with the `axis` that threads usually share in a space: of that it says nothing."""
-    shared = {"axis": space.usual["axis"]} if "axis" in space.usual else {}
-    return replace(schedule, knobs=tuple({**schedule.values, **shared}.items()))
+def _moved(schedule: KnobSchedule, space: Space, same_threads: bool) -> KnobSchedule | None:
+    """Return the member of a space that is nearest to a schedule. One for another number of threads does not say what threads share: the
+    knob `axis` has its usual value then.
+    """
+    if not same_threads and "axis" in space.usual:
+        schedule = replace(schedule, knobs=tuple({**schedule.values, "axis": space.usual["axis"]}.items()))
+    return space.nearest(schedule)
 
 
 def _by_distance(task: Task, database: Database) -> Iterator[Task]:

@@ -18,7 +18,7 @@ from onnx.inliner import inline_local_functions
 from tvm.tirx import IntImm
 
 from tvmmobile.graph.layers import Array
-from tvmmobile.networks.frontend import Imported, count_macs, importing, refuse_operators, refusing, with_layouts
+from tvmmobile.networks.frontend import Imported, count_macs, importing, refuse_operators, refusing, returned_as, with_layouts
 from tvmmobile.networks.own.files import (
     FileTensor,
     OwnFile,
@@ -117,8 +117,7 @@ def imported_onnx(
     spec, weights = with_layouts(spec, module), f"{file.label} sha256 {contents}"
 
     def compute(given: Sequence[Array]) -> tuple[Array, ...]:
-        outputs = filled_up(reference.compute(given), filled)
-        return tuple(np.atleast_1d(array.astype(port.dtype, copy=False)) for array, port in zip(outputs, spec.outputs, strict=True))
+        return returned_as(spec.outputs, filled_up(reference.compute(given), filled))
 
     trace = partial(trace_onnx, model, partial(import_onnx, opset=opset), lambda traced, names: _reference(file, traced, traced, names, ()))
     return Imported(spec, module, weights, count_macs(module), parameters, compute, reference.program, scales, trace)

@@ -215,8 +215,7 @@ def _padded(into: RealNodes, node: Any) -> bool:
     if grid is None or len(node.input) < 2 or (mode == b"constant" and value and value not in into.known):
         return _moved(into, node)
     if mode == b"constant":
-        integer = int(into.known[value].item()) if value else 0
-        value = into.real(np.float32(integer - grid.shown) * grid.scale)
+        value = into.real(grid.real(into.known[value].reshape(()) if value else np.zeros((), np.int64)))
     into.emit("Pad", [data, node.input[1], value, *node.input[3:]], node.output[0], node.attribute)
     into.grids[node.output[0]] = grid
     return True
@@ -230,7 +229,7 @@ def _clipped(into: RealNodes, node: Any) -> bool:
         return _moved(into, node)
     for operator, name in zip(("Max", "Min"), bounds, strict=True):
         if name:
-            data = into.emit(operator, [data, into.real(np.float32(int(into.known[name].item()) - grid.shown) * grid.scale)])
+            data = into.emit(operator, [data, into.real(grid.real(into.known[name].reshape(())))])
     into.emit("Identity", [data], node.output[0])
     into.grids[node.output[0]] = grid
     return True
@@ -244,7 +243,7 @@ def _chosen(into: RealNodes, node: Any) -> bool:
     if not grids or grids[0] != grids[-1] or any(name not in into.known for name in others):
         return _moved(into, node)
     (grid, *_), output = grids, node.output[0]
-    real = {name: into.constant((into.known[name].astype(np.float32) - grid.shown) * grid.scale) for name in others}
+    real = {name: into.constant(grid.real(into.known[name])) for name in others}
     into.emit("Where", [condition, *(real.get(name, name) for name in operands)], output)
     into.grids[output] = grid
     return True

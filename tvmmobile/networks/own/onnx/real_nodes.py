@@ -36,6 +36,10 @@ class IntegerGrid:
         """The zero point in the file."""
         return self.zero - LOWEST * self.unsigned
 
+    def real(self, integers: Array) -> Array:
+        """Dequantise integers as the file has them, to float32."""
+        return (integers.astype(np.float32) - self.shown) * self.scale
+
 
 class RealNodes(Nodes):
     """The nodes of a graph while integers become real numbers."""

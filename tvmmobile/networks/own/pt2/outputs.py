@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch.export.graph_signature import OutputKind, TensorArgument
-
-from tvmmobile.graph.layers import Array
-from tvmmobile.networks.frontend import Compute
 
 
 def give_plain_outputs(program: torch.export.ExportedProgram) -> None:
@@ -30,12 +24,3 @@ def give_plain_outputs(program: torch.export.ExportedProgram) -> None:
                 node.meta["val"] = value.reshape(1)
         returned[place], one.arg = node, TensorArgument(node.name)
     end.args = (tuple(returned),)
-
-
-def with_plain_results(compute: Compute) -> Compute:
-    """Return a function that computes outputs in the same form."""
-
-    def plain(inputs: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(np.atleast_1d(array.astype(np.uint8) if array.dtype == bool else array) for array in compute(inputs))
-
-    return plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.export.pt2_archive._package import load_pt2  # `torch.export.load` goes on to an older format where this fails
 
+from tvmmobile.graph.layers import Array
 from tvmmobile.networks.budget import check_elements
 from tvmmobile.networks.frontend import (
     Compute,
@@ -22,6 +24,7 @@ from tvmmobile.networks.frontend import (
     place_of,
     quiet,
     refusing,
+    returned_as,
     torch_program,
     with_layouts,
 )
@@ -30,7 +33,7 @@ from tvmmobile.networks.own.pt2.archive import checked_archive
 from tvmmobile.networks.own.pt2.calls import runner, without_constants
 from tvmmobile.networks.own.pt2.halves import in_float32
 from tvmmobile.networks.own.pt2.missing_rows import output_names
-from tvmmobile.networks.own.pt2.outputs import give_plain_outputs, with_plain_results
+from tvmmobile.networks.own.pt2.outputs import give_plain_outputs
 from tvmmobile.networks.own.pt2.quantised import register_operators, without_integer_weights
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
@@ -97,7 +100,6 @@ def imported_program(
     if changed:
         raise UserError(f"{file} changes {changed[0]} when it runs.", "Call eval() before exporting, and keep no state in buffers.")
     give_plain_outputs(program)
-    compute = with_plain_results(compute)
     ends = _ends(file, program)
     without_constants(program)
     spec = spec_of(file, contents, *ends, wanted, fix)
@@ -105,8 +107,12 @@ def imported_program(
     parameters = sum(parameter.numel() for parameter in program.parameters())
     if scales is not None:
         parameters = scales.parameters + _numbers_read(program)
+
+    def returned(inputs: Sequence[Array]) -> tuple[Array, ...]:
+        return returned_as(spec.outputs, compute(inputs))
+
     trace = partial(trace_program, program)
-    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, compute, torch_program, scales, trace)
+    return Imported(with_layouts(spec, module), module, weights, count_macs(module), parameters, returned, torch_program, scales, trace)
 
 
 def _numbers_read(program: torch.export.ExportedProgram) -> int:
