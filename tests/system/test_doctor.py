@@ -109,6 +109,15 @@ def test_little_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "df -h" in diagnosis.remedy
 
 
+def test_a_cache_far_from_the_root_leaves_the_table_its_columns(
+    cli: CommandLine, bare: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(tmp_path / ("x" * 60) / "cache"))
+    lines = [line.split() for line in cli("doctor").out.splitlines()]
+    assert ["llvm-mca", "NO", "missing"] in [line[:3] for line in lines]
+    assert ["cache", "yes", "can", "be", "written"] in [line[:5] for line in lines]
+
+
 @pytest.mark.parametrize("is_file", [False, True])
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool) -> None:
     place = tmp_path / "cache"

@@ -227,7 +227,7 @@ def _check_cache() -> Finding:
     problem = "" if place.is_dir() else f"{place} is not a folder"
     if not problem and not os.access(place, os.W_OK | os.X_OK):
         problem = f"{place} cannot be written to"
-    return Finding("cache", not problem, problem or str(cache_dir()), "the folder of helpers")
+    return Finding("cache", not problem, problem or "can be written", "the folder of helpers")
 
 
 def _check_disk() -> Finding:
