@@ -126,8 +126,15 @@ class Space:
         steps = {name: _steps_from(schedule.values.get(name), choices) for name, choices in self.options.items()}
         return min(self, key=lambda member: sum(steps[name][value] for name, value in member.knobs), default=None)
 
+    def completed(self, schedule: KnobSchedule) -> KnobSchedule:
+        """Return the schedule, or the nearest member if it lacks an optional knob of this space."""
+        return schedule if schedule.values.keys() >= self.options.keys() else self.nearest(schedule) or schedule
+
     def mutate(self, schedule: KnobSchedule, rng: random.Random) -> KnobSchedule:
-        """Return the schedule with one random knob set to another value that fits; the schedule itself if there is none."""
+        """Return the schedule with one random knob set to another value that fits; the schedule itself if there is none.
+
+        The schedule must have all knobs of this space, see `completed`.
+        """
         names = [name for name, choices in self.options.items() if len(choices) > 1]
         rng.shuffle(names)
         for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.util
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
 def repository() -> Path:
     """The checkout's root."""
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_stays() -> Iterator[None]:
+    """A file's tests leave the variables that tvmmobile reads as they were: the next file's tests run in the same process."""
+    before = _variables()
+    yield
+    assert _variables() == before
+
+
+def _variables() -> dict[str, str]:
+    own = ("TVMMOBILE_", "XDG_", "ANDROID_")
+    return {name: value for name, value in os.environ.items() if name.startswith(own) or name in ("HOME", "PATH", "JAVA_HOME", "TMPDIR")}
 
 
 @pytest.fixture(autouse=True)

@@ -120,14 +120,11 @@ def test_a_cache_far_from_the_root_leaves_the_table_its_columns(
 
 @pytest.mark.parametrize("is_file", [False, True])
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool) -> None:
-    place = tmp_path / "cache"
+    place = tmp_path / "cache" if is_file else Path("/proc")  # nobody can create anything there, root included
     if is_file:
         place.touch()
-    else:
-        place.mkdir()
-        monkeypatch.setattr(doctor.os, "access", lambda path, _mode: Path(path) != place)
-    monkeypatch.setenv("TVMMOBILE_CACHE", str(place if is_file else place / "helpers"))
+    monkeypatch.setenv("TVMMOBILE_CACHE", str(place / "helpers"))
     diagnosis = doctor.diagnose()
-    problem = "is not a folder" if is_file else "cannot be written to"
+    problem = "is not a directory" if is_file else "cannot be written: No such file or directory"
     assert [(check.ok, check.found) for check in diagnosis.checks if check.name == "cache"] == [(False, f"{place} {problem}")]
     assert "export TVMMOBILE_CACHE=" in diagnosis.remedy

@@ -156,3 +156,19 @@ def test_old_records_teach_for_the_core_they_are_of() -> None:
         rows.append(model._rows[0])
         assert rows[-1] == model._features(replace(TASK, machine=machine), next(iter(space_of(TASK))))
     assert rows[0] != rows[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_of_fewer_knobs_are_searched_from(name: str) -> None:
+    """The spaces of cores that start instructions in order have a knob that records of other cores, and older ones, lack."""
+    machine = machine_of("cortex-a55")
+    task = Task((Conv2d(14, 14, 64, 64, kernel=(3, 3), padding=(1, 1, 1, 1), groups=64, clamp=(0.0, 6.0)),), machine=machine)
+    strategy, members = made(name, task), list(space_of(task))
+    assert all("inner" in schedule.values for schedule in members)
+    fewer = [replace(schedule, knobs=tuple(knob for knob in schedule.knobs if knob[0] != "inner")) for schedule in members[:12]]
+    strategy.observe([Record(task, schedule, float(number)) for number, schedule in enumerate(fewer, 1)])
+    model = getattr(strategy, "model", None)
+    if isinstance(model, CostModel):
+        model.add([Record(task, schedule, float(number)) for number, schedule in enumerate(fewer, 1)])
+    proposed = strategy.propose(BATCH)
+    assert len(proposed) == BATCH and set(proposed) <= set(members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shlex
@@ -18,6 +17,7 @@ from pathlib import Path
 from tvmmobile.system.emulators import slowdown
 from tvmmobile.system.environment import PREBUILT, cache_dir
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.files import write_fault
 from tvmmobile.system.programs import zig_program
 
 _DISTRIBUTION = "tvmmobile"
@@ -223,11 +223,8 @@ def _check_package(requirement: str) -> Finding:
 
 
 def _check_cache() -> Finding:
-    place = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
-    problem = "" if place.is_dir() else f"{place} is not a folder"
-    if not problem and not os.access(place, os.W_OK | os.X_OK):
-        problem = f"{place} cannot be written to"
-    return Finding("cache", not problem, problem or "can be written", "the folder of helpers")
+    fault = write_fault(cache_dir())
+    return Finding("cache", not fault, fault or "can be written", "the folder of helpers")
 
 
 def _check_disk() -> Finding:

@@ -210,18 +210,25 @@ def sha256_of(path: Path) -> str:
 
 def check_writable(directory: Path, option: str) -> None:
     """Raise `UserError` unless `directory` can be written, or created; leave nothing behind."""
-    existing, remedy = directory.absolute(), f"Name another directory with {option}."
+    if fault := write_fault(directory):
+        raise UserError(f"{option} {directory}: {fault}.", f"Name another directory with {option}.")
+
+
+def write_fault(directory: Path) -> str:
+    """Return why `directory` cannot be written, or created, as a clause; "" if it can. Leave nothing behind."""
+    existing = directory.absolute()
     try:
         while not (existing.is_symlink() or existing.exists()) and existing != existing.parent:
             existing = existing.parent
         if not existing.exists():
-            raise UserError(f"{option} {directory}: {existing} is a symbolic link that leads nowhere.", remedy)
+            return f"{existing} is a symbolic link that leads nowhere"
         if not existing.is_dir():
-            raise UserError(f"{option} {directory}: {existing} is not a directory.", remedy)
+            return f"{existing} is not a directory"
         # Checking permissions is not enough: root has them all, even where nothing can be created.
         os.rmdir(tempfile.mkdtemp(prefix=".tvmmobile-", dir=existing))
     except OSError as error:
-        raise UserError(f"{option} {directory}: {existing} cannot be written: {error.strerror}.", remedy) from error
+        return f"{existing} cannot be written: {error.strerror}"
+    return ""
 
 
 def check_file_writable(file: Path, option: str) -> None:

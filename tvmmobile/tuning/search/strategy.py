@@ -74,7 +74,7 @@ class HillClimbing(Strategy):
             for _ in range(8 * count):
                 if len(chosen) == count:
                     return chosen
-                child = self.space.mutate(parent, self.rng)
+                child = self.space.mutate(self.space.completed(parent), self.rng)
                 if child not in self.tried and child not in seen:
                     chosen.append(child)
                     seen.add(child)
@@ -106,7 +106,7 @@ class GuidedEvolution(Strategy):
         return chosen + self._random(count - len(chosen), excluded | set(chosen))
 
     def _pool(self, excluded: set[KnobSchedule]) -> list[KnobSchedule]:
-        parents = [schedule for schedule in self._best(self.PARENTS) if self.tried[schedule] < float("inf")]
+        parents = [self.space.completed(schedule) for schedule in self._best(self.PARENTS) if self.tried[schedule] < float("inf")]
         pool = dict.fromkeys(self._random(self.POOL // 2, excluded))
         for _ in range(self.POOL // 2 if parents else 0):
             parent = self.rng.choice(parents)
