@@ -47,10 +47,10 @@ def methods() -> Iterator[Method]:
 
 def figures(images: int) -> dict[str, Any]:
     """Try every method on both networks."""
-    from quantised import decibels, digit_inputs, images_of, rescaled, trained_flow
+    from quantised import decibels, digit_inputs, rescaled, samples_of, trained_flow
 
     flow, inputs, labels = trained_flow(), digit_inputs(images, TEST_SEED), digits(images, TEST_SEED)[1]
-    data = images_of(digit_inputs(CALIBRATION, CALIBRATION_SEED))
+    data = samples_of(digit_inputs(CALIBRATION, CALIBRATION_SEED))
 
     def outputs(network: Any) -> npt.NDArray[np.float32]:
         return np.concatenate([network.outputs(inputs[first : first + _BATCH]) for first in range(0, images, _BATCH)])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, flow_from, images_of, run
+from quantised import decibels, flow_from, run, samples_of
 from small_networks import Lambda, Residual, SqueezeExcite, seeded, unit
 from torch import nn
 
@@ -68,7 +68,7 @@ def quantised(
     wide = read_network(*lower_in_nhwc(composed))
     if images is None:
         images = np.random.default_rng(0).normal(0, 1, (8, *SHAPE[1:])).astype(np.float32)
-    found = quantise(flow_of(wide), images_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
+    found = quantise(flow_of(wide), samples_of(images), Method("minimum and maximum"), lambda layer: not refused(layer))
     return found, lower_quantised(found, composed, wide, accepts).network
 
 

@@ -329,7 +329,7 @@ def _calibration_data(folder: Path) -> Prepared:
     path = folder / "inputs.npz"
 
     def read() -> object:
-        images = calibration_data(str(path), Preprocessing(8), generated=True).images()
+        images = calibration_data(str(path), Preprocessing(8), generated=True).samples()
         return images.read(range(min(images.count, 4)))
 
     return samples, at(path, read)

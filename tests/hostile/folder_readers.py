@@ -35,7 +35,7 @@ def _images(folder: Path) -> Prepared:
         with contextlib.suppress(ValueError, RecursionError):
             _make(place, json.loads(content), picture)
         data = calibration_data(str(place), Preprocessing(8), generated=True)
-        images = data.images()
+        images = data.samples()
         with contextlib.suppress(UserError):  # a file that is no image; the others are read too
             images.read(range(min(2, images.count)))
         return data.labels(10), read_folder(place, 10)

@@ -42,7 +42,7 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "scandir", scandir)
     closed.mkdir()
     with pytest.raises(UserError, match="closed cannot be read: Permission denied"):
-        calibration_data(str(tmp_path), Preprocessing(8), generated=True).images()
+        calibration_data(str(tmp_path), Preprocessing(8), generated=True).samples()
 
 
 def test_a_folder_of_more_than_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, digit_inputs, flow_from, images_of, rescaled, trained_flow
+from quantised import decibels, digit_inputs, flow_from, rescaled, samples_of, trained_flow
 from torch import nn
 from torch.nn import functional
 
@@ -19,7 +19,7 @@ from tvmmobile.graph.passes.pipeline import compose, lower_in_nhwc
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.networks.frontend import import_torch
 from tvmmobile.quantisation import calibration, methods
-from tvmmobile.quantisation.calibration import Images, Method, Observed, quantise, quantised
+from tvmmobile.quantisation.calibration import CalibrationSamples, Method, Observed, quantise, quantised
 from tvmmobile.quantisation.flow import flow_of
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork
@@ -43,13 +43,13 @@ def quality(network: IntegerNetwork, expected: Array) -> tuple[float, float]:
 
 @pytest.mark.parametrize("ranges", RANGES)
 def test_a_trained_network_keeps_its_answers(ranges: str, expected: Array) -> None:
-    ratio, same = quality(quantise(trained_flow(), images_of(digit_inputs(64, 2)), Method(ranges)), expected)
+    ratio, same = quality(quantise(trained_flow(), samples_of(digit_inputs(64, 2)), Method(ranges)), expected)
     assert ratio > 26 and same >= 0.99
 
 
 def test_equalisation_makes_a_rescale_harmless(expected: Array) -> None:
     """Without it, a rescale by 2^±3 costs most of the signal; with it, next to nothing."""
-    images, flow = images_of(digit_inputs(64, 2)), trained_flow()
+    images, flow = samples_of(digit_inputs(64, 2)), trained_flow()
     other = rescaled(flow, 0)
     before, after = (quality(quantise(given, images, Method(PLAIN)), expected) for given in (flow, other))
     without = quality(quantise(other, images, Method(PLAIN, equalise=False)), expected)
@@ -60,7 +60,7 @@ def test_equalisation_makes_a_rescale_harmless(expected: Array) -> None:
 
 def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers that gain by it and no others; not beyond the limit."""
-    images, flow = images_of(digit_inputs(32, 2)), trained_flow()
+    images, flow = samples_of(digit_inputs(32, 2)), trained_flow()
 
     def method() -> Method:
         return with_seven_bit_weights(MethodTrials(flow, images), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1))
@@ -79,7 +79,7 @@ def test_seven_bits_for_weights_where_they_cost_little(expected: Array, monkeypa
 
 def test_threes_of_depthwise_weights_fit_where_that_costs_little(expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     """Channels whose threes do not fit get a coarser scale, and keep 8 bits."""
-    images, flow = images_of(digit_inputs(32, 2)), trained_flow()
+    images, flow = samples_of(digit_inputs(32, 2)), trained_flow()
     plain = quantise(flow, images, Method(PLAIN))
     layers = {number for number, step in plain.steps.items() if step.layer.is_depthwise}
     assert any(tap_triple_sums(plain.steps[number].parameters.weight).max() > MOST_TOGETHER for number in layers)
@@ -112,7 +112,7 @@ def test_who_keeps_all_bits_first(monkeypatch: pytest.MonkeyPatch) -> None:
         tried.clear()
         gains = ("conv", "dw", "pw")
         return with_seven_bit_weights(
-            MethodTrials(flow, images_of(data)), Method(PLAIN), lambda layer, weight: layer.name.startswith(gains)
+            MethodTrials(flow, samples_of(data)), Method(PLAIN), lambda layer, weight: layer.name.startswith(gains)
         ).seven_bit_steps
 
     monkeypatch.setattr(methods, "quantised", recording)
@@ -140,7 +140,7 @@ def test_products_have_smaller_weights_as_far_as_that_costs_little(limit: int, m
     monkeypatch.setattr(MethodTrials, "ratio_db", lambda _, method: 50.0 - len(method.seven_bit_steps))
     monkeypatch.setattr(methods, "MOST_LOST_DB", float(limit))
     found = with_seven_bit_weights(
-        MethodTrials(flow, images_of(digit_inputs(4, 2))), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1)
+        MethodTrials(flow, samples_of(digit_inputs(4, 2))), Method(PLAIN), lambda layer, weight: weight.shape[:2] == (1, 1)
     )
     products = [step for step in flow.steps if step.layer.name.startswith("pw")]
     largest = sorted(products, key=lambda step: -step.layer.macs)[:limit]
@@ -153,7 +153,7 @@ def test_bias_correction_leaves_means_where_they_are(expected: Array) -> None:
     flow = rescaled(trained_flow(), 0)
     wanted = flow.outputs(images).mean(0)
     off = [
-        np.abs(quantise(flow, images_of(images), Method(PLAIN, False, correct)).outputs(images).mean(0) - wanted).max()
+        np.abs(quantise(flow, samples_of(images), Method(PLAIN, False, correct)).outputs(images).mean(0) - wanted).max()
         for correct in (False, True)
     ]
     assert off[1] < 1e-3 < 20 * off[1] < off[0]
@@ -169,7 +169,7 @@ def test_sums_fit_in_their_integers() -> None:
     weight[..., 1] = bias[1] = 0
     bias[0] = 5
     flow = flow.changed(replace(step, parameters=replace(step.parameters, weight=weight, bias=bias)))
-    network = quantise(flow, images_of(digit_inputs(16, 2)), Method(PLAIN, equalise=False))
+    network = quantise(flow, samples_of(digit_inputs(16, 2)), Method(PLAIN, equalise=False))
     for found in network.steps.values():
         assert found.layer.largest_sums(found.parameters).max() < 2**31
         assert np.isfinite(found.parameters.multiplier).all() and found.parameters.multiplier.dtype == np.float32
@@ -188,13 +188,13 @@ def test_values_that_are_not_finite_are_refused() -> None:
     bias[3] = np.nan
     bad = flow.changed(replace(step, parameters=replace(step.parameters, bias=bias)))
     with pytest.raises(UserError, match=r"pw_8x8_16x32_relu6 \(node 4\) computes sums of the calibration data that are not finite"):
-        quantise(bad, images_of(digit_inputs(4, 2)), Method(PLAIN, equalise=False))
+        quantise(bad, samples_of(digit_inputs(4, 2)), Method(PLAIN, equalise=False))
     with pytest.raises(UserError, match=r"\(node 0\) computes sums of the calibration data that are not finite or exceed 1e\+30"):
-        quantise(flow, images_of(digit_inputs(4, 2) * np.float32(3e38)), Method(PLAIN, equalise=False))
+        quantise(flow, samples_of(digit_inputs(4, 2) * np.float32(3e38)), Method(PLAIN, equalise=False))
 
 
 def test_a_batch_is_its_images() -> None:
-    network = quantise(trained_flow(), images_of(digit_inputs(16, 2)), Method())
+    network = quantise(trained_flow(), samples_of(digit_inputs(16, 2)), Method())
     images = digit_inputs(5, 1)
     one_by_one = np.concatenate([network.outputs(images[place : place + 1]) for place in range(5)])
     assert (one_by_one == network.outputs(images)).all()
@@ -207,19 +207,20 @@ def test_images_of_one_channel() -> None:
         nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval(),
         (1, 1, 8, 12),
     )
-    images = images_of(np.random.default_rng(3).random((6, 1, 8, 12), np.float32))
+    images = samples_of(np.random.default_rng(3).random((6, 1, 8, 12), np.float32))
     found = quantise(flow, images, best_method(MethodTrials(flow, images))).signal_to_noise_db(images.batches(), flow)
     assert min(found.values()) > 25
 
 
-def test_some_images_are_evenly_spaced() -> None:
-    images = images_of(np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1))
-    assert images.some(4).all().ravel().tolist() == [0, 2, 5, 7] and images.some(20).count == 10
-    assert images.some(4).part([3, 1]).all().ravel().tolist() == [7, 2]
+def test_some_samples_are_evenly_spaced() -> None:
+    """Each has a value for each input of the network."""
+    samples = samples_of(np.arange(10.0), np.arange(10, 20))
+    assert [array.tolist() for array in samples.some(4).all()] == [[0, 2, 5, 7], [10, 12, 15, 17]] and samples.some(20).count == 10
+    assert [array.tolist() for array in samples.some(4).part([3, 1]).all()] == [[7, 2], [17, 12]]
 
 
 def test_signal_to_noise_falls_along_the_network() -> None:
-    flow, images = trained_flow(), images_of(digit_inputs(16, 2))
+    flow, images = trained_flow(), samples_of(digit_inputs(16, 2))
     found = quantise(flow, images, Method(PLAIN, equalise=False)).signal_to_noise_db(images.batches(), flow)
     assert list(found) == list(range(29)) and found[0] > 40 > found[20] > 20
 
@@ -229,11 +230,11 @@ def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.Monke
     monkeypatch.setattr(methods, "_TRIED", 20)
     data, asked = digit_inputs(64, 2), []
 
-    def read(numbers: object) -> Array:
+    def read(numbers: object) -> tuple[Array]:
         asked.append(list(numbers))  # type: ignore[call-overload]
-        return data[asked[-1]]
+        return (data[asked[-1]],)
 
-    assert best_method(MethodTrials(rescaled(trained_flow(), 0), Images(len(data), read))).equalise
+    assert best_method(MethodTrials(rescaled(trained_flow(), 0), CalibrationSamples(len(data), read))).equalise
     assert max(map(len, asked)) <= 10 and len({number for numbers in asked for number in numbers}) == 20
 
 
@@ -260,7 +261,7 @@ def test_biases_are_corrected_unless_the_output_is_clearly_better_without(moved:
 
     monkeypatch.setattr(calibration._Quantisation, "_corrected", too_far)
     tried = watched(monkeypatch)
-    found = best_method(MethodTrials(trained_flow(), images_of(digit_inputs(8, 2))))
+    found = best_method(MethodTrials(trained_flow(), samples_of(digit_inputs(8, 2))))
     assert found.correct == (moved == 0)
     assert [method.correct for method in tried] == [True] * 6 + [False] and replace(tried[-1], correct=True) in tried[:-1]
 
@@ -269,7 +270,7 @@ def test_networks_without_channels_to_equalise_are_not_equalised(monkeypatch: py
     torch.manual_seed(0)
     flow = flow_from(nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1)).eval(), (1, 3, 6, 6))
     tried = watched(monkeypatch)
-    best_method(MethodTrials(flow, images_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32))))
+    best_method(MethodTrials(flow, samples_of(np.random.default_rng(3).random((6, 3, 6, 6), np.float32))))
     assert [(method.ranges, method.equalise) for method in tried[:-1]] == [(ranges, False) for ranges in RANGES]
 
 
@@ -303,7 +304,7 @@ def test_tensors_that_are_joined_have_one_scale() -> None:
     torch.manual_seed(0)
     composed = compose(import_torch(Parts(), (1, 3, 6, 6)), lambda layer: isinstance(layer, Conv2d) and not layer.sources)
     flow = flow_of(read_network(*lower_in_nhwc(composed)))
-    network = quantise(flow, images_of(np.random.default_rng(0).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)), Method())
+    network = quantise(flow, samples_of(np.random.default_rng(0).normal(0, 1, (4, 3, 6, 6)).astype(np.float32)), Method())
     first, inner, last = network.steps.values()
     assert first.written == inner.read == inner.written == last.read and first.lookup_scale is not None and last.written is None
     assert inner.written is not None and joined_scales(flow).keys() >= {inner.step.number}

@@ -19,6 +19,7 @@ from studies.trained.digits import SIDE, digits, inputs_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.networks.images import noise_input
 from tvmmobile.networks.preprocessing import Preprocessing
+from tvmmobile.networks.signature import Port
 from tvmmobile.quantisation.data import calibration_data, check_values
 from tvmmobile.system.errors import UserError
 
@@ -26,8 +27,9 @@ TAKES = Preprocessing(SIDE, resize=False)
 
 
 def read(given: Path | str, numbers: list[int] | None = None) -> Array:
-    images = calibration_data(str(given), TAKES, True).images()
-    return images.read(range(images.count) if numbers is None else numbers)
+    samples = calibration_data(str(given), TAKES, True).samples()
+    (batch,) = samples.read(range(samples.count) if numbers is None else numbers)
+    return batch
 
 
 def test_images_are_prepared_as_evaluate_prepares_them(tmp_path: Path) -> None:
@@ -60,8 +62,8 @@ def test_a_file_that_is_written_anew_while_it_is_read(tmp_path: Path) -> None:
     path, arrays = tmp_path / "many.npy", np.ones((64, 3, SIDE, SIDE), np.float32)
     for array, order in ((arrays, "C"), (np.asfortranarray(arrays), "F")):
         np.save(path, array)
-        images = calibration_data(str(path), TAKES, True).images()
-        assert images.read([63]).all(), order
+        images = calibration_data(str(path), TAKES, True).samples()
+        assert images.read([63])[0].all(), order
         os.truncate(path, 1000)
         with pytest.raises(UserError, match="has become shorter since it was opened"):
             images.read([63])
@@ -78,16 +80,16 @@ def test_one_value_again_and_again(tmp_path: Path, value: float) -> None:
         np.save(tmp_path / "same.npy", arrays[:count])
         data = calibration_data(str(tmp_path / "same.npy"), TAKES, False)
         with pytest.raises(UserError, match=rf"same\.npy'` holds nothing but {value:g}\."):
-            check_values(data, data.images())
+            check_values(data, data.samples())
     arrays[-1, 0, 0, 0] = 0.5
     np.save(tmp_path / "same.npy", arrays)
-    check_values(data, data.images())
+    check_values(data, data.samples())
 
 
 def test_a_folder_that_changes_after_it_was_listed(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "digits", 22, seed=3)
     data = calibration_data(str(folder), TAKES, False)
-    images = data.images()
+    images = data.samples()
     shutil.rmtree(folder / "4")
     assert data.labels(10) == ()
     with pytest.raises(UserError, match=r"4/.* does not exist"):
@@ -100,7 +102,7 @@ def test_labels_are_class_folders(tmp_path: Path) -> None:
     data = calibration_data(str(folder), TAKES, False)
     labels = data.labels(10)
     assert list(labels) == sorted(number % 10 for number in range(22))
-    images = replace(data.images(), labels=labels)
+    images = replace(data.samples(), labels=labels)
     assert images.some(4).labels == tuple(labels[place] for place in (0, 5, 11, 16)) and images.part([21, 0]).labels == (9, 0)
     shutil.rmtree(folder / "4")
     assert 4 not in calibration_data(str(folder), TAKES, False).labels(10)
@@ -140,12 +142,12 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "walk", walk)
     data = calibration_data(str(folder), TAKES, False)
-    counts = [data.images().count, data.images().count, len(data.reads()), pickle.loads(pickle.dumps(data)).images().count]
+    counts = [data.samples().count, data.samples().count, len(data.reads()), pickle.loads(pickle.dumps(data)).samples().count]
     assert counts == [4] * 4 and listed == [folder]
     there = tmp_path / "there" / folder.name
     there.parent.mkdir()
     folder.rename(there)
-    assert data.moved(there.parent).images().read([3]).shape == (1, 3, SIDE, SIDE) and listed == [folder, there]
+    assert data.moved(there.parent).samples().read([3])[0].shape == (1, 3, SIDE, SIDE) and listed == [folder, there]
 
 
 def test_data_move_to_other_machines(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_data_move_to_other_machines(tmp_path: Path) -> None:
         for name, path in data.reads().items():
             (there / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, there / name)
-        images = data.moved(there).images()
+        images = data.moved(there).samples()
         assert (images.read(range(images.count)) == read(given)).all()
     noise = calibration_data("noise:2", TAKES, True)
     assert noise.moved(there) == noise and not noise.reads()
@@ -234,3 +236,64 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str, fault: str) -> 
 def test_noise_is_for_generated_weights_alone() -> None:
     with pytest.raises(UserError, match="noise cannot calibrate trained weights"):
         calibration_data("noise:4", TAKES, False)
+
+
+PORTS = (Port("x", (1, 3, SIDE, SIDE)), Port("v", (1, 4)))
+
+
+def sampled(**changed: Any) -> dict[str, Any]:
+    """Five samples for `PORTS`, some of them changed."""
+    generator = np.random.default_rng(0)
+    return {port.name: generator.normal(0, 1, (5, *port.shape[1:])).astype(np.float32) for port in PORTS} | changed
+
+
+def test_samples_of_several_inputs(tmp_path: Path) -> None:
+    """They are the rows of one file's arrays, or files of a folder as `run` takes them."""
+    arrays = sampled()
+    np.savez(tmp_path / "rows.npz", **arrays)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(5):
+        np.savez(folder / f"{number}.npz", **{name: array[number : number + 1] for name, array in arrays.items()})
+    (folder / "notes.txt").write_text("no sample")
+    for place in (tmp_path / "rows.npz", folder):
+        samples = calibration_data(str(place), TAKES, False, PORTS).samples()
+        assert samples.count == 5
+        for found, port in zip(samples.read([3, 0]), PORTS, strict=True):
+            assert (found == arrays[port.name][[3, 0]]).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"v": np.zeros((4, 4), np.float32)}, r"rows\.npz'` has 5 of x, 4 of v\."),
+        ({"x": np.zeros((0, 3, SIDE, SIDE), np.float32), "v": np.zeros((0, 4), np.float32)}, r"has 0 of x, 0 of v\."),
+        ({"v": np.zeros((5, 3), np.float32)}, r"holds float32 \[5, 3\] for v, which is float32 \[N, 4\]\."),
+        ({"v": np.zeros((5, 4))}, r"holds float64 \[5, 4\] for v, which is float32 \[N, 4\]\."),
+        ({"v": np.full((5, 4), np.nan, np.float32)}, r"holds values that are not finite"),
+    ],
+)
+def test_what_is_wrong_with_rows(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "rows.npz", **sampled(**changed))
+    with pytest.raises(UserError, match=message):
+        calibration_data(str(tmp_path / "rows.npz"), TAKES, False, PORTS).samples().all()
+
+
+def test_what_is_wrong_with_files_of_several_inputs(tmp_path: Path) -> None:
+    data = calibration_data(str(tmp_path), TAKES, False, PORTS)
+    with pytest.raises(UserError, match=r"has no \.npz files in it") as caught:
+        data.samples()
+    assert "x: float32 [1, 3, 32, 32], v: float32 [1, 4]" in caught.value.remedy
+    arrays = sampled()
+    for name, content, message in (
+        ("lacks", {"x": arrays["x"][:1]}, r"lacks\.npz has no array v"),
+        ("rows", arrays, r"rows\.npz holds float32 \[5, 3, 32, 32\] for x, which is float32 \[1, 3, 32, 32\]"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / f"{name}.npz", **content)
+        with pytest.raises(UserError, match=message):
+            calibration_data(str(folder), TAKES, False, PORTS).samples().all()
+    np.save(tmp_path / "one.npy", arrays["x"])
+    with pytest.raises(UserError, match=r"one\.npy is not a \.npz file, and the network takes x: float32"):
+        calibration_data(str(tmp_path / "one.npy"), TAKES, False, PORTS).samples()

@@ -38,7 +38,7 @@ def test_rescaling_channels_preserves_the_network(flow: Flow) -> None:
     other = rescaled(flow, 0)
     assert len(list(pairs_of(flow))) == 27  # the last one through the pool
     assert decibels(other.outputs(images), flow.outputs(images)) > 100
-    spreads = [channel_ranges(given, [images])[6].size for given in (flow, other)]
+    spreads = [channel_ranges(given, [(images,)])[6].size for given in (flow, other)]
     assert spreads[1].max() / spreads[1].min() > 8 * spreads[0].max() / spreads[0].min()
 
 
@@ -47,12 +47,12 @@ def test_equalisation_preserves_the_network(flow: Flow, seed: int | None) -> Non
     """Exactly on the calibration data, where ReLU6's bound acts in some channels and is left out of others; nearly on other images."""
     given = flow if seed is None else rescaled(flow, seed)
     images, others = digit_inputs(48, 2), digit_inputs(40, 1)
-    found = equalised(given, channel_ranges(given, [images]))
+    found = equalised(given, channel_ranges(given, [(images,)]))
     assert decibels(found.outputs(images), flow.outputs(images)) > 100
     assert decibels(found.outputs(others), flow.outputs(others)) > 30
     bounded = [step for step in found.steps if step.summing and np.isfinite(step.bounds[1])]
     assert 5 < len(bounded) < 27 and all(step.most is None for step in found.steps)  # kernels have one bound for the tensor
-    for number, ranges in channel_ranges(found, [images]).items():
+    for number, ranges in channel_ranges(found, [(images,)]).items():
         if number < 27:
             assert ranges.magnitude.max() <= (found.steps[number].bounds[1] if found.steps[number] in bounded else 1) * (1 + 1e-5)
 
@@ -62,7 +62,7 @@ def test_equalisation_undoes_a_rescale(flow: Flow) -> None:
     images = digit_inputs(48, 2)
     sizes = []
     for given in (flow, rescaled(flow, 5)):
-        found = channel_ranges(equalised(given, channel_ranges(given, [images])), [images])
+        found = channel_ranges(equalised(given, channel_ranges(given, [(images,)])), [(images,)])
         sizes.append([found[number].size / found[number].size.max() for number in range(27)])
     assert all(np.allclose(one, other, rtol=1e-3) for one, other in zip(*sizes, strict=True))
 
@@ -75,7 +75,7 @@ def test_only_channels_with_one_reader_are_scaled() -> None:
     flow = flow_from(seeded(*unit(3, 8, 3, 2), inner, *unit(8, 8, activation=nn.ReLU()), *curved, *last), (1, 3, 12, 12))
     assert list(pairs_of(flow)) == [LayerPair(1, 2), LayerPair(4, 5)]
     images = np.random.default_rng(0).normal(0, 1, (2, 3, 12, 12)).astype(np.float32)
-    found = equalised(flow, channel_ranges(flow, [images]))
+    found = equalised(flow, channel_ranges(flow, [(images,)]))
     assert decibels(found.outputs(images), flow.outputs(images)) > 100
 
 
@@ -113,5 +113,5 @@ def test_silent_channels_are_left_in_peace(flow: Flow) -> None:
     bias[1] = -1e3
     given = flow.changed(replace(first, parameters=replace(first.parameters, weight=weight, bias=bias)))
     images = digit_inputs(16, 2)
-    found = equalised(given, channel_ranges(given, [images]))
+    found = equalised(given, channel_ranges(given, [(images,)]))
     assert decibels(found.outputs(images), given.outputs(images)) > 100

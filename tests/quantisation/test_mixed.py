@@ -12,14 +12,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from quantised import decibels, digit_inputs, flow_from, images_of, trained_flow
+from quantised import decibels, digit_inputs, flow_from, samples_of, trained_flow
 from torch import nn
 
 from tvmmobile.graph.layers import Array, MaxPool
 from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation import mixed
 from tvmmobile.quantisation.assignment import KernelSpan, fastest
-from tvmmobile.quantisation.calibration import Images, Method, observe, quantised
+from tvmmobile.quantisation.calibration import CalibrationSamples, Method, observe, quantised
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.mixed import (
     Costs,
@@ -119,13 +119,13 @@ def test_layers_are_kept_for_top1_alone(images: Array) -> None:
     """Classes that no label names may change: of a network with coarse weights, none is kept where labels fit it as well."""
     flow = trained_flow()
     coarse = replace(METHOD, per_channel=False)
-    network = quantised(observe(flow, images_of(images), False), coarse, everything)
+    network = quantised(observe(flow, samples_of(images), False), coarse, everything)
     ours, theirs = network.outputs(images).argmax(1), flow.outputs(images).argmax(1)
     assert (ours != theirs).any()
     limit = Limit(1, "%")
-    labelled = replace(images_of(images), labels=tuple(map(int, ours)))
+    labelled = replace(samples_of(images), labels=tuple(map(int, ours)))
     assert quantise_within(flow, labelled, coarse, everything, {}, limit, unit_costs).decision.float32_reasons == {}
-    labelled = replace(images_of(images), labels=tuple(map(int, theirs)))
+    labelled = replace(samples_of(images), labels=tuple(map(int, theirs)))
     assert quantise_within(flow, labelled, coarse, everything, {}, limit, unit_costs).decision.float32_reasons
 
 
@@ -135,7 +135,7 @@ def test_inputs_are_counted_where_the_output_has_no_batch_dimension(images: Arra
     flat = SimpleNamespace(outputs=lambda batch: flow.outputs(batch).reshape(-1))
     wrong = SimpleNamespace(outputs=lambda batch: np.roll(flow.outputs(batch), 1, 1).reshape(-1))
     for labels in ((), tuple(map(int, right.argmax(1)))):
-        compared: Any = mixed._Comparison(cast(Any, flat), replace(images_of(images), labels=labels), Limit(0, "%"))
+        compared: Any = mixed._Comparison(cast(Any, flat), replace(samples_of(images), labels=labels), Limit(0, "%"))
         assert compared.holds(flat) and not compared.holds(wrong)
 
 
@@ -143,14 +143,14 @@ def test_large_outputs_are_compared_on_fewer_images(images: Array, monkeypatch: 
     """All of them are in memory at once."""
     flow, read = trained_flow(), []
 
-    def batch_of(numbers: Sequence[int]) -> Array:
+    def batch_of(numbers: Sequence[int]) -> tuple[Array]:
         read.extend(numbers)
-        return images[list(numbers)]
+        return (images[list(numbers)],)
 
     elements = flow.outputs(images[:1]).size
     for most, count in ((len(images) * elements, len(images)), (5 * elements + 1, 5), (elements - 1, 1)):
         monkeypatch.setattr(mixed, "_MOST_ELEMENTS", most)
-        observed = mixed._Comparison(flow, Images(len(images), batch_of).some(mixed._most_compared(flow)), Limit(30, "dB"))
+        observed = mixed._Comparison(flow, CalibrationSamples(len(images), batch_of).some(mixed._most_compared(flow)), Limit(30, "dB"))
         assert len(observed.outputs(cast(Any, flow))) == count and len(set(read)) == count
         read.clear()
 
@@ -158,7 +158,7 @@ def test_large_outputs_are_compared_on_fewer_images(images: Array, monkeypatch: 
 def test_kept_layers_stay_in_float32(images: Array) -> None:
     flow = trained_flow()
     float32_reasons = chosen_layers(flow, ["dw_*", "0"])
-    found = quantise_within(flow, images_of(images), METHOD, everything, float32_reasons, None, unit_costs)
+    found = quantise_within(flow, samples_of(images), METHOD, everything, float32_reasons, None, unit_costs)
     network = found.network
     assert (
         found.decision.float32_reasons == float32_reasons
@@ -169,7 +169,7 @@ def test_kept_layers_stay_in_float32(images: Array) -> None:
 
 def test_layers_between_float32_are_not_equalised(images: Array) -> None:
     """They keep ReLU6 as it is, which on other images acts in other channels; those beside integers are equalised as they were."""
-    flow, data, apart = trained_flow(), images_of(images), 9
+    flow, data, apart = trained_flow(), samples_of(images), 9
     observed = observe(flow, data, True)
     network = quantised(observed, replace(METHOD, equalise=True), everything, range(apart))
     assert any(observed.flow.steps[number].layer != flow.steps[number].layer for number in range(apart - 1))
@@ -185,7 +185,7 @@ def test_layers_between_float32_are_not_equalised(images: Array) -> None:
 @pytest.fixture(scope="module")
 def within(images: Array) -> Mixed:
     """The trained network within a limit 3 dB above what int8 reaches, each layer in float32 as dear as any."""
-    flow, data = trained_flow(), images_of(images)
+    flow, data = trained_flow(), samples_of(images)
     plain = quantised(observe(flow, data, METHOD.equalise), METHOD, everything)
     limit = Limit(round(decibels(plain.outputs(images), flow.outputs(images))) + 3, "dB")
     return quantise_within(flow, data, METHOD, everything, {}, limit, unit_costs)
@@ -218,7 +218,7 @@ def test_layers_are_kept_where_they_cost_least(images: Array, within: Mixed) -> 
             pieces=tuple(replace(piece, latency_us=10 * piece.latency_us) if piece.first in before else piece for piece in even.pieces),
         )
 
-    found = quantise_within(flow, images_of(images), METHOD, everything, {}, limit_of(reason.removeprefix("--max-drop ")), costs).decision
+    found = quantise_within(flow, samples_of(images), METHOD, everything, {}, limit_of(reason.removeprefix("--max-drop ")), costs).decision
     assert found.found is not None
     assert found.found.predicted.latency_us < 10 * len(before) and len(found.float32_reasons.keys() & before.keys()) < len(before)
 
@@ -240,7 +240,7 @@ class TwoHeads(nn.Module):
 def test_several_outputs_count_the_same() -> None:
     """A limit that a small output fails is not met by a large one alone; a constant output does not count."""
     inputs = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
-    data, flow = images_of(inputs), flow_from(TwoHeads().eval(), (1, 3, 16, 16)).weighted(inputs)
+    data, flow = samples_of(inputs), flow_from(TwoHeads().eval(), (1, 3, 16, 16)).weighted(inputs)
     joined = flow.outputs(inputs)
     assert joined.shape == (8, 5 + 4)
     assert np.square(joined[:, :5]).mean() == pytest.approx(1, rel=1e-3) == pytest.approx(np.square(joined[:, 5:]).mean(), rel=1e-3)
@@ -259,7 +259,7 @@ def test_what_only_moves_numbers_converts_nothing(images: Array) -> None:
     """The convolution in front of a max pool is read by the one behind it, and that by the caller."""
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1), nn.ReLU()
     flow = flow_from(nn.Sequential(*layers).eval(), (1, *images.shape[1:]), MaxPool)
-    network = quantised(observe(flow, images_of(images[:1]), False), METHOD, everything)
+    network = quantised(observe(flow, samples_of(images[:1]), False), METHOD, everything)
     programme = programme_of(network, unit_costs(network), AddedNoise({}, {}), network.steps.keys())
     (first, last), (pool,) = network.steps, {step.number for step in flow.steps if only_moves(step)}
     readers = {tensor.producer: tensor.readers for tensor in programme.tensors}
@@ -269,7 +269,7 @@ def test_what_only_moves_numbers_converts_nothing(images: Array) -> None:
 
 def test_noise_of_layers_adds_up(images: Array) -> None:
     """Each is measured alone; in integers together, they make about the sum of it."""
-    flow, data = trained_flow(), images_of(images[:8])
+    flow, data = trained_flow(), samples_of(images[:8])
     network = quantised(observe(flow, data, METHOD.equalise), METHOD, everything)
     noise = added_noise(network, data.batches(), METHOD.correct)
     assert noise.steps.keys() == network.steps.keys() and noise.tensors[INPUT] > 0
@@ -281,23 +281,23 @@ def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytes
     """Because of a layer that stays in int8, here the last one."""
     monkeypatch.setattr(mixed, "_keepable", lambda flow: iter(flow.steps[:-1]))
     with pytest.raises(UserError, match=r"`max_drop='200dB'` cannot be met, even with every possible layer in float32") as caught:
-        quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
+        quantise_within(trained_flow(), samples_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
     assert caught.value.remedy
     monkeypatch.undo()
-    found = quantise_within(trained_flow(), images_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
+    found = quantise_within(trained_flow(), samples_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
     assert not found.network.steps
 
 
 def test_a_limit_that_holds_keeps_nothing(images: Array) -> None:
     """Not even weights of 7 bits are made wider."""
     narrow = replace(METHOD, seven_bit_steps=frozenset({2, 4}))
-    found = quantise_within(trained_flow(), images_of(images), narrow, everything, {}, Limit(10, "%"), unit_costs)
+    found = quantise_within(trained_flow(), samples_of(images), narrow, everything, {}, Limit(10, "%"), unit_costs)
     assert found.decision == Decision(narrow, {})
 
 
 def test_weights_get_their_bits_before_a_layer_is_kept(images: Array) -> None:
     """Int8 alone is good enough for the network."""
-    flow, data = trained_flow(), images_of(images)
+    flow, data = trained_flow(), samples_of(images)
     numbers = frozenset(step.number for step in flow.steps)
     observed = observe(flow, data, METHOD.equalise)
     wide, narrow = (

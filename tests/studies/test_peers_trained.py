@@ -157,7 +157,7 @@ def test_all_libraries_are_calibrated_with_the_same_digits(tmp_path: Path, monke
         model_files(system, load_board("pi4"), tmp_path, None)
     assert given == [str(tmp_path / "inputs.npy")] * 2
     ours = peer_models._calibration(Model(SPEC, tmp_path / "weights.pt"), tmp_path)
-    assert (ours.images().all() == inputs).all()
+    assert (ours.samples().all() == inputs).all()
     noise = peer_models._calibration(Model(SPEC), tmp_path)
     assert noise.place is None
 

@@ -19,7 +19,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.integer_reference import compute_integers
 from tvmmobile.kernels.simulation import run_unscheduled
 from tvmmobile.networks.frontend import import_torch
-from tvmmobile.quantisation.calibration import Images
+from tvmmobile.quantisation.calibration import CalibrationSamples
 from tvmmobile.quantisation.equalisation import pairs_of, scaled
 from tvmmobile.quantisation.flow import Flow, flow_of
 from tvmmobile.schedules import template_for
@@ -34,9 +34,9 @@ def flow_from(module: torch.nn.Module, shape: tuple[int, ...], apart: type[Layer
     return flow_of(read_network(*prepare(import_torch(module, shape), accepts)))
 
 
-def images_of(array: Array) -> Images:
-    """Wrap calibration data in memory, NCHW."""
-    return Images(len(array), lambda numbers: array[list(numbers)])
+def samples_of(*arrays: Array) -> CalibrationSamples:
+    """Wrap calibration data in memory, an array for each input of the network; images in NCHW."""
+    return CalibrationSamples(len(arrays[0]), lambda numbers: tuple(array[list(numbers)] for array in arrays))
 
 
 @cache

@@ -22,6 +22,11 @@ from tvmmobile.system.errors import UserError
 INPUT = -1
 
 
+def by_number(inputs: Sequence[Array]) -> dict[int, Array]:
+    """Return a network's inputs, given in order, by number."""
+    return {INPUT - place: array for place, array in enumerate(inputs)}
+
+
 @dataclass(frozen=True)
 class Node:
     """A kernel-sized step of the network.

@@ -15,7 +15,7 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer, LayerParameters, SumLayer
 from tvmmobile.graph.machine import ANY
-from tvmmobile.graph.network import INPUT, Float32Layer, Network, results_from, sources_of
+from tvmmobile.graph.network import Float32Layer, Network, by_number, results_from, sources_of
 from tvmmobile.graph.precision import BFLOAT16, FLOAT16, Precision
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
@@ -128,7 +128,7 @@ def run_layers(
         values: dictionary to which inputs and all outputs are added, by the number of the input or node.
     """
     values = {} if values is None else values
-    values |= {INPUT - place: array for place, array in enumerate(inputs)}
+    values |= by_number(inputs)
     for number, (node, sources) in enumerate(zip(network.nodes, sources_of(network.module), strict=True)):
         arrays = (values[source] if isinstance(source, int) else source for source in sources)
         read = tuple(array.reshape(shape) for array, shape in zip(arrays, node.layer.read_shapes, strict=True))

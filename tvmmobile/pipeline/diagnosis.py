@@ -11,7 +11,7 @@ import numpy as np
 
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.network import INPUT, results_from, sources_of
+from tvmmobile.graph.network import by_number, results_from, sources_of
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.ranked import LEAST, ranking_of
@@ -201,7 +201,7 @@ class _Kernel:
 
 def _kernels(planned: PlannedVariant, inputs: Sequence[Array], written: Sequence[Array] | None) -> Iterator[_Kernel]:
     """Compute each kernel of a plan from the outputs of earlier kernels in a library, or as computed here."""
-    values: dict[int, Array] = {INPUT - place: array for place, array in enumerate(inputs)}
+    values = by_number(inputs)
     for number, step in enumerate(planned.steps):
         read = [_value(planned, values, source) for source in _sources(planned, step)]
         computed, tolerance = _computed(planned, step, read)
@@ -254,7 +254,7 @@ def _stored(step: PlannedKernel, array: Array) -> Array:
 
 def _outputs(planned: PlannedVariant, returns: Sequence[Port], inputs: Sequence[Array], computed: Sequence[Array]) -> list[Array]:
     """Return a network's outputs, given those of its kernels."""
-    values = {INPUT - place: array for place, array in enumerate(inputs)}
+    values = by_number(inputs)
     values |= {step.last: array for step, array in zip(planned.steps, computed, strict=True)}
     found = (_value(planned, values, result) for result in results_from(planned.network.module))
     return [array.reshape(port.shape).astype(port.dtype) for array, port in zip(found, returns, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 from tvmmobile.graph.integers import SEVEN_BITS
 from tvmmobile.graph.network import Float32Layer
 from tvmmobile.graph.precision import INT8
-from tvmmobile.quantisation.calibration import Images
+from tvmmobile.quantisation.calibration import CalibrationSamples
 from tvmmobile.quantisation.integers import IntegerStep
 from tvmmobile.quantisation.lowering import LoweredNetwork
 from tvmmobile.quantisation.mixed import FoundAssignment, decibels_below
@@ -31,7 +31,7 @@ def given_entry(found: LoweredNetwork | None) -> dict[str, Any]:
     return {"calibration": None, "layers": [] if found is None else list(_layer_entries(found).values())}
 
 
-def calibrated_entry(found: CalibratedNetwork, data: str, images: Images, limit: str | None) -> dict[str, Any]:
+def calibrated_entry(found: CalibratedNetwork, data: str, samples: CalibrationSamples, limit: str | None) -> dict[str, Any]:
     """Return the entry on a network that calibration data have quantised.
 
     Args:
@@ -39,14 +39,14 @@ def calibrated_entry(found: CalibratedNetwork, data: str, images: Images, limit:
         limit: value of `--max-drop`.
     """
     integers, method = found.integers, found.decision.method
-    ratios = integers.signal_to_noise_db(images.some(_RATIO_IMAGES).batches(), integers.flow)
+    ratios = integers.signal_to_noise_db(samples.some(_RATIO_IMAGES).batches(), integers.flow)
     return {
         "calibration": data,
-        "inputs": images.count,
+        "inputs": samples.count,
         "ranges": method.ranges,
         "equalised": method.equalise,
         "corrected": method.correct,
-        "labelled": bool(images.labels),
+        "labelled": bool(samples.labels),
         **({} if found.decision.found is None else {"max_drop": _drop_entry(str(limit), found.decision.found)}),
         "layers": [
             {**entry, "narrow": number in method.seven_bit_steps, **_quality(ratios[number])}

@@ -72,7 +72,7 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
         return _given(imported, imported.scales, job, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
-        _check_quantised(imported.spec)
+        _check_quantised(imported.spec, stateful=bool(job.states))
         return _calibrated(composed, job, job.calibration, imported.spec.scored_classes)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = lower_to_kernels(composed, precision, outside=outside)
@@ -144,11 +144,12 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
     return tuple(port.noise(generator) for port in spec.takes)
 
 
-def _check_quantised(spec: ModelSpec) -> None:
-    """Raise `UserError` for what cannot be quantised: calibration data are values of one input, and errors those of real numbers."""
-    ports = (*spec.takes, *spec.returns)
-    if len(spec.takes) > 1 or any(port.dtype != FLOAT32.name for port in ports) or spec.input_shape[0] != 1:
-        raise _unfit_for_integers(spec, f"one input of a batch of 1 and outputs in {FLOAT32.name}")
+def _check_quantised(spec: ModelSpec, stateful: bool) -> None:
+    """Raise `UserError` for what cannot be quantised: calibration data, and errors, are those of single samples of real numbers."""
+    if stateful:
+        raise UserError(f"{INT8.name} is for networks without states.", "Leave out --stateful, or --dtype.")
+    if any(port.dtype != FLOAT32.name for port in (*spec.takes, *spec.returns)) or any(port.shape[:1] != (1,) for port in spec.takes):
+        raise _unfit_for_integers(spec, f"inputs of a batch of 1 and outputs, all in {FLOAT32.name}")
 
 
 def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
@@ -158,17 +159,17 @@ def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
 
 def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
     """Quantise a network of that many classes."""
-    images = replace(data.images(), labels=data.labels(classes))
-    check_values(data, images)
+    samples = replace(data.samples(), labels=data.labels(classes))
+    check_values(data, samples)
     options = job.options
 
     def choose(wide: Network, flow: Flow, method: Method, accepts: Accepts) -> Mixed:
         pricing = partial(layer_costs, job, composed, wide, accepts)
-        return quantise_within(flow, images, method, accepts, chosen_layers(flow, options.keep), options.limit(), pricing)
+        return quantise_within(flow, samples, method, accepts, chosen_layers(flow, options.keep), options.limit(), pricing)
 
-    found = prepare_calibrated(composed, images, job.task, choose)
-    entry = calibrated_entry(found, data.given, images, options.max_drop)
-    return _quantised(found.network, (images.read([0]),), found.integers, entry)
+    found = prepare_calibrated(composed, samples, job.task, choose)
+    entry = calibrated_entry(found, data.given, samples, options.max_drop)
+    return _quantised(found.network, samples.read([0]), found.integers, entry)
 
 
 def _given(imported: Imported, scales: WeightScales, job: VariantJob, inputs: tuple[Array, ...], dump_dir: Path | None) -> Prepared:

@@ -137,7 +137,7 @@ def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | Non
             "Give a signal-to-noise ratio, such as --max-drop 30dB.",
         )
     preprocessing = Preprocessing(spec.resolution, numbers.mean, numbers.std, channels=spec.channels, shape=spec.odd_shape)
-    return calibration_data(options.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None)
+    return calibration_data(options.calibrate, preprocessing, generated=model.checkpoint is None and model.own is None, takes=spec.takes)
 
 
 def _check_takes_images(model: Model) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import Array, Layer, SumLayer
-from tvmmobile.graph.network import INPUT
+from tvmmobile.graph.network import by_number
 from tvmmobile.quantisation.equalisation import ChannelRange, equalised, pairs_among
-from tvmmobile.quantisation.flow import Flow, FlowStep
+from tvmmobile.quantisation.flow import Batch, Flow, FlowStep
 from tvmmobile.quantisation.histogram import RANGES, Histogram
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep, has_floats, has_integers, integer_step, with_bias
 from tvmmobile.quantisation.moves import joined_scales, read_as_integers
@@ -21,7 +21,7 @@ from tvmmobile.system.errors import UserError
 
 #: Returns whether some kernel accepts an int8 layer.
 Accepts = Callable[[Layer], bool]
-#: Most images on which errors of layers are measured, and most elements of a tensor for all of them.
+#: Most samples on which errors of layers are measured, and most elements of a tensor for all of them.
 _MEASURED, MOST_TENSOR_ELEMENTS = 64, 8_000_000
 _BATCH = 8
 #: Largest magnitude of a layer's sums; its square is still finite.
@@ -48,37 +48,37 @@ class Method:
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """Calibration data, which are read again for each pass over them.
+class CalibrationSamples:
+    """Calibration data, which are read again for each pass over them. A sample has a value for each input of the network.
 
     Attributes:
-        count: number of inputs.
-        read: returns the inputs with the given numbers as a batch, float32 and NCHW.
-        labels: class of each input; empty if unknown.
+        count: number of samples.
+        read: returns the samples with the given numbers.
+        labels: class of each sample; empty if unknown.
     """
 
     count: int
-    read: Callable[[Sequence[int]], Array]
+    read: Callable[[Sequence[int]], Batch]
     labels: tuple[int, ...] = ()
 
-    def batches(self) -> Iterator[Array]:
-        """Yield all inputs, a few at a time."""
+    def batches(self) -> Iterator[Batch]:
+        """Yield all samples, a few at a time."""
         for first in range(0, self.count, _BATCH):
             yield self.read(range(first, min(first + _BATCH, self.count)))
 
-    def some(self, most: int) -> Images:
-        """Return at most `most` inputs, evenly spaced."""
+    def some(self, most: int) -> CalibrationSamples:
+        """Return at most `most` samples, evenly spaced."""
         count = min(self.count, most)
         return self.part([place * self.count // count for place in range(count)])
 
-    def all(self) -> Array:
-        """Return all inputs as one batch."""
+    def all(self) -> Batch:
+        """Return all samples as one batch."""
         return self.read(range(self.count))
 
-    def part(self, numbers: Sequence[int]) -> Images:
-        """Return the inputs with these numbers."""
+    def part(self, numbers: Sequence[int]) -> CalibrationSamples:
+        """Return the samples with these numbers."""
         labels = tuple(self.labels[number] for number in numbers) if self.labels else ()
-        return Images(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]), labels)
+        return CalibrationSamples(len(numbers), lambda chosen: self.read([numbers[place] for place in chosen]), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +89,10 @@ class Observed:
         given: network before equalisation.
         ranges: channel ranges for equalisation; empty if the network is not equalised.
         flow: network after equalisation, if any.
-        histograms: histograms of the input and of each step's output, by number.
+        histograms: histograms of each input and of each step's output, by number.
         looked_up: histograms of the arguments of curves, by number of the step.
         read_as_integers: result of `moves.read_as_integers`.
-        some: inputs on which errors of layers are measured, as one batch.
+        some: samples on which errors of layers are measured.
     """
 
     given: Flow
@@ -101,20 +101,20 @@ class Observed:
     histograms: Mapping[int, Histogram]
     looked_up: Mapping[int, Histogram]
     read_as_integers: Collection[int]
-    some: Array
+    some: Batch
 
 
-def observe(flow: Flow, images: Images, equalise: bool) -> Observed:
+def observe(flow: Flow, samples: CalibrationSamples, equalise: bool) -> Observed:
     """Run a network on calibration data, after equalisation if `equalise`, and collect statistics of its values.
 
     Raises:
         UserError: if a layer's sums are not finite, or are too large.
     """
-    given, ranges = flow, channel_ranges(flow, images.batches()) if equalise else {}
+    given, ranges = flow, channel_ranges(flow, samples.batches()) if equalise else {}
     if equalise:
         flow = equalised(given, ranges)
-    measured = images.some(min(_MEASURED, max(1, MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
-    return Observed(given, ranges, flow, *histograms_of(flow, images.batches()), read_as_integers(flow), measured.all())
+    measured = samples.some(min(_MEASURED, max(1, MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
+    return Observed(given, ranges, flow, *histograms_of(flow, samples.batches()), read_as_integers(flow), measured.all())
 
 
 def largest_tensor(flow: Flow) -> int:
@@ -122,9 +122,9 @@ def largest_tensor(flow: Flow) -> int:
     return max(math.prod(step.layer.output_shape) for step in flow.steps)
 
 
-def quantise(flow: Flow, images: Images, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
+def quantise(flow: Flow, samples: CalibrationSamples, method: Method, accepts: Accepts = lambda layer: True) -> IntegerNetwork:
     """Quantise a network; layers that no kernel accepts, or that have no integer form, stay in float32."""
-    return quantised(observe(flow, images, method.equalise), method, accepts)
+    return quantised(observe(flow, samples, method.equalise), method, accepts)
 
 
 def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: Collection[int] = ()) -> IntegerNetwork:
@@ -135,11 +135,11 @@ def quantised(observed: Observed, method: Method, accepts: Accepts, in_float32: 
     return replace(network, flow=equalised(observed.given, observed.ranges, kept)) if kept else network
 
 
-def channel_ranges(flow: Flow, batches: Iterable[Array]) -> dict[int, ChannelRange]:
+def channel_ranges(flow: Flow, batches: Iterable[Batch]) -> dict[int, ChannelRange]:
     """Return the channel ranges of each `summing` step's output, by number."""
     ranges: dict[int, ChannelRange] = {}
     for batch in batches:
-        for step, sums, output in flow.run(batch):
+        for step, sums, output in flow.run(*batch):
             _check(step, sums)
             if step.summing:
                 axes = tuple(range(output.ndim - 1))
@@ -158,36 +158,37 @@ def _check(step: FlowStep, sums: Array) -> None:
         )
 
 
-def histograms_of(flow: Flow, batches: Iterable[Array]) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
-    """Return histograms of the input and of each step's output, and histograms of the arguments of curves, both by number.
+def histograms_of(flow: Flow, batches: Iterable[Batch]) -> tuple[dict[int, Histogram], dict[int, Histogram]]:
+    """Return histograms of each input and of each step's output, and histograms of the arguments of curves, both by number.
 
     Tensors that share a scale share a histogram.
     """
     looked_up = {step.number: Histogram() for step in flow.steps if step.curve}
     joined = joined_scales(flow)
-    numbers = (INPUT, *(step.number for step in flow.steps))
+    numbers = (*flow.inputs, *(step.number for step in flow.steps))
     histograms = {number: Histogram() for number in numbers if number not in joined}
     histograms |= {number: histograms[first] for number, first in joined.items()}
     for batch in batches:
-        for step, sums, output in flow.run(batch):
+        for step, sums, output in flow.run(*batch):
             _check(step, sums)
             histograms[step.number].add(output)
             if step.curve:
                 looked_up[step.number].add(sums)
-        histograms[INPUT].add(batch)
+        for number, array in by_number(batch).items():
+            histograms[number].add(array)
     return histograms, looked_up
 
 
 class _Quantisation:
-    """Quantises a network step by step, while it runs on images both in float32 and as quantised so far."""
+    """Quantises a network step by step, while it runs on samples both in float32 and as quantised so far."""
 
     def __init__(self, observed: Observed, method: Method) -> None:
         self.flow, self.histograms, self.looked_up, self.method = observed.flow, observed.histograms, observed.looked_up, method
         self.read_as_integers = observed.read_as_integers
         self.scales: dict[int, Scale] = {}
         #: Values of each tensor that is still read: in float32, and in the quantised network.
-        self.exact: dict[int, Array] = {INPUT: observed.some}
-        self.values: dict[int, Array] = {INPUT: observed.some}
+        self.exact = by_number(observed.some)
+        self.values = by_number(observed.some)
         #: The current step's sums in float32, if it `finishes` them.
         self.sums: Array | None = None
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array
 from tvmmobile.networks.arrays import check_finite, read_part
 from tvmmobile.networks.folders import files_below
 from tvmmobile.networks.images import INPUT_SUFFIXES, SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.quantisation.calibration import Images
+from tvmmobile.networks.signature import Port
+from tvmmobile.quantisation.calibration import CalibrationSamples
+from tvmmobile.quantisation.flow import Batch
+from tvmmobile.quantisation.named_samples import joined_samples, samples_in_files, samples_in_rows
 from tvmmobile.system.errors import UserError, one_line
 
 #: Sources of calibration data.
@@ -33,18 +35,22 @@ class CalibrationData:
         given: value of `--calibrate`, such as `photos` or `noise:64`.
         place: file or folder; `None` for noise.
         preprocessing: preprocessing of images, and shape of the network's input.
+        takes: inputs of a network that has several.
     """
 
     given: str
     place: Path | None
     preprocessing: Preprocessing
+    takes: tuple[Port, ...] = ()
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The file itself, or the folder's visible images and `.npy` files at any depth, sorted; the folder is listed only once."""
+        """The file itself, or the folder's visible images and `.npy` files (for several inputs, its `.npz` files) at any depth, sorted; the
+        folder is listed only once.
+        """
         if self.place is None:
             return ()
-        return (self.place,) if self.place.is_file() else tuple(files_below(self.place, INPUT_SUFFIXES))
+        return (self.place,) if self.place.is_file() else tuple(files_below(self.place, {".npz"} if self.takes else INPUT_SUFFIXES))
 
     def reads(self) -> Mapping[str, Path]:
         """Return the files, by their path relative to the folder that `moved` takes."""
@@ -58,7 +64,7 @@ class CalibrationData:
         return self if self.place is None else replace(self, place=folder / self.place.name)
 
     def labels(self, classes: int) -> tuple[int, ...]:
-        """Return the class of each input of `images`, if class folders (`networks.labelled`) tell it without doubt; otherwise nothing.
+        """Return the class of each of the `samples`, if class folders (`networks.labelled`) tell it without doubt; otherwise nothing.
 
         Args:
             classes: number of the network's classes.
@@ -74,51 +80,57 @@ class CalibrationData:
         listed = all(name in known_classes.labels for name in names)  # a folder may be gone by now; reading its files will report that
         return tuple(known_classes.labels[name] for name in names) if known_classes.certain and listed else ()
 
-    def images(self) -> Images:
-        """Return the inputs, which are read lazily.
+    def samples(self) -> CalibrationSamples:
+        """Return the samples, which are read lazily.
 
         Raises:
-            UserError: if there are no inputs; reading an invalid one raises it, too.
+            UserError: if there are no samples; reading an invalid one raises it, too.
         """
-        preprocessing = self.preprocessing
-        shape = preprocessing.input_shape
-        if self.place is None:
-            return Images(noise_count(self.given), lambda numbers: np.concatenate([noise_input(number, shape) for number in numbers]))
-        if self.place.is_dir():
-            files = self.files
-            if not files:
-                raise UserError(f"--calibrate {self.given} has no images in it.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
-            return Images(
-                len(files), lambda numbers: np.concatenate([read_input(files[number], preprocessing).array for number in numbers])
+        place, files = self.place, self.files
+        if place is None:
+            shape = self.preprocessing.input_shape
+            return CalibrationSamples(
+                noise_count(self.given), lambda numbers: (np.concatenate([noise_input(number, shape) for number in numbers]),)
             )
-        arrays = [_checked(array, self.given, shape) for array in _arrays(self.place, self.given)]
+        what, preprocessing = f"--calibrate {self.given}", self.preprocessing
+        if self.takes:
+            return samples_in_files(files, self.takes, what) if place.is_dir() else samples_in_rows(place, self.takes, what)
+        if place.is_dir():
+            if not files:
+                raise UserError(f"{what} has no images in it.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+            return CalibrationSamples(
+                len(files), lambda numbers: joined_samples((read_input(files[number], preprocessing).array,) for number in numbers)
+            )
+        arrays = [_checked(array, self.given, preprocessing.input_shape) for array in _arrays(place, self.given)]
         owners = [(array, number) for array in arrays for number in range(len(array))]
         if not owners:
-            raise UserError(f"--calibrate {self.given} has no inputs in it.", _GIVE)
+            raise UserError(f"{what} has no inputs in it.", _GIVE)
 
-        def read(numbers: Sequence[int]) -> Array:
+        def read(numbers: Sequence[int]) -> Batch:
             batch = np.stack([read_part(*owners[number]) for number in numbers])
-            check_finite(f"--calibrate {self.given}", batch)
-            return batch
+            check_finite(what, batch)
+            return (batch,)
 
-        return Images(len(owners), read)
+        return CalibrationSamples(len(owners), read)
 
 
-def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) -> CalibrationData:
+def calibration_data(given: str, preprocessing: Preprocessing, generated: bool, takes: Sequence[Port] = ()) -> CalibrationData:
     """Find the calibration data that `--calibrate` names.
 
     Args:
+        takes: the network's inputs.
         generated: true if the network's weights are generated, in which case noise may be used.
 
     Raises:
         UserError: if there is no such file or folder, or if noise is given for trained weights.
     """
+    several = tuple(takes) if len(takes) > 1 else ()
     if noise_count(given):
         if not generated:
             raise UserError(
                 "noise cannot calibrate trained weights: the scales would fit no real image.", "Give --calibrate a folder of images."
             )
-        return CalibrationData(given, None, preprocessing)
+        return CalibrationData(given, None, preprocessing, several)
     if not given:
         raise UserError("--calibrate is empty.", _GIVE)
     place = Path(given)
@@ -126,13 +138,13 @@ def calibration_data(given: str, preprocessing: Preprocessing, generated: bool) 
         raise UserError(f"--calibrate {given} does not exist.", _GIVE)
     if not place.is_dir() and not (place.is_file() and place.suffix.lower() in (".npy", ".npz")):
         raise UserError(f"--calibrate {given} is neither a folder nor a .npy or .npz file.", _GIVE)
-    return CalibrationData(given, place, preprocessing)
+    return CalibrationData(given, place, preprocessing, several)
 
 
-def check_values(data: CalibrationData, images: Images) -> None:
+def check_values(data: CalibrationData, samples: CalibrationSamples) -> None:
     """Raise `UserError` if every batch is constant, such as black images: no real input would fit the scales."""
-    if all(np.ptp(batch) == 0 for batch in images.batches()):
-        value = images.read([0]).flat[0]
+    if all(np.ptp(array) == 0 for batch in samples.batches() for array in batch):
+        value = samples.read([0])[0].flat[0]
         raise UserError(f"--calibrate {data.given} holds nothing but {value:g}.", "Give images like those that the network will see.")
 
 

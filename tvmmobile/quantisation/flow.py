@@ -13,8 +13,11 @@ import numpy as np
 
 from tvmmobile.graph.curves import CURVES
 from tvmmobile.graph.layers import NO_CLAMP, Array, Layer, LayerParameters, SumLayer
-from tvmmobile.graph.network import INPUT, Network, results_from, sources_of
+from tvmmobile.graph.network import INPUT, Network, by_number, results_from, sources_of
 from tvmmobile.kernels.simulation import run_unscheduled
+
+#: An array for each input of a network, in order, with samples along the first dimension; float32, images in NCHW.
+Batch = tuple[Array, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +72,12 @@ class FlowStep:
         return self._computed(self.layer.with_clamp(NO_CLAMP), inputs)
 
     def output(self, inputs: tuple[Array, ...]) -> Array:
-        """Compute the output of a batch, with images along the first dimension; constants apply to all images."""
+        """Compute the output of a batch, with samples along the first dimension; constants apply to all samples."""
         if self.finishes:
             return self.finished(self.sums(inputs))
         if self.layer.computes_batches:
             return self._computed(self.layer, inputs)
-        return np.concatenate([np.atleast_1d(self._of_one(*image_inputs)) for image_inputs in self._each(inputs)])
+        return np.concatenate([np.atleast_1d(self._of_one(*sample)) for sample in self._each(inputs)])
 
     def finished(self, sums: Array) -> Array:
         """Compute the output from the `sums` of a step that `finishes` them, by its curve or bounds."""
@@ -88,7 +91,7 @@ class FlowStep:
         return layer.compute(data, self.parameters, dict(zip(layer.side_shapes, others, strict=True)))
 
     def _each(self, inputs: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
-        """Yield the inputs of each image of a batch, for layers without a batch dimension, such as attention."""
+        """Yield the inputs of each sample of a batch, for layers without a batch dimension, such as attention."""
         shapes = self.layer.read_shapes
         shaped = [array.reshape(-1, *shape) for array, shape in zip(inputs, shapes, strict=True)]
         for place in range(max(map(len, shaped))):
@@ -106,11 +109,13 @@ class Flow:
 
     Attributes:
         results: sources of the network's outputs: the number of a step or of an input, or a constant.
+        inputs: number of each input of the network, in order.
         weights: factor of each output in `joined`, such that all outputs have a say; empty for a network with one output.
     """
 
     steps: tuple[FlowStep, ...]
     results: tuple[int | Array, ...]
+    inputs: tuple[int, ...] = (INPUT,)
     weights: tuple[float, ...] = ()
 
     @cached_property
@@ -128,18 +133,18 @@ class Flow:
         new = {step.number: step for step in steps}
         return replace(self, steps=tuple(new.get(step.number, step) for step in self.steps))
 
-    def run(self, images: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
+    def run(self, *inputs: Array) -> Iterator[tuple[FlowStep, Array, Array]]:
         """Compute a batch; yield each step with its sums (its output, unless it `finishes` sums) and its output.
 
         Values are released after their last reader.
 
         Args:
-            images: batch of the only input, NCHW.
+            inputs: the network's inputs, images in NCHW.
         """
-        values: dict[int, Array] = {INPUT: images}
+        values = by_number(inputs)
         for step in self.steps:
-            inputs = step.read(values)
-            sums = step.sums(inputs) if step.finishes else step.output(inputs)
+            read = step.read(values)
+            sums = step.sums(read) if step.finishes else step.output(read)
             output = step.finished(sums) if step.finishes else sums
             yield step, sums, output
             values[step.number] = output
@@ -155,12 +160,12 @@ class Flow:
     def _returned(self) -> frozenset[int]:
         return frozenset(result for result in self.results if isinstance(result, int))
 
-    def outputs(self, images: Array) -> Array:
-        """Return the network's outputs for a batch of the only input, `joined`."""
-        return self.joined(self.separate_outputs(images), len(images))
+    def outputs(self, *inputs: Array) -> Array:
+        """Return the network's outputs for a batch, `joined`."""
+        return self.joined(self.separate_outputs(*inputs), len(inputs[0]))
 
     def joined(self, results: Sequence[Array], count: int) -> Array:
-        """Return the outputs for `count` inputs as one array: an only one as it is, several of them weighted, in one row for each input."""
+        """Return the outputs for `count` samples as one array: an only one as it is, several of them weighted, in one row per sample."""
         if not self.weights:
             (result,) = results
             return result
@@ -168,20 +173,20 @@ class Flow:
 
     @property
     def output_elements(self) -> int:
-        """Number of elements of all outputs for one input."""
+        """Number of elements of all outputs for one sample."""
         return sum(math.prod(step.layer.output_shape) for step in self.steps if step.number in self._returned)
 
-    def weighted(self, images: Array) -> Flow:
-        """Return the flow with weights that give all outputs the same power on a batch, if there are several that depend on the input."""
+    def weighted(self, *inputs: Array) -> Flow:
+        """Return the flow with weights that give all outputs the same power on a batch, if there are several that depend on the inputs."""
         if len(self.results) == 1:
             return self
-        varying = {INPUT}
+        varying = set(self.inputs)
         for step in self.steps:
             if not varying.isdisjoint(source for source in step.sources if isinstance(source, int)):
                 varying.add(step.number)
         powers = [
             float(np.square(array, dtype=np.float64).mean()) if isinstance(result, int) and result in varying else 0.0
-            for result, array in zip(self.results, self.separate_outputs(images), strict=True)
+            for result, array in zip(self.results, self.separate_outputs(*inputs), strict=True)
         ]
         return replace(self, weights=tuple(1 / math.sqrt(power) if power else 0.0 for power in powers))
 
@@ -189,10 +194,10 @@ class Flow:
         """Return the network's outputs, given its inputs and the outputs of steps."""
         return tuple(values[result] if isinstance(result, int) else result for result in self.results)
 
-    def separate_outputs(self, images: Array) -> tuple[Array, ...]:
-        """Return the network's outputs, each by itself, for a batch of the only input."""
-        values: dict[int, Array] = {INPUT: images}
-        values |= {step.number: output for step, _, output in self.run(images) if step.number in self._returned}
+    def separate_outputs(self, *inputs: Array) -> tuple[Array, ...]:
+        """Return the network's outputs, each by itself, for a batch."""
+        values = by_number(inputs)
+        values |= {step.number: output for step, _, output in self.run(*inputs) if step.number in self._returned}
         return self.outputs_in(values)
 
 
@@ -200,4 +205,5 @@ def flow_of(network: Network) -> Flow:
     """Return the flow of a float32 network that `passes.pipeline.lower_to_kernels` returned."""
     wired = zip(network.nodes, sources_of(network.module), strict=True)
     steps = (FlowStep(number, node.layer, node.parameters, read, None, node.function) for number, (node, read) in enumerate(wired))
-    return Flow(tuple(steps), tuple(results_from(network.module)))
+    inputs = tuple(INPUT - place for place in range(len(network.module["main"].params)))
+    return Flow(tuple(steps), tuple(results_from(network.module)), inputs)

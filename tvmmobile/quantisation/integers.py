@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +26,11 @@ from tvmmobile.graph.integers import (
     tap_triple_sums,
 )
 from tvmmobile.graph.layers import Array, IntegerLayer
-from tvmmobile.graph.network import INPUT
+from tvmmobile.graph.network import INPUT, by_number
 from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.kernels.integer_reference import compute_integers
 from tvmmobile.kernels.reference import decibels
-from tvmmobile.quantisation.flow import Flow, FlowStep
+from tvmmobile.quantisation.flow import Batch, Flow, FlowStep
 from tvmmobile.quantisation.scales import Scale
 
 #: Largest magnitude of a bias: sums of products stay below 2^30, so that the total fits in int32.
@@ -284,16 +284,16 @@ class IntegerNetwork:
 
     def results(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Return the network's outputs for a batch, with int8 outputs dequantised."""
-        values = {INPUT - place: array for place, array in enumerate(inputs)}
+        values = by_number(inputs)
         for _ in self.run(values):
             pass
         return self.flow.outputs_in({number: self.real(number, value) for number, value in values.items()})
 
-    def outputs(self, images: Array) -> Array:
-        """Return the outputs for a batch of the only input, `Flow.joined`."""
-        return self.flow.joined(self.results([images]), len(images))
+    def outputs(self, *inputs: Array) -> Array:
+        """Return the outputs for a batch, `Flow.joined`."""
+        return self.flow.joined(self.results(inputs), len(inputs[0]))
 
-    def signal_to_noise_db(self, batches: Iterator[Array], flow: Flow) -> dict[int, float]:
+    def signal_to_noise_db(self, batches: Iterable[Batch], flow: Flow) -> dict[int, float]:
         """Return the signal-to-noise ratio of each step's output in decibels, by the number of the step.
 
         Args:
@@ -301,7 +301,7 @@ class IntegerNetwork:
         """
         signal, noise = (dict.fromkeys((step.number for step in flow.steps), 0.0) for _ in range(2))
         for batch in batches:
-            for (step, _, expected), (_, output) in zip(flow.run(batch), self.run({INPUT: batch}), strict=True):
+            for (step, _, expected), (_, output) in zip(flow.run(*batch), self.run(by_number(batch)), strict=True):
                 signal[step.number] += float(np.square(expected, dtype=np.float64).sum())
                 noise[step.number] += float(np.square(self.real(step.number, output).astype(np.float64) - expected).sum())
         ratios = {number: decibels(signal[number], noise[number]) for number in signal}

@@ -11,15 +11,15 @@ import numpy as np
 
 from tvmmobile.graph.layers import Array, Layer
 from tvmmobile.kernels.reference import decibels
-from tvmmobile.quantisation.calibration import MOST_TENSOR_ELEMENTS, Accepts, Images, Method, largest_tensor, observe, quantised
+from tvmmobile.quantisation.calibration import MOST_TENSOR_ELEMENTS, Accepts, CalibrationSamples, Method, largest_tensor, observe, quantised
 from tvmmobile.quantisation.equalisation import pairs_of
 from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.histogram import RANGES
 from tvmmobile.quantisation.integers import IntegerNetwork, reads_input
 
-#: Most images with which methods are compared, and the least number of them even if tensors are large.
+#: Most samples with which methods are compared, and the least number of them even if tensors are large.
 _TRIED, _LEAST_TRIED = 64, 16
-#: Decibels by which uncorrected biases must be better to be chosen: with few images, smaller differences may be chance.
+#: Decibels by which uncorrected biases must be better to be chosen: with few samples, smaller differences may be chance.
 _CLEARLY_DB = 1.0
 #: Largest loss of the output's signal-to-noise ratio for 7-bit weights, in decibels. The trained network of docs/quantisation.md loses 1.8,
 #: and no top-1.
@@ -27,16 +27,16 @@ MOST_LOST_DB = 2.0
 
 
 class MethodTrials:
-    """Tries methods on a network: each is calibrated on one half of some images, and its error measured on the other half.
+    """Tries methods on a network: each is calibrated on one half of some samples, and its error measured on the other half.
 
     Results are cached, as is what methods share.
     """
 
-    def __init__(self, flow: Flow, images: Images, accepts: Accepts = lambda layer: True) -> None:
-        seen, unseen = _halves(flow, images)
+    def __init__(self, flow: Flow, samples: CalibrationSamples, accepts: Accepts = lambda layer: True) -> None:
+        seen, unseen = _halves(flow, samples)
         self.flow, self._accepts = flow, accepts
         self._batches = list(unseen.batches())
-        self._exact = [flow.outputs(batch) for batch in self._batches]
+        self._exact = [flow.outputs(*batch) for batch in self._batches]
         self._observed = cache(partial(observe, flow, seen))
         self._networks: dict[Method, IntegerNetwork] = {}
         self._ratios: dict[Method, float] = {}
@@ -53,14 +53,14 @@ class MethodTrials:
             network, signal, noise = self.network(method), 0.0, 0.0
             for batch, exact in zip(self._batches, self._exact, strict=True):
                 signal += float(np.square(exact, dtype=np.float64).sum())
-                noise += float(np.square(network.outputs(batch).astype(np.float64) - exact).sum())
+                noise += float(np.square(network.outputs(*batch).astype(np.float64) - exact).sum())
             ratio = decibels(signal, noise)
             self._ratios[method] = math.inf if ratio is None else ratio
         return self._ratios[method]
 
     def share_lost(self, method: Method) -> float:
         """Return `share_lost` of the network's output."""
-        return share_lost(np.concatenate([self.network(method).outputs(batch) for batch in self._batches]), np.concatenate(self._exact))
+        return share_lost(np.concatenate([self.network(method).outputs(*batch) for batch in self._batches]), np.concatenate(self._exact))
 
 
 def best_method(trials: MethodTrials) -> Method:
@@ -119,8 +119,8 @@ def with_seven_bit_weights(trials: MethodTrials, method: Method, gains: Callable
     return replace(method, seven_bit_steps=frozenset(others[:few]))
 
 
-def _halves(flow: Flow, images: Images) -> tuple[Images, Images]:
-    """Split a selection of images into a half for calibration and a half for testing; a single image is in both."""
-    tried = images.some(min(_TRIED, max(_LEAST_TRIED, 2 * MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
+def _halves(flow: Flow, samples: CalibrationSamples) -> tuple[CalibrationSamples, CalibrationSamples]:
+    """Split a selection of samples into a half for calibration and a half for testing; a single sample is in both."""
+    tried = samples.some(min(_TRIED, max(_LEAST_TRIED, 2 * MOST_TENSOR_ELEMENTS // largest_tensor(flow))))
     numbers = range(tried.count)
     return tried.part(numbers[::2]), tried.part(numbers[1::2] or numbers)

@@ -13,18 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from tvmmobile.graph.layers import Array, Rounding
-from tvmmobile.graph.network import INPUT
 from tvmmobile.quantisation.assignment import Assignment, KernelSpan, Programme, StepOutput, fastest
-from tvmmobile.quantisation.calibration import Accepts, Images, Method, observe, quantised
+from tvmmobile.quantisation.calibration import Accepts, CalibrationSamples, Method, observe, quantised
 from tvmmobile.quantisation.flow import Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
 from tvmmobile.system.errors import UserError
 
-#: Most images with which networks are compared.
+#: Most samples with which networks are compared.
 _COMPARED = 128
-#: Most images with which single layers are measured, and most elements of all their tensors, or of the compared outputs.
+#: Most samples with which single layers are measured, and most elements of all their tensors, or of the compared outputs.
 _MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
 #: Most assignments of precisions that are measured.
 _ROUNDS = 10
@@ -185,7 +184,7 @@ class Mixed:
 
 def quantise_within(
     flow: Flow,
-    images: Images,
+    samples: CalibrationSamples,
     method: Method,
     accepts: Accepts,
     float32_reasons: dict[int, str],
@@ -201,16 +200,16 @@ def quantise_within(
     Raises:
         UserError: the limit is not met even with all these layers in float32.
     """
-    observed = observe(flow, images, method.equalise)
+    observed = observe(flow, samples, method.equalise)
     network = quantised(observed, method, accepts, float32_reasons)
     if limit is None:
         return Mixed(network, Decision(method, float32_reasons))
-    compared = _Comparison(flow, images.some(_most_compared(flow)), limit)
+    compared = _Comparison(flow, samples.some(_most_compared(flow)), limit)
     outputs = compared.outputs(network)
     if compared.holds_for(outputs):
         return Mixed(network, Decision(method, float32_reasons))
     if method.seven_bit_steps:
-        return quantise_within(flow, images, replace(method, seven_bit_steps=frozenset()), accepts, float32_reasons, limit, pricing)
+        return quantise_within(flow, samples, replace(method, seven_bit_steps=frozenset()), accepts, float32_reasons, limit, pricing)
     free = {step.number for step in _keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(
@@ -218,7 +217,7 @@ def quantise_within(
             "Give another limit, or leave out --dtype int8.",
         )
     most = max(1, min(_MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS // sum(math.prod(step.layer.output_shape) for step in flow.steps)))
-    programme = programme_of(network, pricing(network), added_noise(network, images.some(most).batches(), method.correct), free)
+    programme = programme_of(network, pricing(network), added_noise(network, samples.some(most).batches(), method.correct), free)
 
     def network_of(assignment: Assignment) -> IntegerNetwork:
         return quantised(observed, method, accepts, [*float32_reasons, *(free - assignment.integers)])
@@ -231,7 +230,7 @@ def quantise_within(
 
 
 def _most_compared(flow: Flow) -> int:
-    """Return the most images with which networks are compared: fewer than `_COMPARED` if the output is large, such as a segmentation."""
+    """Return the most samples with which networks are compared: fewer than `_COMPARED` if the output is large, such as a segmentation."""
     return max(1, min(_COMPARED, _MOST_ELEMENTS // flow.output_elements))
 
 
@@ -264,7 +263,7 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
             number in absorbed,
             noise.biases.get(number, 0.0),
         )
-        for number in (INPUT, *(step.number for step in flow.steps if step.number not in moving))
+        for number in (*flow.inputs, *(step.number for step in flow.steps if step.number not in moving))
     ]
     covered = {step for piece in pieces for step in range(piece.first, piece.last + 1)}
     pieces += [KernelSpan(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
@@ -274,17 +273,17 @@ def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free:
 class _Comparison:
     """Compares networks with float32 on calibration data."""
 
-    def __init__(self, flow: Flow, data: Images, limit: Limit) -> None:
+    def __init__(self, flow: Flow, data: CalibrationSamples, limit: Limit) -> None:
         self.limit, self._data = limit, data
         self._expected = self._joined(flow.outputs)
 
     def outputs(self, network: IntegerNetwork) -> Array:
-        """Return a network's outputs, with one row for each input."""
+        """Return a network's outputs, with one row for each sample."""
         return self._joined(network.outputs)
 
-    def _joined(self, outputs: Callable[[Array], Array]) -> Array:
-        """Return the outputs of all batches, with one row for each input, even if the network's output has no batch dimension."""
-        return np.concatenate([outputs(batch).reshape(len(batch), -1) for batch in self._data.batches()])
+    def _joined(self, outputs: Callable[..., Array]) -> Array:
+        """Return the outputs of all batches, with one row for each sample, even if the network's output has no batch dimension."""
+        return np.concatenate([outputs(*batch).reshape(len(batch[0]), -1) for batch in self._data.batches()])
 
     def holds(self, network: IntegerNetwork) -> bool:
         """Return whether a network meets the limit."""

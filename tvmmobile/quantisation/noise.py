@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tvmmobile.graph.layers import Array, SumLayer
-from tvmmobile.graph.network import INPUT
-from tvmmobile.quantisation.flow import Flow, FlowStep
+from tvmmobile.graph.network import by_number
+from tvmmobile.quantisation.flow import Batch, Flow, FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork, IntegerStep
 from tvmmobile.quantisation.scales import Scale
 
@@ -21,7 +21,7 @@ class AddedNoise:
 
     Attributes:
         steps: noise of each integer step, due to its rounded weights, lookups and output.
-        tensors: noise of rounding only the input, or the output of only one step that integer steps read.
+        tensors: noise of rounding only an input, or the output of only one step that integer steps read.
         biases: noise of each integer step due to its rounded bias, if no later integer step corrects it (`Method.correct`).
     """
 
@@ -30,22 +30,22 @@ class AddedNoise:
     biases: Mapping[int, float] = field(default_factory=dict)
 
 
-def added_noise(network: IntegerNetwork, batches: Iterable[Array], correct: bool) -> AddedNoise:
+def added_noise(network: IntegerNetwork, batches: Iterable[Batch], correct: bool) -> AddedNoise:
     """Measure noise by running the float32 network with only one integer step, one bias or one tensor rounded at a time.
 
     Args:
         network: network with all possible layers in integers.
-        batches: images in NCHW.
+        batches: samples.
         correct: whether biases are corrected (`Method.correct`).
     """
     flow, scales = network.flow, _scales_read(network)
     steps, tensors, biases = (defaultdict[int, float](float) for _ in range(3))
     power = 0.0
     for batch in batches:
-        exact: dict[int, Array] = {INPUT: batch}
+        exact = by_number(batch)
         for step in flow.steps:
             exact[step.number] = step.output(step.read(exact))
-        expected = flow.joined(flow.outputs_in(exact), len(batch))
+        expected = flow.joined(flow.outputs_in(exact), len(batch[0]))
         power += float(np.square(expected, dtype=np.float64).sum())
 
         def noise(number: int, value: Array, exact: dict[int, Array] = exact, expected: Array = expected) -> float:
@@ -111,4 +111,4 @@ def _rerun(flow: Flow, exact: Mapping[int, Array], number: int, value: Array) ->
         if step.number > number and any(isinstance(source, int) and source in changed for source in step.sources):
             changed[step.number] = step.output(step.read({**exact, **changed}))
             flow.release(changed, step.number)
-    return flow.joined(flow.outputs_in({**exact, **changed}), len(exact[INPUT]))
+    return flow.joined(flow.outputs_in({**exact, **changed}), len(exact[flow.inputs[0]]))

@@ -11,7 +11,7 @@ from tvmmobile.graph.network import Float32Layer, Network, read_network
 from tvmmobile.graph.passes.pipeline import ComposedNetwork, lower_in_nhwc
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.tasks import Task
-from tvmmobile.quantisation.calibration import Accepts, Images, Method
+from tvmmobile.quantisation.calibration import Accepts, CalibrationSamples, Method
 from tvmmobile.quantisation.flow import Flow, FlowStep, flow_of
 from tvmmobile.quantisation.integers import reads_input
 from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
@@ -19,7 +19,7 @@ from tvmmobile.quantisation.methods import MethodTrials, best_method, with_seven
 from tvmmobile.quantisation.mixed import Decision, Mixed
 from tvmmobile.schedules import all_templates, template_for
 
-#: Most inputs on which several outputs are compared in size.
+#: Most samples on which several outputs are compared in size.
 _WEIGHTED = 8
 #: Reason of layers that no int8 kernel supports.
 _NO_KERNEL = "no int8 kernel"
@@ -36,14 +36,14 @@ class CalibratedNetwork(LoweredNetwork):
 
 def prepare_calibrated(
     composed: ComposedNetwork,
-    images: Images,
+    samples: CalibrationSamples,
     task_of: Callable[[tuple[Layer, ...]], Task],
     choose: Callable[[Network, Flow, Method, Accepts], Mixed],
 ) -> CalibratedNetwork:
     """Quantise a network, except layers that no int8 kernel supports or that are faster in float32.
 
     Args:
-        images: calibration data.
+        samples: calibration data.
         task_of: returns the task of a region's layers.
         choose: quantises a float32 network, given its flow, the method, and the test of layers that may be in integers.
     """
@@ -56,8 +56,8 @@ def prepare_calibrated(
         return template_for(task(layer)) is not None and not is_faster_in_floats(task(layer))
 
     wide = read_network(*lower_in_nhwc(composed))
-    flow = flow_of(wide).weighted(images.some(_WEIGHTED).all())
-    trials = MethodTrials(flow, images, accepts)
+    flow = flow_of(wide).weighted(*samples.some(_WEIGHTED).all())
+    trials = MethodTrials(flow, samples, accepts)
     method = with_seven_bit_weights(trials, best_method(trials), lambda layer, weight: _gains_by_smaller_weights(task(layer), weight))
     mixed = choose(wide, flow, method, accepts)
     lowered = lower_quantised(mixed.network, composed, wide, accepts)

@@ -25,7 +25,7 @@ def build_timeout_s(jobs: Sequence[VariantJob]) -> float:
     """Return how many seconds a worker may take to import, quantise and compile any variant; raise `UserError` for unusable data."""
     most = 0.0
     for data in (job.calibration for job in jobs if job.calibration is not None):
-        runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.images().count
+        runs = _QUANTISING_RUNS + _RUNS_PER_INPUT * data.samples().count
         most = max(most, runs * math.prod(data.preprocessing.input_shape[2:]) * _QUANTISING_S_PER_PIXEL)
     return _BUILD_TIMEOUT_S + most + (MOST_CHECK_S if any(not job.unchecked for job in jobs) else 0.0)
 
