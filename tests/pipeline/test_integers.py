@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -366,29 +366,51 @@ def test_several_inputs_in_integers(form: str, tmp_path: Path) -> None:
     assert relative_error(output, expected) < 0.05
 
 
-@pytest.mark.parametrize(
-    ("options", "shapes", "message"),
-    [
-        ({}, ((1, 3, 8, 8), (4,)), r"int8 is for networks with inputs of a batch of 1 and outputs, all in float32, not .*: float32 \[4\]"),
-        ({"stateful": ["state=output1"]}, ((1, 3, 8, 8), (1, 8, 8, 8)), "int8 is for networks without states"),
-    ],
-)
-def test_inputs_that_int8_does_not_take(options: dict[str, Any], shapes: Sequence[tuple[int, ...]], message: str, tmp_path: Path) -> None:
+@pytest.mark.virtual
+def test_states_in_integers(tmp_path: Path) -> None:
+    """Calibration data have them; the library, like its reference, begins with zeros."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.mixed = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(16, 8, 1)
+
+        def forward(self, image: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            following = torch.relu(self.mixed(torch.cat((torch.relu(self.read(image)), state), 1)))
+            return following.mean((2, 3)), following
+
+    torch.manual_seed(0)
+    network, shapes = Network().eval(), {"image": (3, 8, 8), "state": (8, 8, 8)}
+    torch.export.save(torch.export.export(network, tuple(torch.zeros(1, *shape) for shape in shapes.values())), tmp_path / "kept.pt2")
+    generator = np.random.default_rng(0)
+    data = {name: np.abs(generator.normal(0, 1, (6, *shape))).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "data.npz", **data)
+    model = tvmmobile.load(tmp_path / "kept.pt2")
+    options: Any = {"dtype": "int8", "calibrate": tmp_path / "data.npz", "stateful": ["state=output1"]}
+    library = tvmmobile.compile(model, "pi5", out=tmp_path / "out", logs=tmp_path, **options)
+    (image,) = library.reference().inputs
+    assert (image == data["image"][:1]).all()
+    with torch.no_grad():
+        expected, _ = network(torch.from_numpy(image), torch.zeros(1, *shapes["state"]))
+    output = library.run(image, "pi5")
+    assert relative_error(output, np.load(library.reference_path)["integers"].reshape(1, 8)) < 1e-6
+    assert relative_error(output, expected.numpy()) < 0.03
+
+
+def test_inputs_that_int8_does_not_take(tmp_path: Path) -> None:
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.convolution = torch.nn.Conv2d(3, 8, 3, padding=1)
 
-        def forward(self, image: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            following = self.convolution(image)
-            return following.mean((2, 3)) * state.mean(), following
+        def forward(self, image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+            return self.convolution(image) * factor.mean()
 
-    arrays = tuple(torch.ones(shape) for shape in shapes)
-    torch.export.save(torch.export.export(Network().eval(), arrays), tmp_path / "two.pt2")
-    np.savez(tmp_path / "data.npz", image=np.ones((2, *shapes[0][1:]), np.float32), state=np.ones((2, *shapes[1][1:]), np.float32))
+    torch.export.save(torch.export.export(Network().eval(), (torch.ones(1, 3, 8, 8), torch.ones(4))), tmp_path / "two.pt2")
+    np.savez(tmp_path / "data.npz", image=np.ones((2, 3, 8, 8), np.float32), factor=np.ones((2, 4), np.float32))
     model = tvmmobile.load(tmp_path / "two.pt2")
-    with pytest.raises(UserError, match=message):
-        tvmmobile.compile(model, "pi5", dtype="int8", calibrate=tmp_path / "data.npz", out=tmp_path / "out", logs=tmp_path, **options)
+    with pytest.raises(UserError, match=r"with inputs of a batch of 1 and outputs, all in float32, not .*: float32 \[4\]"):
+        tvmmobile.compile(model, "pi5", dtype="int8", calibrate=tmp_path / "data.npz", out=tmp_path / "out", logs=tmp_path)
 
 
 #: Numbers around 0, and whether they are above it.

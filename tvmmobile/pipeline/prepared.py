@@ -14,7 +14,7 @@ from tvmmobile.graph.composed import ComposedLayer
 from tvmmobile.graph.layers import Array, Layer, SumLayer
 from tvmmobile.graph.network import Float32Layer, Network, names_of, read_network
 from tvmmobile.graph.passes.pipeline import ComposedNetwork, compose, lower_to_kernels
-from tvmmobile.graph.precision import FLOAT32, INT8, Precision, precision_named
+from tvmmobile.graph.precision import FLOAT32, Precision, precision_named
 from tvmmobile.graph.small_weights import fits, rounded
 from tvmmobile.kernels import elementary
 from tvmmobile.kernels.simulation import layers_to_keep
@@ -22,6 +22,7 @@ from tvmmobile.networks.frontend import Imported
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.quantised import WeightScales
 from tvmmobile.networks.states import inputs_but, with_states
+from tvmmobile.pipeline.integer_limits import check_given
 from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.pipeline.precision_costs import layer_costs
 from tvmmobile.pipeline.precision_entries import calibrated_entry, float32_entry, given_entry
@@ -34,7 +35,6 @@ from tvmmobile.quantisation.mixed import Mixed, chosen_layers, quantise_within
 from tvmmobile.quantisation.prepare import prepare_calibrated
 from tvmmobile.running.formats import C
 from tvmmobile.schedules.emit.expansion import is_expandable
-from tvmmobile.system.errors import UserError
 
 _REFERENCE_SEED = 20170417  # the day arXiv 1704.04861 was submitted; any fixed number would do
 #: Seed of the images that reveal which layers must stay in float32.
@@ -67,12 +67,10 @@ def prepared(imported: Imported, job: VariantJob, dump_dir: Path | None) -> Prep
 
     inputs = with_states(job.states, inputs_but(job.states, _noise(imported.spec, _REFERENCE_SEED)))
     if precision.is_integer and imported.scales is not None:
-        if imported.spec.input_shape[0] != 1:
-            raise _unfit_for_integers(imported.spec, "a batch of 1")
+        check_given(imported.spec)
         return _given(imported, imported.scales, job, inputs, dump_dir)
     composed = compose(imported.module, accepts, dump_dir, whole_chains=precision.is_integer)
     if job.calibration is not None:
-        _check_quantised(imported.spec, stateful=bool(job.states))
         return _calibrated(composed, job, job.calibration, imported.spec.scored_classes)
     if precision.bytes >= FLOAT32.bytes:
         module, layers = lower_to_kernels(composed, precision, outside=outside)
@@ -144,19 +142,6 @@ def _noise(spec: ModelSpec, seed: int) -> tuple[Array, ...]:
     return tuple(port.noise(generator) for port in spec.takes)
 
 
-def _check_quantised(spec: ModelSpec, stateful: bool) -> None:
-    """Raise `UserError` for what cannot be quantised: calibration data, and errors, are those of single samples of real numbers."""
-    if stateful:
-        raise UserError(f"{INT8.name} is for networks without states.", "Leave out --stateful, or --dtype.")
-    if any(port.dtype != FLOAT32.name for port in (*spec.takes, *spec.returns)) or any(port.shape[:1] != (1,) for port in spec.takes):
-        raise _unfit_for_integers(spec, f"inputs of a batch of 1 and outputs, all in {FLOAT32.name}")
-
-
-def _unfit_for_integers(spec: ModelSpec, wanted: str) -> UserError:
-    there = "; ".join(map(str, (*spec.takes, *spec.returns)))
-    return UserError(f"{INT8.name} is for networks with {wanted}, not {there}.", "Leave out --dtype.")
-
-
 def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationData, classes: int) -> Prepared:
     """Quantise a network of that many classes."""
     samples = replace(data.samples(), labels=data.labels(classes))
@@ -169,7 +154,8 @@ def _calibrated(composed: ComposedNetwork, job: VariantJob, data: CalibrationDat
 
     found = prepare_calibrated(composed, samples, job.task, choose)
     entry = calibrated_entry(found, data.given, samples, options.max_drop)
-    return _quantised(found.network, samples.read([0]), found.integers, entry)
+    reference = with_states(job.states, inputs_but(job.states, samples.read([0])))
+    return _quantised(found.network, reference, found.integers, entry)
 
 
 def _given(imported: Imported, scales: WeightScales, job: VariantJob, inputs: tuple[Array, ...], dump_dir: Path | None) -> Prepared:

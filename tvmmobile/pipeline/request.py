@@ -13,6 +13,7 @@ from tvmmobile.graph.precision import FLOAT32, INT8
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.preprocessing import Normalisation, Preprocessing
 from tvmmobile.networks.states import states_of
+from tvmmobile.pipeline.integer_limits import check_calibrated
 from tvmmobile.pipeline.job import VariantJob, variant_job
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
@@ -130,6 +131,7 @@ def _calibration(model: Model, options: LibraryOptions) -> CalibrationData | Non
             f"Give --calibrate {SOURCES}; a few hundred images like those the network will see are enough.",
         )
     numbers, spec, limit = options.image or Normalisation(), model.spec, options.limit()
+    check_calibrated(spec)
     if limit is not None and limit.unit == "%" and not spec.scored_classes:
         found = ", ".join(map(str, spec.returns))
         raise UserError(
