@@ -2,7 +2,7 @@
 
     ./studies/run pruned                                         # from the shipped logs: studies/results/pruned.json and its page
     ./studies/run pruned --trials 16 --logs DIR --out FILE.json  # tunes; what is in the file is not measured again
-    ./studies/run pruned --boards pi4:float32 pi5:float16 --alpha 0.25 --side 128
+    ./studies/run pruned --boards pi4:float32 pi5:float16:4 --alpha 0.25 --side 128  # on one thread, and on four
 
 Zeros are in random places of all 1×1 convolutions but the first, as many in each; in pairs, two adjacent output channels have them in the
 same places. The weights left are larger, so that activations keep their size. Every library is checked against PyTorch, and run on the
@@ -37,7 +37,8 @@ _FEWEST_INPUTS = 8
 INTRODUCTION = """# What zeros among weights gain
 
 MobileNets whose 1×1 convolutions, all but the first, have zeros in random places, the same share in each, or in pairs: two adjacent output
-channels have them in the same places. Everything else is dense. One thread; C libraries, checked against PyTorch; latencies are modelled.
+channels have them in the same places. Everything else is dense. C libraries, for one thread unless a row names more, checked against
+PyTorch; latencies are modelled.
 [docs/pruning.md](../../docs/pruning.md) says how to get such weights, and what they cost in accuracy.
 """
 
@@ -57,12 +58,12 @@ def pruned_weights(spec: ModelSpec, percent: int, together: int, file: Path) -> 
 
 def entry_of(spec: ModelSpec, board: str, percent: int, together: int, trials: int, logs: Path | None) -> Entry:
     """Tune a network with such zeros, and time its library."""
-    device, dtype = board.split(":")
+    device, dtype, threads = _parts(board)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
         pruned_weights(spec, percent, together, weights)
         model = load(spec.name, alpha=spec.alpha, resolution=spec.resolution, checkpoint=weights)
-        results = tune(model, device, dtype=dtype, trials=trials, logs=logs, out=folder)
+        results = tune(model, device, dtype=dtype, threads=threads, trials=trials, logs=logs, out=folder)
     (variant,) = results.variants
     return {
         **dict(zip(NAMES, (title(spec), board, str(percent), str(together)), strict=True)),
@@ -74,6 +75,12 @@ def entry_of(spec: ModelSpec, board: str, percent: int, together: int, trials: i
         "clock_hz": results.context.clock_hz,
         "date": results.context.date,
     }
+
+
+def _parts(board: str) -> tuple[str, str, int]:
+    """Return the device, precision and number of threads of `pi4:float32` or `pi4:float32:4`."""
+    device, dtype, *threads = board.split(":")
+    return device, dtype, int(threads[0]) if threads else 1
 
 
 #: Fields that tell entries apart.
@@ -89,8 +96,8 @@ def tables(entries: Sequence[Entry]) -> dict[str, list[str]]:
             dense = next((one for one in entries if [one[name] for name in NAMES] == [network, entry["board"], "0", "1"]), None)
             pattern = "none" if entry["percent"] == "0" else f"{entry['percent']} %" + ", pairs" * (entry["together"] == "2")
             ratio = f"{entry['latency_us'] / dense['latency_us']:.2f}" if dense else ""
-            device, dtype = entry["board"].split(":")
-            where = f"{find_device(device).profile.board}, {dtype}"
+            device, dtype, threads = _parts(entry["board"])
+            where = f"{find_device(device).profile.board}, {dtype}" + f", {threads} threads" * (threads > 1)
             rows.append([where, pattern, latency_ms(entry["latency_us"]), ratio, f"{entry['sparse_kernels']} of {entry['kernels']}"])
         found[network] = markdown_table(("board", "zeros", "ms", "of dense", "kernels that leave zeros out"), rows, texts=2)
     return found
@@ -105,7 +112,7 @@ def page(entries: Sequence[Entry]) -> str:
     option("--model", "mobilenet_v1"),
     option("--alpha", 1.0),
     option("--side", 224),
-    option("--boards", list(BOARDS), nargs="+", metavar="BOARD:DTYPE"),
+    option("--boards", list(BOARDS), nargs="+", metavar="BOARD:DTYPE[:THREADS]"),
     option("--trials", 0, "per kernel"),
     option("--logs", None, "the only records that count (default: the shipped ones, and your own)", type=Path, metavar="DIR"),
     option("--out", RESULTS / "pruned.json", metavar="FILE"),

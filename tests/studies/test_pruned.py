@@ -29,6 +29,8 @@ def test_the_page_compares_with_the_dense_network_of_the_same_board() -> None:
         return {**where, "latency_us": latency_us, "sparse_kernels": 12, "kernels": 27}
 
     entries = [entry("pi4:float32", "0", "1", 88000.0), entry("pi5:float16", "80", "1", 5000.0), entry("pi4:float32", "80", "2", 44000.0)]
+    entries += [entry("pi4:float32:4", "0", "1", 25000.0), entry("pi4:float32:4", "90", "1", 10000.0)]
     text = pruned.page(entries)
     assert "| Raspberry Pi 4 Model B, float32 | 80 %, pairs | 44.00 | 0.50 | 12 of 27 |" in text
     assert "| Raspberry Pi 5, float16 | 80 % | 5.00 |  | 12 of 27 |" in text
+    assert "| Raspberry Pi 4 Model B, float32, 4 threads | 90 % | 10.00 | 0.40 | 12 of 27 |" in text
