@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,22 +316,24 @@ def _device(folder: Path) -> Prepared:
     return [device_text()], at(devices_dir() / "desk.json", use)
 
 
-def _calibration_data(folder: Path) -> Prepared:
+def _calibration_data(folder: Path, inputs: int = 1) -> Prepared:
     import numpy as np
 
     from tvmmobile.networks.preprocessing import Preprocessing
+    from tvmmobile.networks.signature import Port
     from tvmmobile.quantisation.data import calibration_data
 
+    takes = [Port(f"input{number}", (1, 3, 8, 8)) for number in range(inputs)]
     samples = []
     for save in (np.savez, np.savez_compressed):
-        stream = io.BytesIO()
-        save(stream, inputs=np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32))
+        stream, generator = io.BytesIO(), np.random.default_rng(0)
+        save(stream, **{port.name: generator.normal(size=(2, *port.shape[1:])).astype(np.float32) for port in takes})
         samples.append(stream.getvalue())
     path = folder / "inputs.npz"
 
     def read() -> object:
-        images = calibration_data(str(path), Preprocessing(8), generated=True).samples()
-        return images.read(range(min(images.count, 4)))
+        found = calibration_data(str(path), Preprocessing(8), generated=True, takes=takes).samples()
+        return found.read(range(min(found.count, 4)))
 
     return samples, at(path, read)
 
@@ -414,5 +417,6 @@ READERS = (
     Reader("image", "bytes", _image, cost=6),
     Reader("array", "bytes", _array, cost=4),
     Reader("calibration data", "zip", _calibration_data, cost=8),
+    Reader("calibration data of two inputs", "zip", partial(_calibration_data, inputs=2), cost=8),
     Reader("environment", "text", _environment),
 )
