@@ -158,8 +158,9 @@ class BoardLink:
             with pinned(remote, self.board) if self.plan.pin else contextlib.nullcontext():
                 self._serve(remote, lease, [*before, *self.board.runner, *agent_words(folder)], tracker_port)
         finally:
-            with contextlib.suppress(LinkLost):
-                lease.release(remote)
+            if remote.alive():  # otherwise each question would wait for an answer, before the next connection is tried
+                with contextlib.suppress(LinkLost):
+                    lease.release(remote)
 
     def _serve(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> None:
         """Run one agent after another until this link is stopped; `agent` begins its command line."""
@@ -223,6 +224,8 @@ class BoardLink:
     def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:
         """End the agent with its session and remove its folder, if the board still answers."""
         with contextlib.suppress(LinkLost):
+            if not remote.alive():
+                raise LinkLost("no answer")
             if pid.isdigit() and process.poll() is None:
                 remote.run(["kill", "-TERM", pid])
                 deadline = time.monotonic() + STOP_S
