@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from conftest import CommandLine
 from pi4_tree import MODEL, governors, write_pi4_tree
 from registered_boards import RUNNER, SshBoard, make_board, make_home, only_board, register
 from small_disk import mounted_disk
-from ssh_server import Home, Server, free_port
+from ssh_server import Home, Server, free_port, new_key, public_key
 from waiting import wait_until
 
 from tvmmobile.devices.board.connect import connected
@@ -68,6 +70,23 @@ def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, arc
     outcome = cli(*ssh_board.add_words("desk"))
     assert outcome.code == 3 and fault in outcome.err and len(outcome.err.strip().splitlines()) == 2
     assert registered_names() == [] and not ssh_board.directory.exists()
+
+
+def test_a_32_bit_system_on_a_64_bit_kernel(ssh_board: SshBoard, cli: CommandLine) -> None:
+    (ssh_board.root / "proc/sys/kernel/arch").write_text("armv8l\n")
+    assert only_board(register(cli, ssh_board)).facts.architecture == "aarch64"
+
+
+def test_a_known_hosts_file_with_another_key_names_the_command(ssh_board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
+    name = f"[127.0.0.1]:{ssh_board.server.port}"
+    known = tmp_path / "user/.ssh/known_hosts"
+    known.write_text(f"{name} {public_key(new_key(tmp_path / 'other'))}\n")
+    outcome = cli(*ssh_board.add_words("desk"))
+    assert outcome.code == 3 and "is not the one in your known_hosts" in outcome.err
+    command = outcome.err.strip().rpartition(": ")[2]
+    assert command == f"ssh-keygen -R '{name}'"
+    subprocess.run([*shlex.split(command), "-f", str(known)], check=True, capture_output=True)
+    register(cli, ssh_board)
 
 
 def test_a_clock_that_is_not_told_is_asked_for(ssh_board: SshBoard, cli: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -163,7 +164,7 @@ def _ssh_address(destination: str, chosen: DeviceOptions, confirm_host_key: Call
     if key.known == "changed":
         raise DeviceUnavailable(
             f"the host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
-            "If the board was set up anew, remove the old key: ssh-keygen -R HOST",
+            f"If the board was set up anew, remove the old key: ssh-keygen -R {shlex.quote(key.name)}",
         )
     if key.known == "unknown" and fingerprint is None and not confirm_host_key(destination, key.fingerprint):
         raise DeviceUnavailable(

@@ -170,7 +170,8 @@ class BoardLink:
 
         def note(sentence: str) -> None:
             self.installing = True
-            print(f"tvmmobile: {described(self.board.address)}: {sentence} …", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the reader of standard error is gone, or its disk is full
+                print(f"tvmmobile: {described(self.board.address)}: {sentence} …", file=sys.stderr, flush=True)
 
         try:
             return install_agent(remote, self.board.directory, self.plan.bundle, note)

@@ -64,6 +64,11 @@ class Route:
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
     @property
+    def known_name(self) -> str:
+        """The server's name in known_hosts files, with its port if that is not the default one."""
+        return self.known_as if self.alias or self.port == DEFAULT_PORT else f"[{self.known_as}]:{self.port}"
+
+    @property
     def ssh_arguments(self) -> str:
         """The arguments of `ssh` for commands that the user is told to run."""
         port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
