@@ -67,6 +67,21 @@ def test_sending_the_agent_may_take_as_long_as_the_network_needs(
     assert "adb X1: pushing the agent (12 MB) …" in said.err
 
 
+def test_the_lease_is_renewed_after_a_long_installation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    taken: list[float] = []
+
+    def check_runs(*_: object) -> None:
+        raise DeviceUnavailable(f"taken {len(taken)} times.")
+
+    monkeypatch.setattr(link, "connect", lambda _address: NoRemote())
+    monkeypatch.setattr(link, "RENEW_S", 0.05)
+    monkeypatch.setattr(link.BoardLease, "take", lambda *_: taken.append(time.monotonic()))
+    monkeypatch.setattr(link, "install_agent", lambda *_: time.sleep(0.1))
+    monkeypatch.setattr(link, "check_runs", check_runs)
+    serve(monkeypatch, 5)
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["error"] == "taken 2 times."
+
+
 def test_a_host_that_installs_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "STOP_S", 0.0)
     host = """

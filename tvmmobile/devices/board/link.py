@@ -153,7 +153,10 @@ class BoardLink:
             if alone:
                 _TAKING.release()
         try:
+            begin = time.monotonic()
             folder = self._install(remote)
+            if time.monotonic() - begin > RENEW_S:
+                lease.take(remote)
             check_runs(remote, folder, self.board.runner)
             self._remote, self._places = remote, {}
             tracker_port = remote.reverse(self.gate.port)
