@@ -26,10 +26,9 @@ restore() {
   rm -f "$note";
 };
 note=$2/pinning; earlier=$(cat "$note" 2>/dev/null); tries=0;
-if grep -q scaling_governor "/proc/$earlier/cmdline" 2>/dev/null; then
-  kill "$earlier";
-  while [ -d "/proc/$earlier" ] && [ $tries -lt 50 ]; do tries=$((tries + 1)); sleep 0.1 2>/dev/null || sleep 1; done;
-fi;
+while [ $tries -lt 50 ] && grep -q scaling_governor "/proc/$earlier/cmdline" 2>/dev/null; do
+  kill "$earlier"; tries=$((tries + 1)); sleep 0.1 2>/dev/null || sleep 1;
+done;
 saved=;
 trap restore EXIT;
 trap 'exit 1' HUP INT TERM;
