@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
+import shlex
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import CommandLine
-from pi4_tree import MODEL, governors
-from registered_boards import SshBoard, make_board, make_home, only_board, register
-from ssh_server import Home, Server, free_port
+from pi4_tree import MODEL, governors, write_pi4_tree
+from registered_boards import RUNNER, SshBoard, make_board, make_home, only_board, register
+from small_disk import mounted_disk
+from ssh_server import Home, Server, free_port, new_key, public_key
 from waiting import wait_until
 
 from tvmmobile.devices.board.connect import connected
@@ -21,7 +27,7 @@ from tvmmobile.devices.board.health import Health, disturbances, read_health
 from tvmmobile.devices.board.install import MARK
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
 from tvmmobile.devices.board.link import lease_path
-from tvmmobile.devices.board.pin import pinned
+from tvmmobile.devices.board.pin import _GUARD, pinned
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard, registered_names
 from tvmmobile.devices.board.watch import BoardWatch, watching
 from tvmmobile.devices.protocol import EMULATED
@@ -66,6 +72,23 @@ def test_other_processors_are_refused(ssh_board: SshBoard, cli: CommandLine, arc
     assert registered_names() == [] and not ssh_board.directory.exists()
 
 
+def test_a_32_bit_system_on_a_64_bit_kernel(ssh_board: SshBoard, cli: CommandLine) -> None:
+    (ssh_board.root / "proc/sys/kernel/arch").write_text("armv8l\n")
+    assert only_board(register(cli, ssh_board)).facts.architecture == "aarch64"
+
+
+def test_a_known_hosts_file_with_another_key_names_the_command(ssh_board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
+    name = f"[127.0.0.1]:{ssh_board.server.port}"
+    known = tmp_path / "user/.ssh/known_hosts"
+    known.write_text(f"{name} {public_key(new_key(tmp_path / 'other'))}\n")
+    outcome = cli(*ssh_board.add_words("desk"))
+    assert outcome.code == 3 and "is not the one in your known_hosts" in outcome.err
+    command = outcome.err.strip().rpartition(": ")[2]
+    assert command == f"ssh-keygen -R '{name}'"
+    subprocess.run([*shlex.split(command), "-f", str(known)], check=True, capture_output=True)
+    register(cli, ssh_board)
+
+
 def test_a_clock_that_is_not_told_is_asked_for(ssh_board: SshBoard, cli: CommandLine) -> None:
     for path in ssh_board.root.glob("sys/devices/system/cpu/cpu*/cpufreq/cpuinfo_max_freq"):
         path.unlink()
@@ -99,8 +122,9 @@ def test_a_known_name_needs_join_and_boards_that_are_alike(ssh_board: SshBoard, 
     cpuinfo.write_text(re.sub("Features.*\n", "", linux))
     assert len(register(cli, ssh_board, "desk", "--join").boards) == 3  # its instructions are not known
     cpuinfo.write_text(linux.replace("0xd08", "0xd03"))
+    ssh_board.directory.rename(ssh_board.directory.with_name("elsewhere"))
     outcome = cli(*ssh_board.add_words("desk"), "--join")
-    assert outcome.code == 1 and "cores differ from those of desk" in outcome.err
+    assert outcome.code == 1 and "cores differ from those of desk" in outcome.err and not ssh_board.directory.exists()
 
 
 def test_the_agent_is_pushed_once_and_again_where_it_differs(ssh_board: SshBoard, board: RegisteredBoard, cli: CommandLine) -> None:
@@ -123,6 +147,39 @@ def test_folders_of_others_are_left_alone(ssh_board: SshBoard, cli: CommandLine)
     outcome = cli(*ssh_board.add_words("desk"))
     assert outcome.code == 3 and "not tvmmobile's" in outcome.err and registered_names() == []
     assert [path.name for path in ssh_board.directory.iterdir()] == ["thesis.txt"]
+
+
+def test_nothing_stays_of_a_board_that_cannot_be_added(
+    ssh_board: SshBoard, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = "#!/bin/sh\necho it cannot execute this >&2; exit 126\n"
+    runner = tmp_path / "runner"
+    runner.write_text(loader)
+    runner.chmod(0o755)
+    words = [str(runner) if word == RUNNER else word for word in ssh_board.add_words("desk")]
+    outcome = cli(*words)
+    assert outcome.code == 3 and "it cannot execute this" in outcome.err and not ssh_board.directory.exists()
+    ssh_board.directory.mkdir()
+    (ssh_board.directory / MARK).touch()  # an earlier registration's
+    assert cli(*words).code == 3 and ssh_board.directory.exists()
+    shutil.rmtree(ssh_board.directory)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TVMMOBILE_DATA", str(tmp_path / "file"))
+    assert cli(*ssh_board.add_words("desk")).code == 1 and not ssh_board.directory.exists()
+
+
+def test_a_full_disk_keeps_nothing_of_a_board_that_is_added(ssh_board: SshBoard, cli: CommandLine, tmp_path: Path) -> None:
+    with mounted_disk(tmp_path / "disk", "6m") as disk:
+        full = dataclasses.replace(ssh_board, directory=disk / "agent of mine")
+        outcome = cli(*full.add_words("desk"))
+        assert outcome.code == 3 and "its disk is full" in outcome.err and not list(disk.iterdir())
+
+
+@pytest.mark.parametrize("character", [":", ";"])
+def test_a_folder_that_the_loader_would_split(ssh_board: SshBoard, cli: CommandLine, character: str) -> None:
+    split = dataclasses.replace(ssh_board, directory=ssh_board.directory.with_name(f"a{character}b"))
+    outcome = cli(*split.add_words("desk"))
+    assert outcome.code == 1 and f"has a '{character}'" in outcome.err and not split.directory.exists()
 
 
 def test_remove_leaves_nothing(ssh_board: SshBoard, device: DeviceFile, cli: CommandLine) -> None:
@@ -170,6 +227,38 @@ def test_governors_are_put_back_however_it_ends(board: RegisteredBoard, ssh_boar
             assert governors(ssh_board.root) == {"performance"}
             remote.close()
             wait_until(lambda: governors(ssh_board.root) == {"ondemand"}, "the governors to be put back")
+
+
+def test_governors_of_a_tree_whose_name_has_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: CommandLine) -> None:
+    server = Server(tmp_path / "server", make_home(tmp_path, monkeypatch))
+    try:
+        spaced = SshBoard(write_pi4_tree(tmp_path / "tree of mine"), tmp_path / "agent of mine", server)
+        board = only_board(register(cli, spaced))
+        with connected(board.address) as remote:
+            with pinned(remote, board):
+                assert governors(spaced.root) == {"performance"}
+            wait_until(lambda: governors(spaced.root) == {"ondemand"}, "the governors to be put back")
+    finally:
+        server.stop()
+
+
+def test_governors_stay_while_an_earlier_connection_ends_late(board: RegisteredBoard, ssh_board: SshBoard) -> None:
+    """The board's server may notice much later than this machine that a connection is gone."""
+    with contextlib.ExitStack() as late, connected(board.address) as remote:
+        earlier = late.enter_context(connected(board.address))
+        late.enter_context(pinned(earlier, board))
+        with pinned(remote, board):
+            assert governors(ssh_board.root) == {"performance"}
+            late.close()
+            time.sleep(0.3)
+            assert governors(ssh_board.root) == {"performance"}
+        wait_until(lambda: governors(ssh_board.root) == {"ondemand"}, "the governors to be put back")
+        wait_until(lambda: not (ssh_board.directory / "pinning").exists(), "the note to be removed")
+
+
+def test_the_guard_of_governors_is_one_line() -> None:
+    """csh, as a user's shell, ends quoted text with the line."""
+    assert "\n" not in _GUARD
 
 
 def test_a_board_without_governors_cannot_be_pinned(board: RegisteredBoard, ssh_board: SshBoard) -> None:

@@ -10,7 +10,7 @@ from typing import Unpack
 from tvmmobile.devices.agent.build import build_bundle, loader_words
 from tvmmobile.devices.board.connect import connected, described
 from tvmmobile.devices.board.hardware import HardwareDevice, profile_of
-from tvmmobile.devices.board.install import RUNTIME_FOLDER, make_directory, push_files, runtime_files
+from tvmmobile.devices.board.install import RUNTIME_FOLDER, check_separators, make_directory, push_files, runtime_files
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard
 from tvmmobile.devices.board.remote import Remote
 from tvmmobile.devices.protocol import Device
@@ -96,6 +96,7 @@ def deploy(
         raise UserError(
             f"--to {settings.to} is not a folder's absolute path.", "Give a path that begins with a slash, such as /home/pi/models."
         )
+    check_separators("--to", settings.to)
     found = _found(
         [library.path if isinstance(library, Library) else Path(library) for library in one_or_several(libraries)], file, listener
     )

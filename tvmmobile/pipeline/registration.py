@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Unpack
 from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
 from tvmmobile.devices.board.health import read_health, with_clock
-from tvmmobile.devices.board.install import check_runs, home_directory, install_agent, remove_folder
+from tvmmobile.devices.board.install import check_runs, check_separators, home_directory, install_agent, remove_folder, removed_on_failure
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
     AdbAddress,
@@ -27,6 +28,7 @@ from tvmmobile.devices.board.registered import (
     registered_names,
     save_device,
 )
+from tvmmobile.devices.board.remote import Remote
 from tvmmobile.devices.local.machine import local_address
 from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.pipeline.options.call import with_options
@@ -83,6 +85,7 @@ def add_device(
     for flag, value in (("--port", chosen.port), ("--fingerprint", chosen.fingerprint)):
         if value is not None and chosen.ssh is None:
             raise UserError(f"{flag} is for boards that are reached over SSH.", f"Leave out {flag}, or give --ssh.")
+    check_separators("--directory", chosen.directory)
     known = load_device(name)
     if known is not None and not chosen.join:
         raise UserError(f"{name} is already registered.", f"tvmmobile device remove {name}, or add --join for another board of that name.")
@@ -94,10 +97,16 @@ def add_device(
         address = _ssh_address(chosen.ssh, chosen, confirm_host_key)
     else:
         address = AdbAddress(serial=str(chosen.adb))
-    board = _board(address, chosen, on_progress)
-    if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
-        raise UserError(f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name.")
-    file = save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
+    bundle = build_bundle(on_progress)
+    with connected(address) as remote:
+        board = _probed(remote, address, chosen)
+        if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
+            raise UserError(
+                f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name."
+            )
+        with removed_on_failure(remote, board.directory):
+            check_runs(remote, install_agent(remote, board.directory, bundle, on_progress), chosen.runner)
+            file = save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
     has_logs = known is None and any(path.stat().st_size for path in log_paths(own_logs(), name))
     return AddedDevice(board, file, own_logs() / name if has_logs else None)
 
@@ -155,7 +164,7 @@ def _ssh_address(destination: str, chosen: DeviceOptions, confirm_host_key: Call
     if key.known == "changed":
         raise DeviceUnavailable(
             f"the host key of {destination} is not the one in your known_hosts; it is now {key.fingerprint}.",
-            "If the board was set up anew, remove the old key: ssh-keygen -R HOST",
+            f"If the board was set up anew, remove the old key: ssh-keygen -R {shlex.quote(key.name)}",
         )
     if key.known == "unknown" and fingerprint is None and not confirm_host_key(destination, key.fingerprint):
         raise DeviceUnavailable(
@@ -165,18 +174,15 @@ def _ssh_address(destination: str, chosen: DeviceOptions, confirm_host_key: Call
     return SshAddress(destination=destination, port=chosen.port, host_key=key.text)
 
 
-def _board(address: Address, chosen: DeviceOptions, on_progress: OnProgress) -> RegisteredBoard:
-    """Probe the board and install the agent there."""
-    bundle = build_bundle(on_progress)
-    with connected(address) as remote:
-        here = address if isinstance(address, LocalAddress) else None
-        # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
-        facts = probe(remote, chosen.root, bool(chosen.runner), "aarch64" if here and here.emulator else "")
-        directory, added = chosen.directory or home_directory(remote), datetime.now(UTC).isoformat(timespec="seconds")
-        board = RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
-        if chosen.clock_ghz is not None:
-            board = with_clock(board, read_health(remote, board).caps_hz, chosen.clock_ghz * 1e9)
-        if here is None and not facts.emulator and not all(core.max_hz for core in board.facts.cores):
-            raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
-        check_runs(remote, install_agent(remote, directory, bundle, on_progress), chosen.runner)
+def _probed(remote: Remote, address: Address, chosen: DeviceOptions) -> RegisteredBoard:
+    """Probe the board; nothing is stored on it."""
+    here = address if isinstance(address, LocalAddress) else None
+    # This process runs here, so the architecture is known; the kernel below an emulator of programs has another one.
+    facts = probe(remote, chosen.root, bool(chosen.runner), "aarch64" if here and here.emulator else "")
+    directory, added = chosen.directory or home_directory(remote), datetime.now(UTC).isoformat(timespec="seconds")
+    board = RegisteredBoard(address=address, directory=directory, runner=chosen.runner, root=chosen.root, facts=facts, added=added)
+    if chosen.clock_ghz is not None:
+        board = with_clock(board, read_health(remote, board).caps_hz, chosen.clock_ghz * 1e9)
+    if here is None and not facts.emulator and not all(core.max_hz for core in board.facts.cores):
+        raise UserError("the board does not report its maximum clock.", "Give it: --clock 1.8")
     return board

@@ -34,7 +34,9 @@ def test_an_alias(shared: Server, home: Home) -> None:
     assert (route_to("pi@board", 22).user, route_to("pi@board", 22).port) == ("pi", 22)
 
 
-@pytest.mark.parametrize("destination", ["", "user@", "@host", "-oProxyCommand=id", "a b", "$(id)", "-l@host", "a;b@host", "host;id"])
+@pytest.mark.parametrize(
+    "destination", ["", "user@", "@host", "-oProxyCommand=id", "a b", "$(id)", "-l@host", "a;b@host", "host;id", "pi@host:22", "[::1]"]
+)
 def test_what_is_no_destination(home: Home, destination: str) -> None:
     with pytest.raises(UserError, match="not an SSH destination") as caught:
         route_to(destination, None)
@@ -49,6 +51,32 @@ def test_a_user_without_a_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DeviceUnavailable, match="has no name, which SSH needs") as caught:
         route_to("pi@board", None)
     assert "LOGNAME" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("1m30", 90.0), ("2M", 120.0), ("1h5s", 3605.0), ("0", None), ("none", None)])
+def test_times_as_in_openssh(home: Home, text: str, seconds: float | None) -> None:
+    home.config(f"Host board\n  ConnectTimeout {text}\n")
+    assert route_to("board", None).timeout_s == seconds
+
+
+@pytest.mark.parametrize("line", ["ConnectTimeout soon", "ConnectTimeout 5 s", "ConnectTimeout -1", "Port ssh", "Port 0", "Port 99999"])
+def test_numbers_that_are_none(home: Home, line: str) -> None:
+    home.config(f"Host board\n  {line}\n")
+    keyword, _, value = line.partition(" ")
+    with pytest.raises(DeviceUnavailable, match=f"(?i)the SSH configuration of board has '{value}' as (a )?{keyword}") as caught:
+        route_to("board", None)
+    assert "ssh -G board" in caught.value.remedy
+
+
+def test_variables_in_paths(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB", str(home.path / "lab"))
+    home.config("Host board\n  IdentityFile ${LAB}/key\n  UserKnownHostsFile ${LAB}/known\n  IdentityAgent ${LAB}/agent\n")
+    route = route_to("board", None)
+    assert (route.key_files, route.known_hosts[0], route.agent) == (
+        (home.path / "lab/key",),
+        home.path / "lab/known",
+        home.path / "lab/agent",
+    )
 
 
 def test_a_configuration_that_cannot_be_understood(home: Home) -> None:

@@ -135,6 +135,10 @@ class _Agents:
         self._log.close()
 
 
+#: The message that an agent's files are on the way to a board; another one follows.
+STILL_INSTALLING: dict[str, object] = {"installing": True}
+
+
 def say(message: dict[str, object]) -> None:
     """Send one line of JSON to the process that started this one."""
     with contextlib.suppress(OSError):  # the reader is gone, which the main loop notices

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
-from tvmmobile.devices.agents.host import STOP_S
+from tvmmobile.devices.agents.host import STILL_INSTALLING, STOP_S
 from tvmmobile.system.errors import DeviceUnavailable
 
 #: Time for a host process to end everything that it started, also on a slow board.
@@ -24,7 +24,7 @@ def hosted(words: Sequence[str], config: str, deadline_s: float, what: str, reme
     Args:
         words: its command line.
         config: one line of JSON for its standard input.
-        deadline_s: longest time for its agents to register.
+        deadline_s: longest time for its agents to register, once their files are on the boards.
         what: the subject of an error's sentence: the thing that did not start.
         remedy: the error's second sentence, if the process gives none.
 
@@ -60,14 +60,16 @@ def _first_message(host: subprocess.Popen[bytes], config: str, deadline_s: float
     with contextlib.suppress(BrokenPipeError):
         host.stdin.write(config.encode())
         host.stdin.flush()
-    return _message(host, deadline_s + STOP_S) or {"error": "the device host ended without a word."}
+    while (message := _message(host, deadline_s + STOP_S)) == STILL_INSTALLING:
+        pass
+    return message or {"error": "the device host ended without a word."}
 
 
 def _message(host: subprocess.Popen[bytes], deadline_s: float) -> dict[str, object]:
-    """Return the host process's next message; nothing if it ends, or does not send one in time."""
+    """Return the host process's next message, or the last of several; nothing if it ends, or does not send one in time."""
     assert host.stdout is not None
     lines = _read_line(host.stdout.fileno(), deadline_s).splitlines()
-    message: dict[str, object] = json.loads(lines[0]) if lines and lines[0].startswith(b"{") else {}
+    message: dict[str, object] = json.loads(lines[-1]) if lines and lines[-1].startswith(b"{") else {}
     return message
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tvmmobile.devices.agent.build import AGENT, LOADER
-from tvmmobile.devices.board.remote import Remote
+from tvmmobile.devices.board.remote import LinkLost, Remote
 from tvmmobile.devices.board.storage import not_stored
 from tvmmobile.system.errors import DeviceUnavailable, UserError
 from tvmmobile.system.files import sha256_of
@@ -30,6 +31,15 @@ def home_directory(remote: Remote) -> str:
     if done.status != 0 or not done.stdout.startswith("/"):
         raise DeviceUnavailable("the board's user has no writable home directory.", "Name another folder with --directory.")
     return done.stdout.strip()
+
+
+def check_separators(option: str, directory: str | None) -> None:
+    """Raise `UserError` for a directory in which programs would not find their libraries, because the loader splits its name."""
+    if found := next((character for character in ":;" if character in (directory or "")), None):
+        raise UserError(
+            f"{option} {directory} has a {found!r}, at which loaders split a path into several.",
+            "Name a directory without colons and semicolons.",
+        )
 
 
 def install_agent(remote: Remote, directory: str, bundle: Path, progress: Progress = lambda _sentence: None) -> str:
@@ -82,6 +92,19 @@ def remove_folder(remote: Remote, directory: str) -> None:
         raise UserError(f"{directory} on the board was not made by tvmmobile and is kept.", "Remove it by hand if it is not needed.")
     if done.status != 0:
         raise not_stored(directory, done.stderr, "Remove it there by hand, or run the same command again.", "removed")
+
+
+@contextlib.contextmanager
+def removed_on_failure(remote: Remote, directory: str) -> Iterator[None]:
+    """Remove our folder from the board if the context fails, unless it was there before, or the board no longer answers."""
+    had = remote.run(["test", "-f", f"{directory}/{MARK}"]).status == 0
+    try:
+        yield
+    except BaseException:  # Ctrl-C, too
+        if not had and remote.alive():
+            with contextlib.suppress(LinkLost, UserError):
+                remove_folder(remote, directory)
+        raise
 
 
 def make_directory(remote: Remote, directory: str) -> None:

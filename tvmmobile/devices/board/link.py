@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class BoardLink:
         gate: port that its agent registers at.
         problem: reason why the board was given up; `None` if it was not.
         trouble: reason why its agent is not registered just now; `None` if it is.
+        installing: true while the agent's files are sent to the board, which takes as long as the network needs.
     """
 
     def __init__(self, board: RegisteredBoard, plan: AgentPlan, tracker: Tracker) -> None:
@@ -77,6 +79,7 @@ class BoardLink:
         self.gate: ForwardedPort = tracker.open_gate(self._place)
         self.problem: DeviceUnavailable | None = None
         self.trouble: DeviceUnavailable | None = None
+        self.installing = False
         #: True once its agent has registered: ever, and since the last outage.
         self._ready_once = self._ready_lately = False
         self._stopping = threading.Event()
@@ -150,7 +153,10 @@ class BoardLink:
             if alone:
                 _TAKING.release()
         try:
-            folder = install_agent(remote, self.board.directory, self.plan.bundle)
+            begin = time.monotonic()
+            folder = self._install(remote)
+            if time.monotonic() - begin > RENEW_S:
+                lease.take(remote)
             check_runs(remote, folder, self.board.runner)
             self._remote, self._places = remote, {}
             tracker_port = remote.reverse(self.gate.port)
@@ -158,8 +164,22 @@ class BoardLink:
             with pinned(remote, self.board) if self.plan.pin else contextlib.nullcontext():
                 self._serve(remote, lease, [*before, *self.board.runner, *agent_words(folder)], tracker_port)
         finally:
-            with contextlib.suppress(LinkLost):
-                lease.release(remote)
+            if remote.alive():  # otherwise each question would wait for an answer, before the next connection is tried
+                with contextlib.suppress(LinkLost):
+                    lease.release(remote)
+
+    def _install(self, remote: Remote) -> str:
+        """Make sure that the agent is on the board; return its folder there."""
+
+        def note(sentence: str) -> None:
+            self.installing = True
+            with contextlib.suppress(OSError):  # the reader of standard error is gone, or its disk is full
+                print(f"tvmmobile: {described(self.board.address)}: {sentence} …", file=sys.stderr, flush=True)
+
+        try:
+            return install_agent(remote, self.board.directory, self.plan.bundle, note)
+        finally:
+            self.installing = False
 
     def _serve(self, remote: Remote, lease: BoardLease, agent: Sequence[str], tracker_port: int) -> None:
         """Run one agent after another until this link is stopped; `agent` begins its command line."""
@@ -223,6 +243,8 @@ class BoardLink:
     def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:
         """End the agent with its session and remove its folder, if the board still answers."""
         with contextlib.suppress(LinkLost):
+            if not remote.alive():
+                raise LinkLost("no answer")
             if pid.isdigit() and process.poll() is None:
                 remote.run(["kill", "-TERM", pid])
                 deadline = time.monotonic() + STOP_S

@@ -14,17 +14,19 @@ import time
 
 from pydantic import BaseModel
 
-from tvmmobile.devices.agents.host import HostLoop, StopRequested, error_message, say, stop_on_signals
+from tvmmobile.devices.agents.host import STILL_INSTALLING, HostLoop, StopRequested, error_message, say, stop_on_signals
 from tvmmobile.devices.board.link import STOP_S, AgentPlan, BoardLink
 from tvmmobile.devices.board.registered import RegisteredBoard
 from tvmmobile.system.errors import DeviceUnavailable
 
 #: Time for all links together to end their agents and release the boards, which takes a slow one some seconds.
 _STOP_ALL_S = 4 * STOP_S
+#: Interval of messages that the agent is still being sent to a board.
+_PROGRESS_S = 1.0
 
 
 class LinkConfig(BaseModel):
-    """Configures a link host; it ends with the process `parent`, and first contact may take `deadline_s`."""
+    """Configures a link host; it ends with the process `parent`, and first contact may take `deadline_s` after the agent's installation."""
 
     plan: AgentPlan
     boards: tuple[RegisteredBoard, ...]
@@ -40,6 +42,11 @@ def _serve(config: LinkConfig) -> None:
         link.start()
     try:
         for _ in loop.looks():
+            if not loop.announced and any(link.installing for link in links) and not any(link.ready for link in links):
+                if time.monotonic() > deadline - config.deadline_s + _PROGRESS_S:
+                    deadline = time.monotonic() + config.deadline_s
+                    say(STILL_INSTALLING)
+                continue
             problems = [link.problem for link in links if link.problem is not None]
             if len(problems) == len(links):
                 say(error_message(problems[0]))

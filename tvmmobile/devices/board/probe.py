@@ -20,6 +20,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _HZ_PER_KHZ = 1e3
 #: Android's name for AArch64.
 _ANDROID_ABI = "arm64-v8a"
+#: What a 64-bit kernel calls itself to programs with a 32-bit personality, such as the login shell of a 32-bit system.
+_FOR_32_BIT_PROGRAMS = "armv8l"
 #: Types of thermal zones without information: a Jetson's power controller is always at 100 °C.
 _CONSTANT_SENSORS = ("PMIC-Die",)
 
@@ -68,6 +70,8 @@ def probe(remote: Remote, root: str = "/", emulated: bool = False, architecture:
     architecture = (
         architecture or files[names["arch"]] or (android.get("architecture", "") if emulated else _output_of(remote, ["uname", "-m"]))
     )
+    if architecture == _FOR_32_BIT_PROGRAMS:
+        architecture = "aarch64"
     _check_architecture(architecture, model)
     numbers = core_numbers(files[names["cpuinfo"]])
     if further := range(_MOST_CORES, max(numbers, default=0) + 1):  # a server

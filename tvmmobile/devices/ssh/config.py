@@ -13,13 +13,15 @@ import paramiko
 
 from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
 from tvmmobile.system.environment import environment, user_name
-from tvmmobile.system.errors import DeviceUnavailable, UserError
+from tvmmobile.system.errors import DeviceUnavailable, UserError, shown
 
 DEFAULT_PORT = 22
 #: Key files in the order in which they are tried if the configuration names none.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 #: Value of IdentityAgent, and name of the variable with the agent's socket.
 _AGENT_VARIABLE = "SSH_AUTH_SOCK"
+#: Units of times in configuration files, in seconds.
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 # Both end up in a proxy's command, parts of which a shell interprets.
 _HOST = re.compile(r"[\w:%][\w.:%-]*")
 _USER = re.compile(r"[\w.][\w.@+-]*")
@@ -62,6 +64,11 @@ class Route:
         return server if self.destination.rpartition("@")[2] == self.host else f"{self.destination} ({server})"
 
     @property
+    def known_name(self) -> str:
+        """The server's name in known_hosts files, with its port if that is not the default one."""
+        return self.known_as if self.alias or self.port == DEFAULT_PORT else f"[{self.known_as}]:{self.port}"
+
+    @property
     def ssh_arguments(self) -> str:
         """The arguments of `ssh` for commands that the user is told to run."""
         port = ["-p", str(self.port)] if self.port != DEFAULT_PORT else []
@@ -76,18 +83,23 @@ def route_to(destination: str, port: int | None) -> Route:
         DeviceUnavailable: this user has no name, or a configuration file cannot be parsed.
     """
     user, _, name = destination.rpartition("@")
-    if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or (destination.startswith("@")):
-        raise UserError(f"{destination!r} is not an SSH destination.", "Give [user@]host, such as pi@raspberrypi.local.")
+    with_port = name.count(":") == 1  # an IPv6 address has more of them
+    if not _HOST.fullmatch(name) or (user and not _USER.fullmatch(user)) or destination.startswith("@") or with_port:
+        raise UserError(
+            f"{destination!r} is not an SSH destination.",
+            "Give [user@]host, such as pi@raspberrypi.local, a port with --port, and an IPv6 address without brackets.",
+        )
     me = user_name()
     if not me:  # paramiko and OpenSSH need it in any case
         raise DeviceUnavailable(f"the user with the number {os.getuid()} has no name, which SSH needs.", "Give it any: export LOGNAME=NAME")
     options = _options(name, user, port)
     try:
-        number = int(options.get("port", DEFAULT_PORT))
-        limit = options.get("connecttimeout")
-        timeout_s = float(limit) if limit is not None and limit != "none" else None
+        number = _port(options.get("port", str(DEFAULT_PORT)))
+        timeout_s = _seconds(options.get("connecttimeout", "none"))
     except ValueError as error:
-        raise DeviceUnavailable(f"the SSH configuration of {name} has a port or timeout that is not a number: {error}.") from error
+        raise DeviceUnavailable(
+            f"the SSH configuration of {name} has {error}.", f"Run: ssh -G {shlex.quote(name)} (and repair ~/.ssh/config)."
+        ) from error
     host = options.get("hostname", name)
     alias = options.get("hostkeyalias")
     log_in_as = options.get("user") or me
@@ -119,6 +131,29 @@ def _options(name: str, user: str, port: int | None) -> Mapping[str, str]:
     return found
 
 
+def _port(text: str) -> int:
+    """Return a port; raise `ValueError` for any other text."""
+    if not (text.isdecimal() and 0 < int(text[:6]) < 1 << 16):
+        raise ValueError(f"{shown(text)} as a port")
+    return int(text)
+
+
+def _seconds(text: str) -> float | None:
+    """Return a time such as `90` or `1m30s` in seconds, `None` for none or 0; raise `ValueError` for any other text."""
+    parts = re.findall(r"([0-9]{1,9})([smhdw]?)", text.lower())
+    if text == "none":
+        return None
+    if not parts or "".join(map("".join, parts)) != text.lower():
+        raise ValueError(f"{shown(text)} as ConnectTimeout")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts) or None
+
+
+def _with_variables(text: str) -> str:
+    """Return text with the environment's variables in place of `${NAME}`."""
+    variables = environment()
+    return re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), text)
+
+
 def _agent(named: str, tokens: Mapping[str, str]) -> Path | None:
     """Return the socket that IdentityAgent names: a path with tokens such as %d, a variable that holds the path, or none."""
     if named.lower() == "none":
@@ -129,20 +164,20 @@ def _agent(named: str, tokens: Mapping[str, str]) -> Path | None:
         return Path(path) if path else None
     known = {**tokens, "%": "%", "d": str(Path.home()), "i": str(os.getuid())}
     path = re.sub("%(.)", lambda found: known.get(found[1], found[0]), named)
-    return expanded(re.sub(r"\$\{(\w+)\}", lambda found: variables.get(found[1], ""), path))
+    return expanded(_with_variables(path))
 
 
 def _key_files(options: Mapping[str, str]) -> tuple[Path, ...]:
     named = options.get("identityfile")
     if named:
-        return tuple(expanded(name) for name in named if name.lower() != "none")
+        return tuple(expanded(_with_variables(name)) for name in named if name.lower() != "none")
     return tuple(path for key in _DEFAULT_KEYS if (path := Path.home() / ".ssh" / key).is_file())
 
 
 def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
     mine = options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     system = options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
-    return tuple(expanded(name) for name in words_of(f"{mine} {system}") if name.lower() != "none")
+    return tuple(expanded(_with_variables(name)) for name in words_of(f"{mine} {system}") if name.lower() != "none")
 
 
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:

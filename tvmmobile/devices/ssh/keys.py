@@ -25,11 +25,13 @@ class HostKey:
     Attributes:
         text: `<type> <base64>`, as in a known_hosts file.
         fingerprint: `SHA256:…`, as `ssh-keygen -l` prints it.
+        name: the server's name in known_hosts files.
         known: verdict of the known_hosts files: the same key, nothing, or another one (or that this one is revoked).
     """
 
     text: str
     fingerprint: str
+    name: str
     known: Known
 
 
@@ -51,7 +53,7 @@ def host_key_of(destination: str, port: int | None = None, timeout_s: float = 10
         text = link.host_key
     finally:
         link.close()
-    return HostKey(text, fingerprint_of(text), known_state(route, text))
+    return HostKey(text, fingerprint_of(text), route.known_name, known_state(route, text))
 
 
 def fingerprint_of(text: str) -> str:
@@ -77,8 +79,7 @@ def known_state(route: Route, text: str) -> Known:
 def _entries(route: Route) -> Iterator[tuple[str, bool]]:
     """Yield the keys listed for a server, and whether each is revoked."""
     # Like OpenSSH, a key that is listed for the host alone counts for its other ports too, unless one is listed for the port.
-    names = [route.known_as] if route.alias or route.port == 22 else [f"[{route.known_as}]:{route.port}", route.known_as]
-    for name in names:
+    for name in dict.fromkeys((route.known_name, route.known_as)):
         found = [entry for path in route.known_hosts for entry in _entries_in(path, name)]
         yield from found
         if any(not revoked for _, revoked in found):

@@ -68,7 +68,8 @@ def _check_host_key(route: Route, expected: str, found: str) -> None:
     if expected != found:
         raise DeviceUnavailable(
             f"the host key of {route.where} has changed: it was {fingerprint_of(expected)}, and is now {fingerprint_of(found)}.",
-            "If the board was reinstalled, run: tvmmobile device remove NAME, and add it again. If not, someone may be posing as it.",
+            "If the board was reinstalled, run: tvmmobile device remove NAME --keep-files, and add it again. "
+            "If not, someone may be posing as it.",
         )
 
 

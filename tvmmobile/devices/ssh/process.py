@@ -25,10 +25,13 @@ from tvmmobile.devices.board.streams import (
     not_read,
 )
 from tvmmobile.devices.ssh.forward import PACKET_BYTES, close_channel, send_all
+from tvmmobile.system.errors import DeviceUnavailable
 
 _CHUNK_BYTES = 1 << 18
 _JOIN_S = 2.0
 _SETTLE_S = 0.2
+#: Longest time for a server to notice that earlier programs have ended, and the pause between questions.
+_CROWDED_S, _CROWDED_PAUSE_S = 3.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,33 @@ class IdleWatch:
 
 @contextlib.contextmanager
 def _watched_session(transport: Any, where: str, idle_s: float) -> Iterator[tuple[Any, IdleWatch]]:
-    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.note_activity`, and at the end; raise `LinkLost`."""
-    try:
-        channel = transport.open_session(timeout=idle_s)
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise lost(transport, where) from error
+    """Open a session channel that is closed after `idle_s` seconds without `IdleWatch.note_activity`, and at the end."""
+    channel = _open_session(transport, where, idle_s)
     watch = IdleWatch(channel, idle_s)
     try:
         yield channel, watch
     finally:
         watch.cancel()
         close_channel(channel)
+
+
+def _open_session(transport: Any, where: str, timeout_s: float) -> Any:
+    """Open a session channel; raise `LinkLost` if the connection is gone, `DeviceUnavailable` if the server refuses another session."""
+    deadline = time.monotonic() + _CROWDED_S
+    while True:
+        try:
+            return transport.open_session(timeout=timeout_s)
+        except paramiko.ChannelException as error:
+            if is_gone(transport):
+                raise lost(transport, where) from error
+            if time.monotonic() > deadline:
+                raise DeviceUnavailable(
+                    f"{where} refuses to run another program over its connection: {error.text or error.code}.",
+                    "Set MaxSessions 10, OpenSSH's default, in its sshd_config.",
+                ) from error
+            time.sleep(_CROWDED_PAUSE_S)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise lost(transport, where) from error
 
 
 def execute(
@@ -105,6 +124,7 @@ def execute(
 
     Raises:
         LinkLost: the connection is gone, or the program did not end in time.
+        DeviceUnavailable: the server refuses to run another program.
         Exception: whatever `stdin` or `take` raised.
     """
     program = f"{words[0]} on {where}"
@@ -150,6 +170,7 @@ class SshProcess:
 
     Raises:
         LinkLost: the connection is gone, or the server did not start it in time.
+        DeviceUnavailable: the server refuses to run another program.
     """
 
     def __init__(self, transport: Any, where: str, words: Sequence[str], timeout_s: float) -> None:
@@ -157,8 +178,8 @@ class SshProcess:
         self._reading = threading.Lock()
         self._lines, self._errors = Lines(), ErrorTail()
         self._stopped = False
+        self._channel = _open_session(transport, where, timeout_s)
         try:
-            self._channel = transport.open_session(timeout=timeout_s)
             watch = IdleWatch(self._channel, timeout_s)
             try:
                 self._channel.exec_command(shlex.join(words))

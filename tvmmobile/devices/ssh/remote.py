@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -22,10 +23,13 @@ from tvmmobile.devices.ssh.forward import Forwards
 from tvmmobile.devices.ssh.link import Link
 from tvmmobile.devices.ssh.login import log_in
 from tvmmobile.devices.ssh.process import SshProcess, execute, is_gone, lost
+from tvmmobile.devices.ssh.shell import check_shell
 from tvmmobile.system.errors import DeviceUnavailable
 
 CONNECT_TIMEOUT_S = 10.0
 ALIVE_TIMEOUT_S = 3.0
+#: Time for the first program, however long the login took.
+_SHELL_S = 5.0
 #: At once; OpenSSH allows ten sessions a connection (MaxSessions), of which programs left running take some.
 _SHORT_SESSIONS = 6
 
@@ -37,10 +41,17 @@ def connect_ssh(address: SshAddress, timeout_s: float = CONNECT_TIMEOUT_S) -> Ss
         timeout_s: time for all of it, from looking up the name; a ConnectTimeout in `~/.ssh/config` makes it shorter.
 
     Raises:
-        DeviceUnavailable: it cannot be reached, has another host key than the address, or does not let the user in.
+        DeviceUnavailable: it cannot be reached, has another host key than the address, does not let the user in or runs no programs.
     """
+    deadline = time.monotonic() + timeout_s
     route = route_to(address.destination, address.port)
-    return SshRemote(log_in(route, address.host_key, timeout_s), route.host)
+    remote = SshRemote(log_in(route, address.host_key, timeout_s), route.host)
+    try:
+        check_shell(remote, route, max(_SHELL_S, deadline - time.monotonic()))
+    except BaseException:
+        remote.close()
+        raise
+    return remote
 
 
 class SshRemote:
