@@ -24,7 +24,7 @@ from tvmmobile.pipeline.options.compiled import EvaluateArguments, EvaluateOptio
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_bench
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.system.errors import Disagreement, UserError, please_report, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
@@ -93,7 +93,7 @@ def evaluate(
         Disagreement: the library does not run on the device.
         DeviceUnavailable: the device cannot be reached.
     """
-    settings, board, spec = EvaluateOptions.of(options), device_of(device), library.spec
+    settings, board, spec = EvaluateOptions.of(options), device_of(device), checked_library(library).spec
     check_cores(library, board.profile)
     noise = is_noise(str(folder))
     _check_ends(library, noise)

@@ -12,7 +12,7 @@ from typing import Any
 from tvmmobile.native.source import FUNCTIONS, IMAGE_FUNCTIONS, RUNTIME, STATE_FUNCTIONS
 from tvmmobile.packaging import android
 from tvmmobile.packaging.archives import title_of, zipped
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.environment import java_compiler
 from tvmmobile.system.errors import UserError
@@ -72,7 +72,7 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
     Raises:
         UserError: the library is not a C library or not for Android, a name or version cannot be used, or a JDK is missing.
     """
-    if not library.is_c:
+    if not checked_library(library).is_c:
         raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile --format c")
     facts = library.facts
     name = f"tvmmobile.{facts.program.prefix.lower()}" if name is None else name

@@ -16,7 +16,7 @@ from tvmmobile.pipeline.sentences import differences
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import check_counts, fastest, spoiled_sentence
-from tvmmobile.running.library import Library, stem_of
+from tvmmobile.running.library import Library, checked_library, stem_of
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
@@ -42,7 +42,8 @@ def bench(
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
-    settings, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
+    settings, board = BenchOptions.of(options), device_of(device)
+    found = [checked_library(library) for library in one_or_several(libraries)]
     check_libraries(found, board.profile, listener)
     groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
     check_counts({group[0].threads: [(library.spec, library.precision, library.format) for library in group] for group in groups})

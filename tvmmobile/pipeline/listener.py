@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.results.report.fallback import UsedKernel
+from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
@@ -81,5 +82,17 @@ class Listener(SearchListener):
         """Report a message about the run."""
 
 
+class _Quiet(Listener):
+    def __repr__(self) -> str:
+        return "Listener()"  # signatures show it
+
+
 #: Ignores all progress.
-QUIET = Listener()
+QUIET: Listener = _Quiet()
+
+
+def check_listener(given: object) -> None:
+    """Raise `UserError` for a call's listener that is none, such as the class instead of an instance."""
+    if not isinstance(given, Listener):
+        called = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise UserError(f"{called} is not a listener.", "Give an instance of a subclass of tvmmobile.Listener, or leave it out.")

@@ -22,7 +22,7 @@ from tvmmobile.pipeline.stages.jobs import Progress
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench, started_bench
-from tvmmobile.running.library import Library, stem_of
+from tvmmobile.running.library import Library, checked_library, stem_of
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import Workers, worker_count
@@ -65,7 +65,7 @@ def regress(
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
     timing, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
-    board, found = device_of(device), list(one_or_several(libraries))
+    board, found = device_of(device), [checked_library(library) for library in one_or_several(libraries)]
     check_libraries(found, board.profile, listener)
     check_threshold(threshold)
     kept = _baselines_of(found, board.profile, Path(baselines))
