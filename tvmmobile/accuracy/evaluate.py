@@ -88,6 +88,9 @@ def evaluate(
         options: see `EvaluateOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        The counts for the library and for its original, with every image. Whether their outputs agree is for its `check` to say.
+
     Raises:
         UserError: an argument is wrong, or an image's header.
         Disagreement: the library does not run on the device.

@@ -171,6 +171,9 @@ def compare(base: Results | str | Path, new: Results | str | Path, threshold: fl
         new: the new ones, likewise.
         threshold: smallest change that counts, as a fraction.
 
+    Returns:
+        A verdict for each variant, with the kernels that changed; `slower` lists the slower ones.
+
     Raises:
         UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
             latency, a variant appears twice, or they have none in common.

@@ -61,13 +61,16 @@ _METADATA = "aarFormatVersion=1.0\naarMetadataVersion=1.0\nminCompileSdk=1\nminC
 
 
 def write_aar(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
-    """Write an Android archive of a library and return its path.
+    """Write an Android archive of a library.
 
     Args:
         library: a C library.
         out: the file, if it ends with `.aar`; else the folder that it is written into.
         name: name of the Java package, such as `org.example.mynet`; default: `tvmmobile.` and what the library's functions begin with.
         release: the archive's version.
+
+    Returns:
+        The path of the archive.
 
     Raises:
         UserError: the library is not a C library or not for Android, a name or version cannot be used, or a JDK is missing.

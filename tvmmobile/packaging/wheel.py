@@ -84,12 +84,16 @@ import {name}
 
 
 def write_wheel(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
-    """Write a wheel of a library into `out` and return its path.
+    """Write a wheel of a library.
 
     Args:
         library: a C library.
+        out: folder of the wheel.
         name: name of the module; default: what the library's functions begin with.
         release: the wheel's version.
+
+    Returns:
+        The path of the wheel.
 
     Raises:
         UserError: the library is not a C library, a name or version cannot be used, or a file is missing.

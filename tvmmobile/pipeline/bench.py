@@ -37,6 +37,9 @@ def bench(
         options: see `BenchOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        The latencies of the libraries, as many variants as there are networks, in the order of `libraries`.
+
     Raises:
         UserError: an argument is wrong.
         DeviceUnavailable: the device cannot be reached.

@@ -58,7 +58,7 @@ class Deployment:
     program: tuple[str, ...]
 
     def words(self, library: Library) -> list[str]:
-        """Return the command that runs a library on the board: C libraries on the reference input, others with the user's `classify`."""
+        """Return the command that runs `library` on the board: C libraries on the reference input, others with the user's `classify`."""
         place = f"{self.folder}/{library.path.name}"
         if library.is_c:
             options = [] if library.tolerance == FLOAT32.network_tolerance else check_options(library)
@@ -78,6 +78,9 @@ def deploy(
             takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
+
+    Returns:
+        One deployment per board of the device, in the order in which the boards were added.
 
     Raises:
         UserError: the device is virtual, or a library cannot run on it.

@@ -68,18 +68,26 @@ class Listener(SearchListener):
     """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """Report a stage (`importing`, `compiling`, `verifying` or `pricing`); the yielded function takes each finished item's name."""
+        """Report a stage of `total` items: `what` is `importing`, `compiling`, `verifying` or `pricing`.
+
+        Returns:
+            A context manager for the stage; the function that it yields is called with the name of each finished item.
+        """
         return nullcontext(lambda _item: None)
 
     def plan_ready(self, plan: TuningPlan) -> None:
-        """Report the plan, once networks are imported and the logs' gaps are known."""
+        """Report the `plan` of the run, once networks are imported and the logs' gaps are known."""
 
     def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
-        """Report a search for latencies of a kind, e.g. `modelled`; the yielded listener reports kernels and trials."""
+        """Report a search, with the `assignments` to work on and the `kind` of its latencies, e.g. `modelled`.
+
+        Returns:
+            A context manager for the search; the listener that it yields hears of kernels and trials.
+        """
         return nullcontext(self)
 
     def message(self, text: str) -> None:
-        """Report a message about the run."""
+        """Report a message about the run: `text` is a sentence or several."""
 
 
 class _Quiet(Listener):

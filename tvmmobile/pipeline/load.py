@@ -42,6 +42,9 @@ def load(
         name: name for a module or a program; without it, the name of its class or `network`.
         options: see `NetworkOptions`, which `help` lists.
 
+    Returns:
+        What `compile` and `tune` take. The weights of a built-in family, and so its `checkpoint`, are first read there.
+
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
     """
@@ -73,6 +76,9 @@ def variants(
         resolutions: one input side in pixels or several; without any, the published ones. Without both, the published pairs, which may be
             fewer.
         options: see `NetworkOptions`, which `help` lists.
+
+    Returns:
+        The networks: the first α with every input side, then the next α.
 
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled. A network from a file is imported here, so that its

@@ -72,6 +72,9 @@ def add_device(
             Without it, give `fingerprint`.
         on_progress: called with a sentence before each step that takes long.
 
+    Returns:
+        The board as it was registered.
+
     Raises:
         UserError: an argument is wrong, or the board is not like the others of its name.
         DeviceUnavailable: the board cannot be reached, or its host key is not to be trusted.
@@ -115,6 +118,7 @@ def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress =
     """Remove the agent from a device's boards, and forget them.
 
     Args:
+        name: the device's name.
         keep_files: leave the agent on the boards, which then need not be reachable; the device's file may be damaged.
         on_progress: called with a sentence before each board is changed.
 

@@ -59,6 +59,10 @@ def regress(
         options: see `ComparisonOptions` and `TimingOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        What was timed, and the comparison with the baselines; on a real board, what seems slower was timed again in
+            turns with the old library.
+
     Raises:
         UserError: an argument is wrong, there is no baseline, or one is not comparable with the device's results.
         DeviceUnavailable: the device cannot be reached.

@@ -59,6 +59,9 @@ def rescore_logs(
         jobs: number of worker processes; without it, one per core.
         listener: is told of progress.
 
+    Returns:
+        The kernels with their old and new records, the tasks that were left out, and the paths of the old logs.
+
     Raises:
         UserError: an argument is wrong, the device is a real board, or the logs have nothing to score again.
         DeviceUnavailable: the board could not be started.

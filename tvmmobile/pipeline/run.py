@@ -109,6 +109,9 @@ def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: U
             registered as `pi4`.
         options: see `TimingOptions`, which `help` lists.
 
+    Returns:
+        The outputs, as NumPy arrays of the library's types and shapes, with the latency and the memory.
+
     Raises:
         UserError: the input has another shape, or numbers that are not finite in the library's type, or the device has fewer cores than
             the library threads.

@@ -115,7 +115,7 @@ class Library:
         return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding, least)
 
     def reference(self) -> Reference:
-        """Read inputs and the reference program's outputs for them; runs no code. Raises `UserError` for a bad file.
+        """Return inputs and the reference program's outputs for them; raise `UserError` for a bad file. This runs no code.
 
         The file calls them `input` and `output`, numbered if there are several: `output0`, `output1`, ….
         """

@@ -84,6 +84,9 @@ def validate_device(
         listener: is told of progress.
         suite: suite to measure; default: kernels that span the terms of the model, and networks.
 
+    Returns:
+        The validation as `out` has it, the model that it was compared with, and the refitted one.
+
     Raises:
         UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.
         DeviceUnavailable: the device cannot be reached, or went away and did not come back; finished points are kept.

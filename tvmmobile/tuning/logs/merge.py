@@ -83,6 +83,9 @@ def merge_logs(sources: str | Path | Sequence[str | Path], into: str | Path) -> 
         sources: one or several: directories with a folder per device, folders of one device, or files. Each record names its device.
         into: the directory; it need not exist.
 
+    Returns:
+        How many records each log got, and the lines that were left out.
+
     Raises:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources
             rest on several timing models and nothing tells which one counts.
