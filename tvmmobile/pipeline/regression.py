@@ -10,7 +10,8 @@ from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines, results_of
-from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, check_threshold, compare_results
+from tvmmobile.gate.comparison import Comparison, check_threshold, compare_results
+from tvmmobile.gate.pairing import Pairing, check_comparable
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries
 from tvmmobile.pipeline.listener import QUIET, Listener
