@@ -36,7 +36,7 @@ from tvmmobile.pipeline.sentences import drop_sentence, float32_sentence
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.quantisation.mixed import Limit
+from tvmmobile.quantisation.limit import Limit
 
 NETWORK = """
 from torch import nn
