@@ -18,7 +18,7 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.images import check_header
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import EvaluateArguments, EvaluateOptions
 from tvmmobile.pipeline.request import device_of
@@ -175,7 +175,7 @@ def _written(
     file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
     paths = () if out is None else write_evaluation(file, out)
     if paths and not file.complete:
-        listener.message(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
+        tell(listener, f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
 
 

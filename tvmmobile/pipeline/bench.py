@@ -7,7 +7,7 @@ from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import BenchArguments, BenchOptions
 from tvmmobile.pipeline.options.library import check_threads
@@ -58,7 +58,7 @@ def bench(
     ):
         by_count = [bench_libraries(started, group, done) for group in groups]
     if remark := spoiled_sentence(by_count):
-        listener.message(remark)
+        tell(listener, remark)
     return fastest(by_count)
 
 
@@ -71,7 +71,7 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
     _check_apart(libraries)
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
-            listener.message(remark)
+            tell(listener, remark)
 
 
 def _check_apart(libraries: Sequence[Library]) -> None:

@@ -17,7 +17,7 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.ranked import ranking_of
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
@@ -123,7 +123,7 @@ def deploy(
 def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
     """Return the files for the board, by their place in the folder; a manifest follows the library that it describes."""
     kinds = {library.is_c for library in libraries}
-    files = runtime_files(build_bundle(lambda sentence: listener.message(f"{sentence} …")), tvm=False in kinds)
+    files = runtime_files(build_bundle(lambda sentence: tell(listener, f"{sentence} …")), tvm=False in kinds)
     if True in kinds:
         files[_CHECK] = checker()
     for library in libraries:
@@ -178,8 +178,8 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
         manifest = library.facts
         if remark := unchecked_note(library.path.name, manifest):
-            listener.message(remark)
+            tell(listener, remark)
         cores = manifest.cores
         if not any(map(profile.has_core, cores)):
-            listener.message(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
+            tell(listener, f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
     return found

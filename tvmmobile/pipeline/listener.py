@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.system.errors import UserError
+from tvmmobile.system.keywords import in_calls
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
@@ -29,7 +31,8 @@ class TuningPlan:
         outdated: records that rest on another timing model and do not count.
         used: the kernels that the networks would have with the records there are.
         refused: lines of the logs that hold no record, or one that cannot be true.
-        idle: reason why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
+        idle_as_typed: reason why there is nothing to try, a sentence in terms of the command line; "" where there is something, or
+            nothing was asked for.
     """
 
     profile: DeviceProfile
@@ -40,7 +43,12 @@ class TuningPlan:
     outdated: int
     used: tuple[UsedKernel, ...]
     refused: tuple[RefusedLine, ...] = ()
-    idle: str = ""
+    idle_as_typed: str = ""
+
+    @property
+    def idle(self) -> str:
+        """The reason why there is nothing to try, in terms of calls; "" where there is something, or nothing was asked for."""
+        return in_calls(self.idle_as_typed)
 
     @property
     def kernels(self) -> int:
@@ -65,7 +73,13 @@ def missing_trials(assignments: Sequence[TrialBudget]) -> int:
 
 
 class Listener(SearchListener):
-    """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
+    """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run.
+
+    Attributes:
+        of_commands: true for the command line's own listener: messages to it name options, `--keep`, and those to others keywords, `keep`.
+    """
+
+    of_commands: ClassVar[bool] = False
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
         """Report a stage of `total` items: `what` is `importing`, `compiling`, `verifying` or `pricing`.
@@ -97,6 +111,11 @@ class _Quiet(Listener):
 
 #: Ignores all progress.
 QUIET: Listener = _Quiet()
+
+
+def tell(listener: Listener, text: str) -> None:
+    """Send a message, written in terms of the command line, to a listener in its terms."""
+    listener.message(text if listener.of_commands else in_calls(text))
 
 
 def check_listener(given: object) -> None:

@@ -14,7 +14,7 @@ from tvmmobile.gate.comparison import Comparison, check_threshold, compare_resul
 from tvmmobile.gate.pairing import Pairing, check_comparable
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import ComparisonOptions, RegressArguments, TimingOptions
 from tvmmobile.pipeline.outcome import context_of
@@ -77,7 +77,7 @@ def regress(
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, timing.repeat, timing.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        comparison = _compared(started, results, found, kept, threshold, lambda name: listener.message(f"timed again: {name}"))
+        comparison = _compared(started, results, found, kept, threshold, lambda name: tell(listener, f"timed again: {name}"))
         return Regression(results, comparison)
 
 

@@ -14,7 +14,7 @@ from tvmmobile.networks.models.registry import FAMILIES
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import VariantJob, variant_job
-from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
+from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials, tell
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
@@ -78,13 +78,13 @@ def rescore_logs(
         database = Database(identity, (), directory)
         database.read_all()
         if database.refused:
-            listener.message(skipped_lines(database.refused))
+            tell(listener, skipped_lines(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)
         missing = missing_trials(assignments)
         kernels = plural(len(found), "kernel")
-        listener.message(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
+        tell(listener, f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
         if missing:
             with started_bench(board, pool) as bench, listener.search(assignments, profile.origin.kind) as progress:
                 rescore(found, assignments, database, bench, progress)
