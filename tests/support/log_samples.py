@@ -20,7 +20,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
-from tvmmobile.tuning.database import Database, append_whole, locked
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.files import append_whole, locked
 from tvmmobile.tuning.logs.inspection import Log, inspect
 from tvmmobile.tuning.records import Identity, Record
 

@@ -380,7 +380,7 @@ def test_nothing_is_lost_where_it_is_interrupted(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(name, step)
 
     with monkeypatch.context() as patched:
-        for name in ("tvmmobile.tuning.logs.compact.append_whole", "tvmmobile.tuning.database.write_bytes"):
+        for name in ("tvmmobile.tuning.logs.compact.append_whole", "tvmmobile.tuning.logs.files.write_bytes"):
             stops_at(name)
         with pytest.raises(KeyboardInterrupt):
             compact(path, PI, 8)

@@ -32,8 +32,8 @@ from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.system.errors import DeviceUnavailable, UserError
-from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.logs.files import log_paths
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 OnProgress = Callable[[str], None]

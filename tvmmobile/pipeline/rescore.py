@@ -26,9 +26,10 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-from tvmmobile.tuning.database import Database, writing
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.logs.files import writing
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured

@@ -37,8 +37,8 @@ from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch
 from tvmmobile.system.workers import WorkerPool, worker_count
-from tvmmobile.tuning.database import writing_all
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
+from tvmmobile.tuning.logs.files import writing_all
 from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.tuner import BATCH, Search
 from tvmmobile.tuning.search.tuner import tune as search

@@ -10,8 +10,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.compacted import Dropped
-from tvmmobile.tuning.database import append_whole, content_of, locked, replace_log
 from tvmmobile.tuning.logs.directories import own_logs, present_identity
+from tvmmobile.tuning.logs.files import append_whole, content_of, locked, replace_log
 from tvmmobile.tuning.logs.inspection import Log, files_of, inspect
 from tvmmobile.tuning.logs.verify import cut_file, joined_lines
 from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable

@@ -14,8 +14,8 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short
-from tvmmobile.tuning.database import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
+from tvmmobile.tuning.logs.files import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.inspection import (
     Key,
     dropped_keys,

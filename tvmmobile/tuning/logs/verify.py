@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.database import append_whole, content_of, locked
 from tvmmobile.tuning.logs.directories import chosen_device, own_logs, present_identity
+from tvmmobile.tuning.logs.files import append_whole, content_of, locked
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
 from tvmmobile.tuning.records import Identity
 
