@@ -36,7 +36,7 @@ def rebuilt(results: Results, *factors: float) -> Results:
 
 
 def measured(variants: int = 3, noise: float = 0.002, seed: int = 0) -> Results:
-    """A quiet board's results, 30 samples each."""
+    """Return a quiet board's results, 30 samples each."""
     random = np.random.default_rng(seed)
     results = sample_results(variants, measured=True)
     timed = tuple(

@@ -50,12 +50,12 @@ def make():
 
 
 def sequential(layers: str) -> str:
-    """The source of a network of layers one after another."""
+    """Return the source of a network of layers one after another."""
     return f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n"
 
 
 def compiled(tmp_path: Path, source: str, board: str, side: int = 32, images: int = 4, **options: Any) -> tvmmobile.Library:
-    """The library of a network in int8, calibrated with arrays from a file, without records."""
+    """Return the library of a network in int8, calibrated with arrays from a file, without records."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"
     tmp_path.mkdir(exist_ok=True)
     file.write_text(source)

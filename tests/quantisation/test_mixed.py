@@ -37,7 +37,7 @@ def everything(_: object) -> bool:
 
 
 def unit_costs(network: IntegerNetwork) -> Costs:
-    """A cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
+    """Return a cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
     numbers = [step.number for step in network.flow.steps]
     return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
 

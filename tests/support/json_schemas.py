@@ -66,7 +66,7 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
 
 
 def _schema(name: str, version: int, root: type, parts: Iterable[type]) -> dict[str, Any]:
-    """The schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
+    """Return the schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
     content = TypeAdapter(root).json_schema()
     _describe(content, root)
     for part in parts:

@@ -38,7 +38,7 @@ def schedules(task: Task) -> list[KnobSchedule]:
 
 
 def searched(task: Task) -> list[KnobSchedule]:
-    """The schedules that a search chooses from."""
+    """Return the schedules that a search chooses from."""
     return list(_space(task))
 
 
@@ -149,7 +149,7 @@ SMALL_KERNEL = Task((Conv2d(7, 7, 8, 8),))
 
 
 def old_log(folder: Path, count: int) -> Path:
-    """A log of an earlier model with `count` schedules of `SMALL_KERNEL`."""
+    """Return a log of an earlier model with `count` schedules of `SMALL_KERNEL`."""
     profile = find_device("pi4").profile
     template = template_for(SMALL_KERNEL)
     assert template is not None

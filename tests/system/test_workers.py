@@ -60,7 +60,7 @@ def begun(*folders: Path) -> list[int]:
 
 
 def run_and_kill(workers: Workers, folders: list[Path], victim: str) -> dict[Path, int | WorkerError]:
-    """The jobs' results, where somebody kills something once they are under way."""
+    """Return the jobs' results, where somebody kills something once they are under way."""
     for folder in folders:
         folder.mkdir()
 
@@ -101,12 +101,12 @@ def test_a_job_that_takes_too_much_processor_time_is_ended(workers: Workers, tmp
 
 
 def double(number: int) -> int:
-    """A job."""
+    """Return twice the number."""
     return 2 * number
 
 
 def start_and_double() -> None:
-    """Doubles a number with workers of its own."""
+    """Double a number with workers of its own."""
     with Workers(1) as own:
         assert list(own.run(double, [3], 60)) == [(3, 6)]
 
