@@ -152,6 +152,21 @@ def test_documentation_sends_readers_to_names_that_there_are(name: str) -> None:
         assert "".join(other).removeprefix("tm.") in known
 
 
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_documentation_names_every_argument(name: str) -> None:
+    call = (CALLS | METHODS)[name]
+    text = inspect.getdoc(call) or ""
+    for argument in inspect.signature(call).parameters.keys() - {"self"}:
+        assert re.search(rf"^ *(?:\w+, )*{argument}(?:, \w+)*: |`{argument}`", text, re.MULTILINE), argument
+
+
+@pytest.mark.parametrize("name", [*CALLS, *METHODS])
+def test_documentation_says_what_is_returned(name: str) -> None:
+    call = (CALLS | METHODS)[name]
+    if inspect.signature(call).return_annotation != "None":
+        assert re.search(r"^Return |^Yield |\breturn |^Returns:", inspect.getdoc(call) or "", re.MULTILINE)
+
+
 def test_the_document_lists_the_listeners_methods() -> None:
     rows = re.findall(r"^\| `(\w+)\((.*)\)` \|", (REPOSITORY / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
     found = inspect.getmembers(tvmmobile.Listener, inspect.isfunction)

@@ -32,7 +32,7 @@ SECTIONS = (
 
 
 def section(title: str) -> str:
-    """The text below a heading, up to the next one."""
+    """Return the text below a heading, up to the next one."""
     return GUIDE.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
@@ -72,7 +72,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment_of(checkout: Path) -> dict[str, str]:
-    """The environment of a Python in the copy."""
+    """Return the environment of a Python in the copy."""
     return os.environ | {"PYTHONPATH": ":".join(str(checkout / folder) for folder in ("", "tests", "tests/support"))}
 
 

@@ -77,7 +77,7 @@ def module_of(imported: str) -> str | None:
 
 
 def room(file: str) -> int:
-    """The number of the room that a file is in; the package's own files stand above all."""
+    """Return the number of the room that a file is in; the package's own files stand above all."""
     return ROOMS.index(file.split("/")[0]) if "/" in file else len(ROOMS)
 
 

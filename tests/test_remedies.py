@@ -34,7 +34,7 @@ def texts_of(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def sentences(node: ast.AST) -> Iterator[str]:
-    """The texts in an expression; those within a text's values count alone."""
+    """Yield the texts in an expression; those within a text's values count alone."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
@@ -157,7 +157,7 @@ def test_the_virtual_board_to_compare_with_has_its_options_name() -> None:
 
 
 def options_of(verb: str, action: str) -> set[str] | None:
-    """The options of a verb or of an action of it; `None` where there is no such verb."""
+    """Return the options of a verb or of an action of it; `None` where there is no such verb."""
     found = next((load(each) for each in VERBS if each.name == verb), None)
     command = getattr(found, "commands", {}).get(action, found)
     return command and {word for param in command.params for word in param.opts}

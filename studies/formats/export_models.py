@@ -57,7 +57,7 @@ class Source:
 
     @classmethod
     def of(cls, file: Path, shape: tuple[int, ...]) -> Source:
-        """The network in a file, `.pt2` or `.onnx`."""
+        """Return the network in a file, `.pt2` or `.onnx`."""
         import torch
 
         if file.suffix != ".pt2":

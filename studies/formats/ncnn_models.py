@@ -69,7 +69,7 @@ class NcnnLayer:
 
 
 def read_layers(text: str, weights: bytes) -> list[NcnnLayer]:
-    """The layers of a network in float32; raises `ValueError` for a file that has something else, or more."""
+    """Return the layers of a network in float32; raise `ValueError` for a file that has something else, or more."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if lines[0] != [MAGIC]:
         raise ValueError("this is no network of ncnn's")
@@ -104,14 +104,14 @@ def _layer(words: list[str]) -> NcnnLayer:
 
 
 def write_layers(layers: list[NcnnLayer]) -> tuple[str, bytes]:
-    """The text and the weights of a network."""
+    """Return the text and the weights of a network."""
     tensors = {name for layer in layers for name in (*layer.inputs, *layer.outputs)}
     text = "\n".join([MAGIC, f"{len(layers)} {len(tensors)}", *(layer.line() for layer in layers)]) + "\n"
     return text, b"".join(layer.content() for layer in layers)
 
 
 def quantised_inputs(layers: list[NcnnLayer]) -> list[str]:
-    """The tensors whose largest magnitude `quantise` needs."""
+    """Return the tensors whose largest magnitude `quantise` needs."""
     return sorted({layer.inputs[0] for layer in layers if layer.kind in _PLACES})
 
 

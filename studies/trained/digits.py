@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def digit(number: int, generator: np.random.Generator) -> Pixels:
-    """A bright digit on a dark ground, near the middle, a little turned, with noise over it: `[SIDE, SIDE, 3]`."""
+    """Return a bright digit on a dark ground, near the middle, a little turned, with noise over it: `[SIDE, SIDE, 3]`."""
     size, turn, place = int(generator.integers(22, 31)), float(generator.uniform(-12, 12)), tuple(SIDE / 2 + generator.uniform(-2, 2, 2))
     mask = Image.new("L", (SIDE, SIDE))
     ImageDraw.Draw(mask).text(place, str(number), fill=255, font=ImageFont.load_default(size), anchor="mm")

@@ -87,7 +87,7 @@ def recipes_digest() -> str:
 
 
 def with_trained_weights(model: Model, say: Say) -> Model:
-    """The model with a checkpoint in the cache; trained if it is not there yet, the same for every side of the input.
+    """Return the model with a checkpoint in the cache; trained if it is not there yet, the same for every side of the input.
 
     Raises:
         UserError: the network did not learn its digits.
@@ -139,7 +139,7 @@ def trained(spec: ModelSpec, steps: int | None = None) -> torch.nn.Module:
 
 
 def _fitted(network: torch.nn.Module, flatten: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-    """A hook in front of what flattens an image `[N, C, H, W]`: the image with as many pixels as the next layer takes."""
+    """Return a hook in front of what flattens an image `[N, C, H, W]`: the image with as many pixels as the next layer takes."""
     import torch
 
     (image,) = inputs

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 
 def train(module: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], steps: int, rate: float) -> torch.nn.Module:
-    """The module with trained weights, in eval mode; its first ones are drawn by PyTorch's generator.
+    """Return the module with trained weights, in eval mode; its first ones are drawn by PyTorch's generator.
 
     A network without batch norms learns with one behind each of its layers, which its weights contain afterwards: without, it does not
     learn in minutes.
@@ -53,5 +53,5 @@ def _norm_behind(layer: torch.nn.Module) -> torch.nn.Module:
 
 
 def _normed(norm: torch.nn.Module, layer: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
-    """A forward hook: what `norm` makes of a layer's output."""
+    """Return a forward hook: what `norm` makes of a layer's output."""
     return norm(output)

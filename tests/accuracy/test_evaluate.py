@@ -56,7 +56,7 @@ class Compiled:
     labels: dict[str, int]
 
     def with_weights(self, weights: str, folder: Path) -> Path:
-        """A copy of the library whose manifest says that its weights are these."""
+        """Return a copy of the library whose manifest says that its weights are these."""
         for file in self.library.parent.glob(f"{STEM}.*"):
             shutil.copy(file, folder)
         copy = folder / self.library.name
@@ -298,7 +298,7 @@ def test_networks_from_files(cli: CommandLine, tmp_path: Path, name: str, judge:
 
 
 def class_folders(folder: Path, *names: str) -> Path:
-    """A folder with an image in each of these class folders."""
+    """Return a folder with an image in each of these class folders."""
     for number, name in enumerate(names):
         write_image(folder / name / "photo.png", number)
     return folder

@@ -63,7 +63,7 @@ class User:
         return self("tune", "--device", device, *self._tuning, "--trials", "3", *more)
 
     def found(self) -> list[dict[str, Any]]:
-        """The records so far; none blames a candidate."""
+        """Return the records so far; none blames a candidate."""
         kept = records(self.logs, corrected=True)
         assert not any(record.get("error") for record in kept), kept
         return kept

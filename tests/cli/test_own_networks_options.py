@@ -90,7 +90,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 def compiled(story: Story, file: str) -> tuple[Path, Ended]:
-    """The library of a file, compiled with the story's records."""
+    """Return the library of a file, compiled with the story's records."""
     out = story.folder / file.partition(".")[2]
     done = ended_here(story.folder, "compile", "--model", file, "--logs", story.logs, "--out", str(out))
     assert (done.code, done.out) == (0, f"{out / STEM}.so\n"), done.errors

@@ -29,7 +29,7 @@ PLAIN = Preprocessing(SIDE)
 
 
 def picture(path: Path, width: int = 60, height: int = 40, seed: int = 0) -> Path:
-    """A smooth image of no symmetry."""
+    """Return a smooth image of no symmetry."""
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     waves = [np.sin(5 * across + seed) * 100 + 120, np.cos(4 * down) * 90 + 100, 200 * across * down + 20]
     Image.fromarray(np.stack(waves, 2).astype(np.uint8)).save(path)

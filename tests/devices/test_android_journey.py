@@ -102,7 +102,7 @@ def leftovers(phone: Phone) -> list[str]:
 
 
 def agents(phone: Phone) -> list[psutil.Process]:
-    """The agent on the phone, and its session's process while there is one."""
+    """Return the agent on the phone, and its session's process while there is one."""
     found = []
     for process in phone.commands():
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -296,7 +296,7 @@ def test_a_phone_that_is_held_down_is_timed_again_and_then_said_not_to_count(pho
 
 
 def unplugged(cli: CommandLine, phone: Phone, library: Path, back: bool) -> Outcome:
-    """A `bench` in the middle of which the phone is unplugged, and perhaps plugged in again once adb has noticed."""
+    """Return a `bench` in the middle of which the phone is unplugged, and perhaps plugged in again once adb has noticed."""
     happened = threading.Event()
 
     def unplug() -> None:

@@ -59,7 +59,7 @@ class Prebuilt(Workers):
 
 
 def run_prebuilt(library: Path, job: TrialJob) -> Outcome:
-    """A candidate's second half."""
+    """Return a candidate's second half."""
     try:
         run = job.agents.measure_kernel(library, "pause", [np.zeros(1, np.float32)], job.timeout_s)
     except MeasureError as error:

@@ -53,7 +53,7 @@ def board(tmp_path: Path, home: Home) -> Iterator[SshBoard]:
 
 
 def tuned(device: HardwareDevice, logs: Path, listener: Quiet, candidates: int) -> set[str]:
-    """The schedules that were measured, those that failed marked."""
+    """Return the schedules that were measured, those that failed marked."""
     profile = device.profile
     database = Database(Identity.of(profile), (), logs)
     with Workers(2) as workers, started_bench(device, workers) as bench:

@@ -72,7 +72,7 @@ class _Board:
 
 
 def _take(text: str) -> Any:
-    """The lease that is written to a board that says this."""
+    """Return the lease that is written to a board that says this."""
     board = _Board(text)
     BoardLease("/tmp/lease", "/", "me@desk", "mine").take(board)  # type: ignore[arg-type]
     return json.loads(board.written)

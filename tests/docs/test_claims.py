@@ -26,7 +26,7 @@ FIGURE = re.compile(r"(\d[\d.,]*) ?(ms|µs|ns|MB|GB|%|million|cycles|minutes|tri
 
 @functools.cache
 def records() -> dict[tuple[str, str], float]:
-    """The shipped logs' best latency in µs, one thread, by kernel and template."""
+    """Return the shipped logs' best latency in µs, one thread, by kernel and template."""
     best: dict[tuple[str, str], float] = {}
     for text in (REPOSITORY / "tuning_logs/pi4-virtual/float32_t1.jsonl").read_bytes().splitlines():
         for record in read_line(text).records:
@@ -211,7 +211,7 @@ CONSTANTS = {
 
 
 def words_of(document: str) -> str:
-    """A document as one line."""
+    """Return a document as one line."""
     return " ".join((REPOSITORY / document).read_text(encoding="utf-8").split())
 
 

@@ -92,7 +92,7 @@ def test_files_named_in_code_exist() -> None:
 
 @functools.cache
 def options_of(verb: str, action: str | None) -> frozenset[str] | None:
-    """The options of a verb, or of an action of it; `None` for one that there is not."""
+    """Return the options of a verb, or of an action of it; `None` for one that there is not."""
     found = next((load(one) for one in VERBS if one.name == verb), None)
     actions = getattr(found, "commands", None)
     if found is not None and actions and action in actions:
@@ -103,7 +103,7 @@ def options_of(verb: str, action: str | None) -> frozenset[str] | None:
 
 
 def commands_in(document: str) -> Iterator[list[str]]:
-    """The words of each tvmmobile command in code, comments left out."""
+    """Yield the words of each tvmmobile command in code, comments left out."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text_of(document), re.DOTALL)
     lines = [*"\n".join(blocks).replace("\\\n", " ").splitlines(), *re.findall(r"`([^`\n]+)`", prose(document))]
     for line in lines:

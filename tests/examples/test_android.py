@@ -35,7 +35,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def jni() -> Path:
-    """The folder of Android's jni.h."""
+    """Return the folder of Android's jni.h."""
     return musl_and_jni() / "usr/include/android/nativehelper"
 
 
@@ -62,7 +62,7 @@ def check(out: Path, line: str) -> None:
 
 
 def output_lines(out: Path, *command: object) -> list[str]:
-    """The lines that a program prints."""
+    """Return the lines that a program prints."""
     return subprocess.run([*map(str, command)], cwd=out, capture_output=True, text=True, check=False, timeout=120).stdout.splitlines()
 
 

@@ -65,7 +65,7 @@ class Walk:
         return self.folder / f"out/{STEM}.so"
 
     def reference(self) -> tuple[Path, np.ndarray]:
-        """The reference input as a file of raw float32, and PyTorch's output for it."""
+        """Return the reference input as a file of raw float32, and PyTorch's output for it."""
         path = self.folder / "reference.f32"
         with np.load(self.library.with_suffix(".reference.npz")) as arrays:
             arrays["input"].astype("<f4").tofile(path)
@@ -95,7 +95,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 
 def emulated(*words: str) -> list[str]:
-    """A command line that runs an AArch64 program of ours with the runtime's own loader."""
+    """Return a command line that runs an AArch64 program of ours with the runtime's own loader."""
     bundle = build_bundle()
     return ["qemu-aarch64", str(bundle / "ld-linux-aarch64.so.1"), "--library-path", str(bundle), *words]
 
@@ -255,7 +255,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regi
 
 
 def documented_deploy() -> tuple[str, str]:
-    """The guide's command, and what it says that it prints."""
+    """Return the guide's command, and what it says that it prints."""
     (block,) = re.findall(r"```console\n(\$ .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     command, _, output = block.removeprefix("$ ").partition("\n")
     return command, output

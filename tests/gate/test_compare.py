@@ -16,7 +16,9 @@ from conftest import CommandLine, Outcome
 from report_samples import HIDDEN_STATE, sample_results
 
 from tvmmobile.gate.baselines import baseline_name, devices_in, load_baselines, results_of, save_baselines
-from tvmmobile.gate.comparison import Pairing, changed_kernels, compare_results
+from tvmmobile.gate.comparison import compare_results
+from tvmmobile.gate.kernel_changes import changed_kernels
+from tvmmobile.gate.pairing import Pairing
 from tvmmobile.gate.statistics import Pair, Verdict
 from tvmmobile.results.file import Results, VariantResult, write_results
 from tvmmobile.system.errors import UserError
@@ -34,7 +36,7 @@ def rebuilt(results: Results, *factors: float) -> Results:
 
 
 def measured(variants: int = 3, noise: float = 0.002, seed: int = 0) -> Results:
-    """A quiet board's results, 30 samples each."""
+    """Return a quiet board's results, 30 samples each."""
     random = np.random.default_rng(seed)
     results = sample_results(variants, measured=True)
     timed = tuple(

@@ -36,7 +36,7 @@ STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
 
 def quiet_run(latency: float, seed: int, noise: float = 0.002) -> list[float]:
-    """A run of a board with hardly any noise."""
+    """Return a run of a board with hardly any noise."""
     return list(latency * np.exp(np.random.default_rng(seed).normal(0, noise, 30)))
 
 
@@ -147,7 +147,7 @@ def test_more_variants_need_more_certainty() -> None:
 
 
 def plain_error(samples: Sequence[float]) -> float:
-    """The standard error of a median's logarithm by SciPy's bootstrap over blocks, which holds all resamples at once."""
+    """Return the standard error of a median's logarithm by SciPy's bootstrap over blocks, which holds all resamples at once."""
     logs = np.log(samples)
     length = min(5, len(logs) // 4)
     blocks = logs[len(logs) % length :].reshape(-1, length)

@@ -13,7 +13,7 @@ from tvmmobile.graph.access import Access
 
 
 def splits_of(draw: Any, size: int) -> list[int]:
-    """A random shape with that many elements."""
+    """Return a random shape with that many elements."""
     shape = []
     while size > 1 and len(shape) < 5:
         extent = draw(st.sampled_from([count for count in range(1, size + 1) if size % count == 0]))
@@ -23,7 +23,7 @@ def splits_of(draw: Any, size: int) -> list[int]:
 
 
 def step(draw: Any, access: Access, array: Any) -> tuple[Access | None, Any]:
-    """A random view of both."""
+    """Return a random view of both."""
     kind, rank = draw(st.sampled_from(["reshape", "permute", "part", "expand"])), array.ndim
     if kind == "reshape":
         shape = splits_of(draw, array.size)

@@ -30,7 +30,7 @@ _NUMBER = itertools.count()
 
 
 def shuffled(data: torch.Tensor, groups: int) -> torch.Tensor:
-    """The channels of the groups taken in turn."""
+    """Return the channels of the groups taken in turn."""
     batch, channels, height, width = data.shape
     return data.reshape(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(batch, channels, height, width)
 
@@ -96,7 +96,7 @@ class Grouped(nn.Module):
 
 
 def checked(network: nn.Module, shape: tuple[int, ...], folder: Path) -> Network:
-    """The network as the planner reads it; compiled, it computes what PyTorch computes."""
+    """Return the network as the planner reads it; compiled, it computes what PyTorch computes."""
     read = prepared(network, shape)
     assert error_of(read, network, shape, folder / f"net{next(_NUMBER)}.so") <= TOLERANCE
     return read
@@ -252,7 +252,7 @@ class Draft:
         self.tensors.append(made)
 
     def finish(self, ordered: bool) -> Any:
-        """The result: of what nobody reads, in its order or by convolutions."""
+        """Return the result: of what nobody reads, in its order or by convolutions."""
         left = [tensor for place, tensor in enumerate(self.tensors) if place not in self.read]
         return self.written.join(*(tensor if ordered else self.written.conv(tensor, 3) for tensor in left))
 

@@ -44,7 +44,7 @@ def test_patches_as_tokens_are_one_copy_each_way(tmp_path: Path) -> None:
 
 
 def seeded_tokens(*modules: nn.Module) -> nn.Module:
-    """A network that only takes images of one size, with weights that all matter."""
+    """Return a network that only takes images of one size, with weights that all matter."""
     network = nn.Sequential(*modules).eval()
     torch.manual_seed(0)
     for parameter in network.parameters():

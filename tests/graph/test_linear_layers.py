@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 
 
 def ready(*modules: nn.Module) -> nn.Module:
-    """The modules in a row, in eval mode, with weights that all matter."""
+    """Return the modules in a row, in eval mode, with weights that all matter."""
     network = nn.Sequential(*modules).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
@@ -206,7 +206,7 @@ class NormedRows(nn.Module):
 
 
 def moved(network: nn.Module) -> nn.Module:
-    """The network with statistics of batch norms that matter."""
+    """Return the network with statistics of batch norms that matter."""
     generator = torch.Generator().manual_seed(1)
     for name, statistic in network.named_buffers():
         if statistic.ndim:

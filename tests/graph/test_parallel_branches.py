@@ -26,7 +26,7 @@ class Branches(nn.Module):
 
 
 def conv(kernel: int | tuple[int, int], stride: int = 1, groups: int = 1, padding: int | tuple[int, int] | None = None) -> nn.Module:
-    """A convolution with batch norm."""
+    """Return a convolution with batch norm."""
     around = padding if padding is not None else kernel // 2 if isinstance(kernel, int) else tuple(taps // 2 for taps in kernel)
     return nn.Sequential(nn.Conv2d(8, 8, kernel, stride, around, groups=groups, bias=False), nn.BatchNorm2d(8))
 

@@ -32,7 +32,7 @@ def composed(network: Network) -> list[Conv2d | Dense]:
 
 
 def main_of(network: Network) -> str:
-    """The text of `main`."""
+    """Return the text of `main`."""
     text: str = network.module["main"].script(show_meta=False)
     return text
 

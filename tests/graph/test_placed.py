@@ -54,7 +54,7 @@ OPERATORS: dict[str, tuple[Callable[[list[Array], int], Array], Callable[[Any, l
 
 
 def value_of(steps: Sequence[Step], image: Array) -> Array:
-    """The last step's value, by NumPy."""
+    """Return the last step's value, by NumPy."""
     found = [image]
     for operator, sources, rows in steps:
         found.append(OPERATORS[operator][0]([found[source] for source in sources], rows))
@@ -62,7 +62,7 @@ def value_of(steps: Sequence[Step], image: Array) -> Array:
 
 
 def network_of(steps: Sequence[Step], outputs: Sequence[int]) -> Network:
-    """The network as the planner reads it, each operator a kernel of its own."""
+    """Return the network as the planner reads it, each operator a kernel of its own."""
     builder = relax.BlockBuilder()
     values: list[Any] = [relax.Var("x", relax.TensorType((1, ROWS, COLUMNS), "float32"))]
     with builder.function("main", list(values)):

@@ -46,7 +46,7 @@ class HardSigmoid(nn.Module):
 
 
 def lcnet(channels: int = 1) -> nn.Module:
-    """A block of PP-LCNetV3, with affine blocks of one number or of one for each channel."""
+    """Return a block of PP-LCNetV3, with affine blocks of one number or of one for each channel."""
     wide, deep = (16, 32) if channels > 1 else (1, 1)
     first = [nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 1, 1, groups=16), Affine(0.9, 0.5, wide), HardSwish(), Affine(0.4, -0.1, wide)]
     second = [nn.Conv2d(16, 32, 1), Affine(1.9, 0.8, deep), HardSwish(), Affine(0.6, -0.5, deep)]

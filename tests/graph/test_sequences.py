@@ -22,7 +22,7 @@ def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 
 
 
 def seeded(*modules: nn.Module) -> nn.Module:
-    """The modules in a row, in eval mode, with Kaiming weights and batch norms that matter."""
+    """Return the modules in a row, in eval mode, with Kaiming weights and batch norms that matter."""
     network = nn.Sequential(*modules).eval()
     torch.manual_seed(0)
     for name, tensor in network.state_dict().items():

@@ -37,7 +37,7 @@ def joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def in_front(network: nn.Module) -> list[Conv2d]:
-    """The layers that were put in front of steps; nothing but the two means may be left to the fallback."""
+    """Return the layers that were put in front of steps; nothing but the two means may be left to the fallback."""
     layers = [node.layer for node in prepared(network, IMAGE).nodes]
     opaque = [layer.operator for layer in layers if isinstance(layer, Opaque)]
     assert not [name for name in opaque if "concat" in name or "multiply" in name or "max" in name], opaque

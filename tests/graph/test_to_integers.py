@@ -63,7 +63,7 @@ def accepts(layer: Layer) -> bool:
 def quantised(
     refused: Refused = lambda layer: False, images: Array | None = None, module: nn.Module | None = None
 ) -> tuple[IntegerNetwork, Network]:
-    """A network in integers, by default `network`, and the same as the planner reads it."""
+    """Return a network in integers, by default `network`, and the same as the planner reads it."""
     composed = compose(import_torch(module or network(), SHAPE), composes)
     wide = read_network(*lower_in_nhwc(composed))
     if images is None:

@@ -53,7 +53,7 @@ def check(text: str) -> Page:
 
 
 def large(commits: int, series: int) -> CommitHistory:
-    """A history as it is read, of measured latencies with some steps, but without kernels."""
+    """Return a history as it is read, of measured latencies with some steps, but without kernels."""
     random = np.random.default_rng(0)
     known = tuple(Known(commit(number).name, False, 1_790_000_000 + 3600 * number, f"Change number {number}") for number in range(commits))
     made = []

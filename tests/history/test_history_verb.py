@@ -12,7 +12,7 @@ import pytest
 from conftest import CommandLine
 from histories import commit, results, stepped
 
-from tvmmobile.gate.comparison import KernelChange
+from tvmmobile.gate.kernel_changes import KernelChange
 from tvmmobile.history.commits import Commit
 from tvmmobile.history.file import open_history
 from tvmmobile.history.page import schedule_change

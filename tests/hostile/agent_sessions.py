@@ -59,7 +59,7 @@ class Ran:
 
 
 def build(name: str) -> Path:
-    """The program of `name`.cc, compiled if it is not in the cache."""
+    """Return the program of `name`.cc, compiled if it is not in the cache."""
     source = HERE / f"{name}.cc"
     digest = hashlib.sha256(repr(_FLAGS).encode())
     for path in (source, *sources()):
@@ -72,7 +72,7 @@ def build(name: str) -> Path:
 
 
 def session(seed: int, number: int, sample: bytes = SESSION) -> bytes:
-    """A mutated session; the same numbers give the same bytes."""
+    """Return a mutated session; the same numbers give the same bytes."""
     random = Random(f"{seed} {number}")
     pieces = messages(sample)
     for _ in range(random.choice((1, 1, 2, 3))):
@@ -112,7 +112,7 @@ def script(seed: int, number: int) -> bytes:
 
 
 def _change(random: Random, chance: int) -> bytes:
-    """A byte to change and how, and now and then where to cut; nothing most of the time."""
+    """Return a byte to change and how, and now and then where to cut; nothing most of the time."""
     if random.randrange(chance):
         return b""
     return bytes([random.randrange(256), random.randrange(256), random.randrange(256)])[: random.choice((2, 2, 3))]

@@ -30,7 +30,7 @@ def campaign(readers: Sequence[Reader], seed: int, numbers: Callable[[Reader], S
 
 
 def _in_process(reader: Reader, seed: int, numbers: Sequence[int], folder: Path) -> Tally:
-    """The tally of a process that may not survive it."""
+    """Return the tally of a process that may not survive it."""
     place = mmap.mmap(-1, _NUMBER_BYTES)  # 1 more than the number of what is being read, for when the process cannot say so any more
     reading, writing = os.pipe()
     start, child = time.monotonic(), os.fork()

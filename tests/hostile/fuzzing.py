@@ -94,11 +94,11 @@ class Judge:
             self._read(sample)  # a sample that is refused would make a poor start
 
     def input(self, seed: int, number: int) -> bytes:
-        """One input; the same numbers give the same bytes."""
+        """Return one input; the same numbers give the same bytes."""
         return self.drawn(Random(f"{self.reader.name} {seed} {number}"))
 
     def drawn(self, random: Random) -> bytes:
-        """One input from a source of random numbers."""
+        """Return one input from a source of random numbers."""
         return mutated(random.choice(self.samples), self.reader.shape, random)
 
     def verdict(self, content: bytes) -> tuple[str, str]:
@@ -116,7 +116,7 @@ class Judge:
         return "accepted", ""
 
     def minimised(self, finding: Finding) -> Finding:
-        """The finding with fewer bytes: what can go without another fault goes."""
+        """Return the finding with fewer bytes: what can go without another fault goes."""
         kind, content, trials = finding.fault.partition(":")[0], finding.content, 0
         step = max(1, len(content) // 2)
         while step and trials < _MOST_TRIALS:
@@ -134,7 +134,7 @@ class Judge:
 
 
 def quick_folder(within: Path | None = None) -> tempfile.TemporaryDirectory[str]:
-    """A folder for many small files, in memory where the system has a place for that and it is not to be in another one."""
+    """Return a folder for many small files, in memory where the system has a place for that and it is not to be in another one."""
     return tempfile.TemporaryDirectory(prefix="tvmmobile-fuzz-", dir=within or (_MEMORY_DISK if _MEMORY_DISK.is_dir() else None))
 
 
@@ -184,7 +184,7 @@ def _unsaid(error: UserError) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line of the project's own code."""
+    """Return the innermost line of the project's own code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tvmmobile/" in frame.filename]
     return f"{frames[-1].filename.rpartition('/tvmmobile/')[2]}:{frames[-1].lineno}" if frames else ""
 

@@ -84,7 +84,7 @@ _NUMBERS = (*_SMALL_NUMBERS, *_LARGE_NUMBERS)
 
 
 def mutated(sample: bytes, shape: Shape, random: Random) -> bytes:
-    """A sample with one to four mutations; now and then something else altogether."""
+    """Return a sample with one to four mutations; now and then something else altogether."""
     if random.randrange(200) == 0:
         return random.choice(_STRANGERS)
     content = sample
@@ -95,7 +95,7 @@ def mutated(sample: bytes, shape: Shape, random: Random) -> bytes:
 
 
 def _structured(content: bytes, shape: Shape, random: Random) -> bytes:
-    """One mutation that keeps the rest of the structure."""
+    """Return one mutation that keeps the rest of the structure."""
     match shape:
         case "bytes":
             return mutate_bytes(content, random)
@@ -190,7 +190,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _changed(value: Any, random: Random) -> Any:
-    """A copy of a JSON value with one place changed; the original is shared, never written to."""
+    """Return a copy of a JSON value with one place changed; the original is shared, never written to."""
     if isinstance(value, dict) and value and random.randrange(8):
         key = random.choice(list(value))
         kind = random.randrange(12)
@@ -275,7 +275,7 @@ def _zeros() -> bytes:
 
 
 def _bomb(members: Sequence[tuple[str, bytes]], place: int) -> bytes:
-    """An archive one member of which is much larger when it is unpacked; the checksum at its end is wrong."""
+    """Return an archive one member of which is much larger when it is unpacked; the checksum at its end is wrong."""
     name = members[place][0]
     archive = bytearray(packed([*members[:place], (name, _zeros()), *members[place + 1 :]]))
     with zipfile.ZipFile(io.BytesIO(archive)) as reader:
@@ -290,7 +290,7 @@ def _bomb(members: Sequence[tuple[str, bytes]], place: int) -> bytes:
 
 
 def packed(members: Sequence[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip archive."""
+    """Return a zip archive."""
     stream = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", method) as archive:
         warnings.simplefilter("ignore")  # a name twice

@@ -12,7 +12,7 @@ import numpy as np
 
 @cache
 def pt2(kind: str = "plain") -> bytes:
-    """A `.pt2`: `plain`, for any batch (`dynamic`), or of more operators (`varied`)."""
+    """Return a `.pt2`: `plain`, for any batch (`dynamic`), or of more operators (`varied`)."""
     import torch
     from network_files import write_pt2
 
@@ -123,7 +123,7 @@ def onnx_models(folder: Path) -> list[bytes]:
 
 
 def _sparse_onnx(content: bytes) -> bytes:
-    """A model with sparse constants in place of its own: initializers, and a node with the weights of the convolution."""
+    """Return a model with sparse constants in place of its own: initializers, and a node with the weights of the convolution."""
     import onnx
     from onnx import helper, numpy_helper
     from sparse_files import sparse_onnx

@@ -93,7 +93,7 @@ def _pt2_change(value: Any, random: Random) -> bool:
 
 
 def _kind(random: Random) -> dict[str, Any]:
-    """An argument of some kind, with a value that may be of another one."""
+    """Return an argument of some kind, with a value that may be of another one."""
     number = random.choice(EXTREMES)
     values = (
         *(None, True, "x", "bilinear", number, 7, 99, 1.5, "Infinity", [], [number], [number, number], ["x"], [True], [0.5], [[]], {}),

@@ -46,7 +46,7 @@ def test_mutated_sessions(stream: Path, count: int) -> None:
 
 
 def _summed(answer: int) -> int:
-    """The program's checksum of an answer."""
+    """Return the program's checksum of an answer."""
     return functools.reduce(lambda total, byte: (total * 31 + byte) % (1 << 32), struct.pack("<Q", answer), 0)
 
 

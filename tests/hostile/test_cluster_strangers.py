@@ -23,7 +23,7 @@ TLS_ALERT_BYTES = 7
 
 
 def certificate(path: Path) -> Path:
-    """A key and a certificate signed by itself, as docs/devices.md makes them."""
+    """Return a key and a certificate signed by itself, as docs/devices.md makes them."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tvmmobile")])
     now = datetime.datetime.now(datetime.UTC)
     signed = (

@@ -88,7 +88,7 @@ def test_a_million_inputs(repository: Path) -> None:
 
 
 def _faulty(fault: Any, allowed: tuple[type[Exception], ...] = (UserError,), shape: Shape = "bytes") -> Reader:
-    """A reader that does this with what is not its sample."""
+    """Return a reader that does this with what is not its sample."""
     return Reader("faulty", shape, lambda _folder: ([b"sample"], lambda content: content == b"sample" or fault(content)), allowed)
 
 

@@ -52,7 +52,7 @@ def agents_of_this_process() -> list[psutil.Process]:
 
 
 def run_folder() -> Path:
-    """The folder in which this process's agents work."""
+    """Return the folder in which this process's agents work."""
     agent = next(process for process in agents_of_this_process() if Path(process.cwd()).name.startswith("agent-"))
     return Path(agent.cwd()).parent
 
@@ -68,7 +68,7 @@ def agent_port() -> int:
 
 
 def offered(tracker: Endpoint, port: int, offer: str) -> TrackerLink:
-    """An agent of the run's own that has made an offer."""
+    """Return an agent of the run's own that has made an offer."""
     link = TrackerLink(tracker, time.monotonic() + 10)
     assert link.ask([PUT, tracker.key, [port, offer], "127.0.0.1"]) == SUCCESS
     return link

@@ -69,7 +69,7 @@ def arguments_in(case: Case) -> list[Array]:
 
 
 def kernel_of(case: Case, chosen: bool = False) -> Any:
-    """A function that does nothing else; if `chosen`, only where it is positive, with 1 elsewhere."""
+    """Return a function that does nothing else; if `chosen`, only where it is positive, with 1 elsewhere."""
     from tvm import tirx
     from tvm.script.ir_builder import IRBuilder
     from tvm.tirx.script import builder as T  # noqa: N812
@@ -90,7 +90,7 @@ def kernel_of(case: Case, chosen: bool = False) -> Any:
 
 
 def built(target: dict[str, str], folder: Path) -> Path:
-    """A library of all cases."""
+    """Return a library of all cases."""
     import tvm
 
     functions = {symbol_of(str(case)): kernel_of(case) for case in CASES}

@@ -40,7 +40,7 @@ LAYERS: tuple[Layer, ...] = (
 
 
 def element(layer: Layer, data: np.ndarray, given: IntegerParameters, row: int, column: int, channel: int) -> int:
-    """One sum, in Python's integers, of int8 data in NHWC."""
+    """Return one sum, in Python's integers, of int8 data in NHWC."""
     total = int(given.bias[channel])
     if isinstance(layer, Pool):
         return total + sum(int(q) for q in data[0, :, :, channel].ravel())

@@ -15,7 +15,7 @@ ROWS = 40
 
 
 def detections(scores: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
-    """The best boxes of a list: four coordinates, score, class."""
+    """Return the best boxes of a list: four coordinates, score, class."""
     random = np.random.default_rng(seed)
     rows = np.concatenate([random.normal(0, 300, (len(scores), 4)), scores[:, None], random.integers(0, 80, (len(scores), 1))], 1)
     return rows[np.argsort(-scores, kind="stable")][None, :ROWS]

@@ -57,7 +57,7 @@ class Chooser:
         subprocess.run(["gcc", "-std=c11", *options, *folders, Path(__file__).with_name("choose.c"), "-o", self._program], check=True)
 
     def answers(self, questions: Sequence[Question], *words: str) -> list[tuple[int, int] | None]:
-        """The sets' places and the reasons, for cores and what their CPUs have; first for the set that the words name."""
+        """Return the sets' places and the reasons, for cores and what their CPUs have; first for the set that the words name."""
         lines = []
         for core, has in questions:
             words = (sum(1 << feature.bit for feature in has if feature.word == word) for word in (0, 1))

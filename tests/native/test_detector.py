@@ -130,7 +130,7 @@ def check_text(imported: Imported, image: Array, folder: Path) -> list[int]:
 
 
 def picture(height: int, width: int, draw: Any) -> Array:
-    """A drawing `[1, 3, height, width]`, black on white, from 0 to 1."""
+    """Return a drawing `[1, 3, height, width]`, black on white, from 0 to 1."""
     image = Image.new("RGB", (width, height), "white")
     draw(ImageDraw.Draw(image))
     return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255)

@@ -66,11 +66,11 @@ class Guest:
     expected: Array
 
     def image(self) -> Array:
-        """The input."""
+        """Return the input."""
         return np.fromfile(self.folder / "input.f32", np.float32).reshape(SHAPE)
 
     def compiled(self, *words: str, source: str = "classify.c") -> Path:
-        """The guide's program."""
+        """Return the guide's program."""
         command = ["aarch64-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", source, *words, "-o", "classify"]
         subprocess.run(command, cwd=self.folder, check=True)
         return self.folder / "classify"

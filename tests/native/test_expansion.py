@@ -72,7 +72,7 @@ def in_fewer_bits(parameters: LayerParameters, kind: str) -> LayerParameters:
 
 
 def random_layer(generator: np.random.Generator, place: int) -> Layer:
-    """A convolution, every other one for Winograd's algorithm."""
+    """Return a convolution, every other one for Winograd's algorithm."""
     depth, channels, side = (int(generator.choice(values)) for values in ((16, 36, 48, 80), (16, 24, 40, 96), (5, 9, 13)))
     if place % 2:
         blocks = {"in_layout": blocked(16), "out_layout": blocked(8)} if depth % 16 == 0 and channels % 8 == 0 and place % 4 == 1 else {}

@@ -72,13 +72,13 @@ class ImageLibrary(CLibrary):
         return code
 
     def scores(self, instance: Any, frame: Frame, threads: int = 0) -> bytes:
-        """The network's output for a frame; asserts that there is no error."""
+        """Return the network's output for a frame; asserts that there is no error."""
         arguments = self.arguments(frame) | {"threads": threads}
         assert self.call(instance, **arguments) == OK
         return bytes(arguments["outputs"][0][:20])
 
     def top(self, scores: Sequence[float], wanted: int) -> tuple[int, list[tuple[int, float, float]]]:
-        """The code, and index, score and probability of each class."""
+        """Return the code, and index, score and probability of each class."""
         found = (Ranking * max(wanted, 1))()
         array = (ctypes.c_float * len(scores))(*scores)
         code = self.c.net_top(array, len(scores), found, wanted)
@@ -106,7 +106,7 @@ def frames(count: int) -> list[Frame]:
 
 
 def expected(library: ImageLibrary, instance: Any, frame: Frame, folder: Path) -> bytes:
-    """The library's own output for the input that `run` makes of a frame."""
+    """Return the library's own output for the input that `run` makes of a frame."""
     return library.run(instance, [frame.expected(HOW, folder)[np.newaxis]], 1)[0].tobytes()
 
 

@@ -64,7 +64,7 @@ def built(folder: Path, side: int, sanitizer: str) -> Frames:
 
 
 def includes(side: int) -> list[str]:
-    """The source, and where its headers are."""
+    """Return the source, and where its headers are."""
     return [f"-DIMAGE_SIDE={side}", f"-I{REPOSITORY}/tvmmobile/native", "-D_GNU_SOURCE", str(SOURCE)]
 
 

@@ -58,7 +58,7 @@ def named(code: bytes, mcpu: str = "cortex-a76") -> set[str]:
 
 
 def assembled(instructions: Sequence[str], folder: Path) -> Path:
-    """An object file with these instructions."""
+    """Return an object file with these instructions."""
     source, output = folder / "some.s", folder / "some.o"
     march = ".arch armv8.6-a+sve+fp16+fp16fml+sha3+crypto+crc+i8mm+bf16\n"
     source.write_text(march + "\n".join(instructions) + "\n", encoding="utf-8")

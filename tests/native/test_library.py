@@ -315,7 +315,7 @@ def test_no_other_symbol_is_seen(single: HostLibrary) -> None:
 
 
 def named(module: Any) -> Any:
-    """A legalised module with what `lower` gives functions: a symbol each."""
+    """Return a legalised module with what `lower` gives functions: a symbol each."""
     for variable, function in module.functions_items():
         if variable.name_hint != "main":
             module[variable] = function.with_attr("global_symbol", variable.name_hint)

@@ -38,7 +38,7 @@ class Out:
             return np.asarray(arrays["output"].reshape(-1))
 
     def build(self, name: str, *words: object) -> Path:
-        """A program."""
+        """Return a program."""
         subprocess.run([COMPILER, *FLAGS, f"-I{self.folder}", *map(str, words), "-o", name], cwd=self.folder, check=True)
         return self.folder / name
 

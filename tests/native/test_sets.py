@@ -23,7 +23,7 @@ CHOICES = (0, 7)
 
 
 def kernels(place: int) -> tuple[Lowered, ...]:
-    """The kernels of a set."""
+    """Return the kernels of a set."""
     return kernels_of(prepared(two_blocks(), SHAPE), CHOICES[place], THREADS)
 
 

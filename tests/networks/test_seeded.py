@@ -19,7 +19,7 @@ NAMES = [pytest.param(name, marks=[pytest.mark.long] * (name in ("xception", "vg
 
 @lru_cache
 def seeded(name: str) -> TorchModel:
-    """The network at α = 1, and the smallest side that all of its layers can be told apart at."""
+    """Return the network at α = 1, and the smallest side that all of its layers can be told apart at."""
     least, _ = TRAITS[name].sides
     return build_torch_model(ModelSpec(name, 1.0, max(least, 96)))
 

@@ -243,7 +243,7 @@ def classes_of(package: Path, folder: Path) -> Path:
 
 
 def output_lines(folder: Path, *command: object, source: str) -> list[str]:
-    """The lines of a Java program beside the classes, which is compiled first."""
+    """Return the lines of a Java program beside the classes, which is compiled first."""
     words, classes = [*map(str, command)], Path(str(command[2]))
     (folder / "Start.java").write_text(source)
     outlines = str(aar._SOURCES / "outlines")
@@ -295,7 +295,7 @@ def test_the_command(library: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 
 
 def other_network(folder: Path) -> Path:
-    """The package of a recurrent network in half precision, with a number in 64 bits that it doubles."""
+    """Return the package of a recurrent network in half precision, with a number in 64 bits that it doubles."""
     node = helper.make_node
     nodes = [
         node("Concat", ["x", "h"], ["both"], axis=1),
@@ -344,7 +344,7 @@ def some_frames(folder: Path) -> Iterator[tuple[str, Frame]]:
 
 
 def padded(frame: Frame, more: int) -> Iterator[bytes]:
-    """The rows of a frame of four bytes a pixel, each with so many bytes behind it."""
+    """Yield the rows of a frame of four bytes a pixel, each with so many bytes behind it."""
     stride = frame.strides[0] or 4 * frame.width
     for row in range(frame.height):
         yield frame.planes[0][row * stride : row * stride + 4 * frame.width] + bytes(more)

@@ -54,7 +54,7 @@ SHAPE = (1, 3, 8, 8)
 
 
 def two_convolutions(folder: Path) -> Path:
-    """An ONNX network: convolution, ReLU "first", convolution, ReLU "second"."""
+    """Return an ONNX network: convolution, ReLU "first", convolution, ReLU "second"."""
     first = convolution([helper.make_node("Relu", ["c"], ["d"], "first")])
     weight = np.random.default_rng(1).normal(0, 0.5, (6, 4, 1, 1)).astype(np.float32)
     behind = [helper.make_node("Conv", ["d", "v"], ["e"], "wide"), helper.make_node("Relu", ["e"], ["y"], "second")]
@@ -62,13 +62,13 @@ def two_convolutions(folder: Path) -> Path:
 
 
 def classifier(folder: Path) -> Path:
-    """A PyTorch network whose last layer is the one that `broken_templates` knows."""
+    """Return a PyTorch network whose last layer is the one that `broken_templates` knows."""
     layers = *unit(3, 4, 3), *unit(4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(5, 3)
     return write_pt2(seeded(*layers), folder / "net.pt2", SHAPE)
 
 
 def job_of(path: Path, device: str = "pi4-virtual", **settings: Any) -> VariantJob:
-    """The job of compiling and checking a file without any records."""
+    """Return the job of compiling and checking a file without any records."""
     file = OwnFile(path)
     ((spec, quantised),) = own_specs(file, (), None, 0)
     model, profile = Model(spec, own=file, quantised=quantised), find_device(device).profile
@@ -77,7 +77,7 @@ def job_of(path: Path, device: str = "pi4-virtual", **settings: Any) -> VariantJ
 
 
 def refused(job: VariantJob) -> str:
-    """The message of a build whose library is wrong; nothing of it is left."""
+    """Return the message of a build whose library is wrong; nothing of it is left."""
     job.out.mkdir(exist_ok=True)
     with pytest.raises(Disagreement) as wrong:
         build(job)

@@ -62,7 +62,7 @@ class Hero:
         return f"{self.name}_32_float32_t1"
 
     def module(self, folder: Path) -> nn.Module:
-        """The network in PyTorch."""
+        """Return the network in PyTorch."""
         return (
             module_of(folder / "net.py", "separable") if self is SMALL else build_torch_model(ModelSpec(alpha=0.25, resolution=32)).module
         )

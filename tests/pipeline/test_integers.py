@@ -36,7 +36,7 @@ from tvmmobile.pipeline.sentences import drop_sentence, float32_sentence
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.pipeline.stages.preparing import collect_variants
 from tvmmobile.quantisation.data import calibration_data
-from tvmmobile.quantisation.mixed import Limit
+from tvmmobile.quantisation.limit import Limit
 from tvmmobile.system.errors import UserError
 
 NETWORK = """
@@ -51,12 +51,12 @@ def make():
 
 
 def sequential(layers: str) -> str:
-    """The source of a network of layers one after another."""
+    """Return the source of a network of layers one after another."""
     return f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n"
 
 
 def compiled(tmp_path: Path, source: str, board: str, side: int = 32, images: int = 4, **options: Any) -> tvmmobile.Library:
-    """The library of a network in int8, calibrated with arrays from a file, without records."""
+    """Return the library of a network in int8, calibrated with arrays from a file, without records."""
     file, data = tmp_path / "network.py", tmp_path / "images.npy"
     tmp_path.mkdir(exist_ok=True)
     file.write_text(source)

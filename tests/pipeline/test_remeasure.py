@@ -49,7 +49,7 @@ def record(number: int, latency_us: float) -> Record:
 
 
 def results_with(record_us: float | None, network_us: float | None, schedule: object = schedules(TASK)[0], invalid: str = "") -> Results:
-    """One variant with the kernel twice."""
+    """Return one variant with the kernel twice."""
     results = sample_results(1)
     kernel = KernelResult(TASK.name, "fully connected", TASK.macs, record_us, str(schedule), network_us=network_us)
     return replace(results, variants=(replace(results.variants[0], kernels=(kernel, kernel), invalid=invalid),))

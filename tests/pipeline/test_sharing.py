@@ -126,7 +126,7 @@ def test_a_process_holds_only_the_set_that_it_uses(tmp_path: Path) -> None:
         return tm.compile(model, devices, share_weights=0.5, check=False, out=tmp_path / "-".join(devices))
 
     def cost(library: CompiledLibrary, place: int) -> tuple[float, int]:
-        """The shortest time of init and the memory, on a CPU that takes any set."""
+        """Return the shortest time of init and the memory, on a CPU that takes any set."""
         code, words = min(
             (answers_of(program, library, "max,sve=off,sme=off", place + 1 << 24) for _ in range(5)), key=lambda each: float(each[1][2])
         )

@@ -22,7 +22,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.pipeline import tune as stage
 from tvmmobile.pipeline.build import BuiltVariant, _placed
 from tvmmobile.pipeline.job import VariantJob, variant_job
-from tvmmobile.pipeline.listener import QUIET, TuningPlan
+from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, tell
 from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.environment import SHIPPED_LOGS
@@ -94,7 +94,7 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("asked", "first", "reason"),
     [
-        (None, 4, "is in the shipped logs, or has the default 8 records. --trials N tries more."),
+        (None, 4, "is in the shipped logs, or has the default 8 records. More --trials try more."),
         (0, 0, ""),
         (3, 3, "Nothing to try for --trials 3: every kernel has records of 3 schedules, or of all that it has."),
         (100, 4, "those that a plan may use have 100, all of them, or as many as their template needs."),
@@ -103,6 +103,29 @@ def test_a_search_that_finds_nothing_more_ends(monkeypatch: pytest.MonkeyPatch) 
 def test_why_there_is_nothing_to_try(asked: int | None, first: int, reason: str) -> None:
     sentence = nothing_to_try(asked, first)
     assert sentence.endswith(reason) and bool(sentence) == bool(reason)
+
+
+def test_messages_are_in_terms_of_who_receives_them() -> None:
+    """A notebook's listener reads the keywords of calls, and the command line's the options that were typed."""
+    text = "net: --max-drop 30dB: 2 layers stay in float32 (--keep dw_*). See: tvmmobile logs verify --logs mine"
+
+    class Heard(Listener):
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+
+        def message(self, text: str) -> None:
+            self.texts.append(text)
+
+    class Typed(Heard):
+        of_commands = True
+
+    notebook, terminal = Heard(), Typed()
+    for listener in (notebook, terminal):
+        tell(listener, text)
+    assert notebook.texts == ["net: `max_drop='30dB'`: 2 layers stay in float32 (`keep='dw_*'`). See: tvmmobile logs verify --logs mine"]
+    assert terminal.texts == [text] and Shown.of_commands
+    plan = TuningPlan(PROFILE, 1, (), 3, 3, 0, (), (), nothing_to_try(3, 3))
+    assert plan.idle.startswith("Nothing to try for `trials=3`: ") and "--trials 3" in plan.idle_as_typed
 
 
 class Workers:

@@ -43,7 +43,7 @@ NAMES = Suite(1, {f"kernel {n}": layer for n, layer in enumerate(SUITE.kernels.v
 
 
 def registered(part: int = A72, model: str = "Raspberry Pi 4 Model B Rev 1.4", hz: float = 1.8e9, runner: str = "") -> HardwareDevice:
-    """A registered board that nothing connects to."""
+    """Return a registered board that nothing connects to."""
     cores = (LinuxCore(implementer=0x41, part=part, max_hz=hz),) * 4
     facts = Facts(
         architecture="aarch64", model=model, cores=cores, memory_bytes=4 << 30, system="Debian 12", kernel="6.6.31", libc="glibc 2.36"

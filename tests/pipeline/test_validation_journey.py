@@ -40,7 +40,7 @@ def suite_of(*names: str) -> Suite:
 
 
 def shares(**more: float) -> dict[str, float]:
-    """The Pi 4's parameters, some of them larger."""
+    """Return the Pi 4's parameters, some of them larger."""
     fit = calibration_of(PI4)
     assert fit is not None
     return {p.name: p.value + more.get(p.name, 0.0) for p in fit.parameters}
@@ -52,7 +52,7 @@ def left(board: SshBoard) -> list[str]:
 
 
 def found(path: Path) -> dict[str, float]:
-    """The parameters in a board's file."""
+    """Return the parameters in a board's file."""
     fit = calibration_of(load_board(str(path)))
     assert fit is not None
     return {p.name: p.value for p in fit.parameters}

@@ -32,7 +32,7 @@ def make():
 
 
 def job_of(folder: Path, precision: Precision, **settings: Any) -> VariantJob:
-    """A job of a small network, whose file for the prepared one is not there yet."""
+    """Return a job of a small network, whose file for the prepared one is not there yet."""
     file = folder / "network.py"
     file.write_text(NETWORK)
     model = tvmmobile.load(f"{file}:make", resolution=16)

@@ -44,7 +44,7 @@ class Blocks(nn.Sequential):
 
 
 def job_of(folder: Path, share: float, sparse_us: float = 100.0) -> VariantJob:
-    """A job whose logs have a record for each kernel of a layer: of those that leave zeros out that long, 1 ms of the others."""
+    """Return a job whose logs have a record for each kernel of a layer: of those that leave zeros out that long, 1 ms of the others."""
     file = folder / "network.py"
     file.write_text(NETWORK.replace("SHARE", str(share)))
     model = tvmmobile.load(f"{file}:Blocks", resolution=24)
@@ -61,7 +61,7 @@ def job_of(folder: Path, share: float, sparse_us: float = 100.0) -> VariantJob:
 
 
 def zeros_in(planned: PlannedVariant) -> list[float | None]:
-    """The share of zeros in each 1×1 convolution's weights, by kernel."""
+    """Return the share of zeros in each 1×1 convolution's weights, by kernel."""
     found: list[float | None] = []
     for step in planned.steps:
         node = planned.network.nodes[step.first]

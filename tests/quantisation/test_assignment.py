@@ -27,7 +27,7 @@ def chain(
 
 
 def cover_us(programme: Programme, integers: Collection[int]) -> float:
-    """The cheapest cover by pieces of the right precision, which store int8 where they have to, from the last place to the first."""
+    """Return the cheapest cover by pieces of the right precision, which store int8 where they have to, from the last place to the first."""
     best: dict[tuple[object, ...], float] = {(programme.steps, "NHWC", True): 0.0}
     storing = {tensor.producer for tensor in programme.tensors if tensor.stored(integers)}
     for piece in sorted(programme.pieces, key=lambda one: -one.first):
@@ -46,14 +46,14 @@ def latency_us(programme: Programme, integers: Collection[int]) -> float:
 
 
 def tried_out(programme: Programme, most_noise: float) -> float:
-    """The least latency of all assignments; infinite if none has so little noise."""
+    """Return the least latency of all assignments; infinite if none has so little noise."""
     numbers = range(programme.steps)
     every = itertools.chain.from_iterable(itertools.combinations(numbers, count) for count in range(programme.steps + 1))
     return min((latency_us(programme, one) for one in every if programme.noise_of(one) <= most_noise), default=math.inf)
 
 
 def noisiest_kept(programme: Programme, most_noise: float) -> float:
-    """The latency if the noisiest layers are kept, as few as it takes."""
+    """Return the latency if the noisiest layers are kept, as few as it takes."""
     order = sorted(range(programme.steps), key=lambda number: -programme.noise.get(number, 0.0))
     kept = next(count for count in range(len(order) + 1) if programme.noise_of(order[count:]) <= most_noise)
     return latency_us(programme, order[kept:])

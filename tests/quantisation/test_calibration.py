@@ -239,7 +239,7 @@ def test_the_method_is_chosen_by_error_on_other_images(monkeypatch: pytest.Monke
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Method]:
-    """The methods that are tried from now on."""
+    """Return the methods that are tried from now on."""
     tried = list[Method]()
 
     def recording(observed: Observed, method: Method, *others: Any) -> IntegerNetwork:

@@ -165,7 +165,7 @@ def test_data_move_to_other_machines(tmp_path: Path) -> None:
 
 
 def write(place: Path, kind: str) -> Path:
-    """A file or folder that cannot be used."""
+    """Return a file or folder that cannot be used."""
     good = np.zeros((2, 3, SIDE, SIDE), np.float32)
     if kind == "folder":
         place.mkdir()

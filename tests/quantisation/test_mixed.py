@@ -21,19 +21,12 @@ from tvmmobile.quantisation import mixed
 from tvmmobile.quantisation.assignment import KernelSpan, fastest
 from tvmmobile.quantisation.calibration import CalibrationSamples, Method, observe, quantised
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.mixed import (
-    Costs,
-    Decision,
-    Limit,
-    Mixed,
-    chosen_layers,
-    decibels_below,
-    limit_of,
-    programme_of,
-    quantise_within,
-)
+from tvmmobile.quantisation.kept import chosen_layers
+from tvmmobile.quantisation.limit import Limit, limit_of
+from tvmmobile.quantisation.mixed import Decision, Mixed, decibels_below, quantise_within
 from tvmmobile.quantisation.moves import only_moves
 from tvmmobile.quantisation.noise import AddedNoise, added_noise
+from tvmmobile.quantisation.programme import Costs, programme_of
 from tvmmobile.system.errors import UserError
 
 METHOD = Method("minimum and maximum", equalise=False)
@@ -44,7 +37,7 @@ def everything(_: object) -> bool:
 
 
 def unit_costs(network: IntegerNetwork) -> Costs:
-    """A cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
+    """Return a cost of 1 for each step in float32 and 0 for all else: the cheapest assignment keeps the fewest layers."""
     numbers = [step.number for step in network.flow.steps]
     return Costs(tuple(KernelSpan(number, number, integer, float(not integer)) for number in numbers for integer in (True, False)))
 
@@ -279,7 +272,7 @@ def test_noise_of_layers_adds_up(images: Array) -> None:
 
 def test_a_limit_that_cannot_be_met_is_refused(images: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     """Because of a layer that stays in int8, here the last one."""
-    monkeypatch.setattr(mixed, "_keepable", lambda flow: iter(flow.steps[:-1]))
+    monkeypatch.setattr(mixed, "keepable", lambda flow: iter(flow.steps[:-1]))
     with pytest.raises(UserError, match=r"`max_drop='200dB'` cannot be met, even with every possible layer in float32") as caught:
         quantise_within(trained_flow(), samples_of(images[:8]), METHOD, everything, {}, Limit(200, "dB"), unit_costs)
     assert caught.value.remedy

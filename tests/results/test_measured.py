@@ -19,7 +19,7 @@ VAL = "500 images of val"
 
 
 def results_of_two_precisions() -> Results:
-    """A few variants in float32, and the same in int8, of which nothing is published."""
+    """Return a few variants in float32, and the same in int8, of which nothing is published."""
     results = sample_results(4)
     floats = [replace(one, library_sha256=f"{place:064x}") for place, one in enumerate(results.variants)]
     integers = [

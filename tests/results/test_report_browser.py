@@ -44,7 +44,7 @@ def _desktop(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _marked(browser: Browser, within: str) -> list[str]:
-    """The variants marked as best in a part of the page."""
+    """Return the variants marked as best in a part of the page."""
     found: list[str] = browser.run(f"[...document.querySelectorAll('{within} .best[data-variant]')].map(e => e.dataset.variant)")
     return sorted(set(found))
 
@@ -54,7 +54,7 @@ def _fits(browser: Browser) -> str:
 
 
 def _best(results: Results, limit_ms: float) -> str | None:
-    """The number of the most accurate variant that takes so long or less, worked out anew."""
+    """Return the number of the most accurate variant that takes so long or less, worked out anew."""
     fitting = [(one.top1 or 0.0, -one.latency_us, place) for place, one in enumerate(results.variants) if one.latency_us <= 1e3 * limit_ms]
     return str(max(fitting)[2]) if fitting else None
 

@@ -38,7 +38,7 @@ PI5 = "uses schedules tuned on pi5-virtual, whose latencies are not comparable w
 
 
 def write_library(folder: Path, change: Callable[[Manifest], object] = lambda _: None) -> Path:
-    """A library that loads nowhere, with a manifest and a reference that are in order but for `change`."""
+    """Return a library that loads nowhere, with a manifest and a reference that are in order but for `change`."""
     path = folder / "net.so"
     path.write_bytes(b"\x7fELF")
     kernel = {"name": "k", "kind": "other", "macs": 0, "latency_us": None, "schedule": {"trace": "[]"}}
@@ -320,7 +320,7 @@ def _npy(shape: str) -> bytes:
 
 
 def _corrupt(content: bytes) -> bytes:
-    """The same with other bytes where the first member's packed content is."""
+    """Return the same with other bytes where the first member's packed content is."""
     return content[:60] + b"\xff" * 20 + content[80:]
 
 

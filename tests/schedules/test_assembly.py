@@ -42,7 +42,7 @@ def test_the_reader_of_assembly() -> None:
 
 
 def check_member(layer: Layer, knobs: Mapping[str, int]) -> Task:
-    """The task; `knobs` must be of its space."""
+    """Return the task; `knobs` must be of its space."""
     task = Task((layer,))
     template = template_for(task)
     assert template is not None

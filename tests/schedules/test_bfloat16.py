@@ -58,7 +58,7 @@ def _check(agents: Agents, region: tuple[Layer, ...], name: str, folder: Path, c
 
 
 def _layer(rng: random.Random) -> tuple[str, Layer]:
-    """A layer of any shape that multiplies, with input channels that divide by four or do not."""
+    """Return a layer of any shape that multiplies, with input channels that divide by four or do not."""
     depth, channels = rng.choice((3, 4, 8, 12, 20, 30, 64, 136)), rng.choice((1, 5, 8, 20, 33, 64))
     height, width = rng.randint(3, 9), rng.randint(3, 9)
     stride, residual = rng.choice((1, 2)), rng.random() < 0.3

@@ -52,7 +52,7 @@ _NUMBER = itertools.count()
 
 
 def planted(arrays: Sequence[Array], every: bool) -> Iterator[tuple[list[Array], bool]]:
-    """The arrays with a NaN or an infinity in the first, a middle or the last place of one of them; whether it is a NaN."""
+    """Yield the arrays with a NaN or an infinity in the first, a middle or the last place of one of them; whether it is a NaN."""
     for number, array in enumerate(arrays):
         bits, infinities = f"u{array.itemsize}", np.array([np.inf, -np.inf], array.dtype)
         nans = np.array(NANS[array.itemsize], bits)
@@ -94,12 +94,12 @@ def agrees(actual: Array, expected: Array, is_nan: bool, task: Task, schedule: K
 
 
 def stepped(region: tuple[Layer, ...], step: Clamp) -> tuple[Layer, ...]:
-    """The region with this step behind its last layer, if it is one that has steps."""
+    """Return the region with this step behind its last layer, if it is one that has steps."""
     return (*region[:-1], replace(region[-1], clamp=step)) if isinstance(region[-1], Conv2d | Dense) else region
 
 
 def named(template: str) -> Template:
-    """The current version."""
+    """Return the current version."""
     return next(found for version in range(1, 9) if (found := template_named(template, version)))
 
 

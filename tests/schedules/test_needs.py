@@ -108,13 +108,13 @@ TASKS = {
 
 @functools.cache
 def extended(kind: type[Any], name: str, says_shape: bool) -> type[Any]:
-    """A kind of layer with one more field, which is 0 by default."""
+    """Return a kind of layer with one more field, which is 0 by default."""
     added = (name, object, field(default=0, kw_only=True, metadata=SHAPE if says_shape else {}))
     return dataclasses.make_dataclass(f"New{kind.__name__}", [added], bases=(kind,), frozen=True)
 
 
 def with_field(layer: Layer, name: str, value: object, says_shape: bool = False) -> Layer:
-    """The same layer of an extended kind."""
+    """Return the same layer of an extended kind."""
     values = {known.name: getattr(layer, known.name) for known in dataclasses.fields(layer)}
     made: Layer = extended(type(layer), name, says_shape)(**values | {name: value})
     return made

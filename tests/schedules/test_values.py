@@ -33,7 +33,7 @@ def in_blocks(block: int, channel_count: int) -> Layout:
 
 
 def with_outputs(layer: Conv2d) -> Conv2d:
-    """The layer, if it has an output pixel."""
+    """Return the layer, if it has an output pixel."""
     assume(min(layer.out_height, layer.out_width) > 0)
     return layer
 

@@ -25,7 +25,7 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
 def pins(path: Path) -> dict[str, str]:
-    """The version of each package that a list or a lock pins."""
+    """Return the version of each package that a list or a lock pins."""
     lines = [line.split(" ")[0].strip() for line in path.read_text().splitlines() if line[:1].isalnum()]
     found = [Requirement(line) for line in lines]
     return {canonicalize_name(one.name): str(one.specifier).removeprefix("==") for one in found}

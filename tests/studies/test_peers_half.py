@@ -113,7 +113,7 @@ def test_a_coarse_output_is_said_and_not_judged(tmp_path: Path) -> None:
 
 
 def small_model() -> ModelProto:
-    """A convolution whose clamp's bounds are constants in the graph, as PyTorch exports it."""
+    """Return a convolution whose clamp's bounds are constants in the graph, as PyTorch exports it."""
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["image", "weights"], ["sums"]),

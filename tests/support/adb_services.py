@@ -37,7 +37,7 @@ class Device:
     sessions: set[int] = field(default_factory=set)
 
     def environment(self) -> dict[str, str]:
-        """The environment of commands."""
+        """Return the environment of commands."""
         programs = f"{self.root}/system/bin:/usr/bin:/bin"
         return {"PATH": programs, "HOME": "/", "TMPDIR": f"{self.root}/data/local/tmp", "ANDROID_ROOT": f"{self.root}/system"}
 

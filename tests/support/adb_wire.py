@@ -25,7 +25,7 @@ class Message:
     data: bytes = b""
 
     def encode(self) -> bytes:
-        """The message as it is sent. The sum is that of old hosts, which still check it before they know our version."""
+        """Return the message as it is sent. The sum is that of old hosts, which still check it before they know our version."""
         header = (self.command, self.first, self.second, len(self.data), sum(self.data) & 0xFFFFFFFF if self.command == CNXN else 0)
         return struct.pack("<6I", *header, self.command ^ 0xFFFFFFFF) + self.data
 

@@ -44,7 +44,7 @@ class Loop:
 
 
 def assembly_of(task: Task, knobs: Mapping[str, int], template: Template | None = None, mcpu: str = "cortex-a72") -> str:
-    """The assembly of one schedule; without a template, of the first that takes `task`."""
+    """Return the assembly of one schedule; without a template, of the first that takes `task`."""
     import tvm
 
     template = template or template_for(task)
@@ -76,5 +76,5 @@ def innermost_loops(text: str) -> list[Loop]:
 
 
 def hottest_loop(text: str, operation: str = "fmla") -> Loop:
-    """The innermost loop with the most of these operations."""
+    """Return the innermost loop with the most of these operations."""
     return max(innermost_loops(text), key=lambda loop: sum(text.startswith(operation) for text in loop.instructions))

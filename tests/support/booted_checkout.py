@@ -83,7 +83,7 @@ def install(machine: Machine, command: str) -> None:
 
 
 def packages_asked_for(refused: Said) -> str:
-    """The command that the set-up asks an ordinary user to have run as root."""
+    """Return the command that the set-up asks an ordinary user to have run as root."""
     asked = re.search(r"Run as root: (apt-get .*)", refused.err)
     assert refused.code == 1 and asked, refused
     return asked[1]

@@ -93,7 +93,7 @@ class Image:
         form: str = "qcow2",
         core: str = "cortex-a72",
     ) -> list[str]:
-        """The command that boots `disk`; what is written to it and flushed there survives the end of this process."""
+        """Return the command that boots `disk`; what is written to it and flushed there survives the end of this process."""
         drive = f"file={disk},if=none,id=disk,format={form},cache=writeback"
         words = [QEMU, "-M", "virt", "-cpu", core, "-smp", str(CORES), "-m", memory, "-accel", "tcg,thread=multi"]
         words += ["-kernel", str(self.folder / "kernel"), "-initrd", str(self.folder / "initrd")]
@@ -114,7 +114,7 @@ def require_machine() -> None:
 
 
 def image() -> Image:
-    """The image, made first if it is not in the cache, which takes minutes.
+    """Return the image, made first if it is not in the cache, which takes minutes.
 
     Raises:
         UserError: apt-get or another program is missing or fails, or Debian could not be set up.

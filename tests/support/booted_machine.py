@@ -162,7 +162,7 @@ class Machine:
             subprocess.run([*self.ssh_words(name), script], stdin=content, stdout=subprocess.DEVNULL, check=True, timeout=COMMAND_S)
 
     def ssh_words(self, name: str) -> list[str]:
-        """The command that logs in; the key of the machine is checked."""
+        """Return the command that logs in; the key of the machine is checked."""
         options = [
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
@@ -179,7 +179,7 @@ class Machine:
         return self.root(_LEFT).out.splitlines()
 
     def add_words(self, name: str, user: str = "plain", *more: str) -> list[str]:
-        """The command line that registers it as a board."""
+        """Return the command line that registers it as a board."""
         fingerprint = fingerprint_of(self.image.host_key)
         return ["device", "add", name, "--ssh", f"{user}@127.0.0.1", "--port", str(self.port), "--fingerprint", fingerprint, *more]
 
@@ -224,7 +224,7 @@ def machine(image: Image, folder: Path, restricted: bool = True, **options: Any)
 
 
 def at_home(image: Image, folder: Path) -> Home:
-    """A home directory for the user on this side, with the key."""
+    """Return a home directory for the user on this side, with the key."""
     home = Home(folder)
     home.ssh.mkdir(parents=True, mode=0o700)
     home.key.write_bytes(image.key.read_bytes())

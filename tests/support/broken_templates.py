@@ -38,7 +38,7 @@ class Broken(Template):
         return [1.0]
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
-        """A dot product for each output, and the fault."""
+        """Return a dot product for each output, and the fault."""
         layer = task.layer
         assert isinstance(layer, Dense)
         if knobs["fault"] == DOES_NOT_BUILD:
@@ -83,7 +83,7 @@ def _spoil(kernel: Kernel, fault: int, output: Buffer) -> None:
 
 
 def schedule(fault: int) -> KnobSchedule:
-    """The schedule with this fault."""
+    """Return the schedule with this fault."""
     return KnobSchedule(Broken.name, Broken.version, (("fault", fault),))
 
 

@@ -141,7 +141,7 @@ class CLibrary:
         self.workspace = aligned(self.description.workspace_bytes)
 
     def instance(self, options: Options | None = None) -> Any:
-        """An initialised instance; asserts that there is no error."""
+        """Return an initialised instance; asserts that there is no error."""
         memory = (ctypes.c_uint64 * 128)()
         _KEPT.append(memory)
         code = self.c.net_init(INTERFACE, memory, options and ctypes.byref(options))
@@ -149,12 +149,12 @@ class CLibrary:
         return memory
 
     def reset(self, instance: Any, memory: Array) -> int:
-        """The code of a reset, for libraries that keep tensors."""
+        """Return the code of a reset, for libraries that keep tensors."""
         code: int = self.c.net_reset(instance, ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.size))
         return code
 
     def started(self, options: Options | None = None) -> tuple[Any, Array]:
-        """An instance that was reset, and its memory."""
+        """Return an instance that was reset, and its memory."""
         instance, memory = self.instance(options), aligned(self.c.net_state_bytes())
         assert self.reset(instance, memory) == OK
         return instance, memory
@@ -165,7 +165,7 @@ class CLibrary:
         return text.decode()
 
     def run(self, instance: Any, images: Sequence[Array], threads: int = 0, workspace: Array | None = None) -> list[Array]:
-        """The outputs for some inputs; asserts that there is no error."""
+        """Return the outputs for some inputs; asserts that there is no error."""
         space = self.workspace if workspace is None else workspace
         inputs = [aligned(image.nbytes) for image in images]
         for place, image in zip(inputs, images, strict=True):
@@ -179,7 +179,7 @@ class CLibrary:
 
 
 def pointers(arrays: Sequence[Array | None]) -> Any:
-    """A C array of pointers; `None` is null."""
+    """Return a C array of pointers; `None` is null."""
     return (ctypes.c_void_p * len(arrays))(*(None if array is None else array.ctypes.data for array in arrays))
 
 
@@ -242,7 +242,7 @@ def write_own_library(imported: Imported, path: Path, stateful: Sequence[str] = 
 
 
 def write_device_library(folder: Path, name: str = "net", core: str = TARGET["mcpu"]) -> Path:
-    """The library of `two_blocks` for the virtual Pi 4 or another core, with a manifest and PyTorch's reference."""
+    """Return the library of `two_blocks` for the virtual Pi 4 or another core, with a manifest and PyTorch's reference."""
     network, shape, path = two_blocks(), (1, 3, 16, 16), folder / f"{name}.so"
     kernels = kernels_of(read := prepared(network, shape))
     module = lower(read, kernels)

@@ -63,7 +63,7 @@ class Command:
         return self._errors.read_text()
 
     def wait(self, timeout_s: float = 120) -> tuple[int, str]:
-        """Its exit code and what it wrote to stdout; fails with what every thread of it is doing if it does not end in time."""
+        """Return its exit code and what it wrote to stdout; fails with what every thread of it is doing if it does not end in time."""
         try:
             out, _ = self._process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -95,11 +95,11 @@ class Command:
         os.killpg(self._process.pid, number)
 
     def children(self) -> list[psutil.Process]:
-        """The processes it started, and theirs."""
+        """Return the processes it started, and theirs."""
         return list(psutil.Process(self._process.pid).children(recursive=True))
 
     def agents(self) -> list[psutil.Process]:
-        """The device agents that run for it, and their sessions."""
+        """Return the device agents that run for it, and their sessions."""
         return [child for child in self.children() if "qemu-aarch64" in " ".join(_words(child)[:1])]
 
     def leftovers(self, within_s: float = 10) -> list[str]:

@@ -43,7 +43,7 @@ def write_own_manifest(path: Path, input_shape: tuple[int, ...], output_shape: t
 
 
 def make_library(folder: Path, threads: int = 1, content: bytes = b"no ELF file", **changes: Any) -> Path:
-    """A library that every check of files passes and no device can run; `changes` go into its manifest."""
+    """Return a library that every check of files passes and no device can run; `changes` go into its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"mobilenet_v1_0.25_{SIDE}_float32_t{threads}.so"
     path.write_bytes(content)

@@ -48,7 +48,7 @@ def content(name: str) -> Any:
 
 
 def benchmark(system: str, variant: tuple[float, int] = (1.0, 224), threads: int = 1, board: str = "pi4") -> dict[str, Any]:
-    """A row of the comparison with other libraries; `ours` is our C library where one was run, as in the comparison's ratios."""
+    """Return a row of the comparison with other libraries; `ours` is our C library where one was run, as in the comparison's ratios."""
     names, wanted = ("board", "alpha", "resolution", "threads"), (board, *variant, threads)
     found = {one["system"]: one for one in content("benchmarks.json")["benchmarks"] if tuple(one[name] for name in names) == wanted}
     return dict(found.get("ours-c", found[system]) if system == "ours" else found[system])
@@ -60,12 +60,12 @@ def milliseconds(value: float) -> str:
 
 
 def fit_of(board: str) -> Fit:
-    """The committed calibration of a board's core."""
+    """Return the committed calibration of a board's core."""
     return read_fit(CALIBRATED / f"{CORES[board]}.json")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> str:
-    """A Markdown table; columns from `numbers_from` on are aligned to the right."""
+    """Return a Markdown table; columns from `numbers_from` on are aligned to the right."""
     return "\n".join(markdown_table(headings, rows, numbers_from))
 
 
@@ -78,7 +78,7 @@ def _mean_and_worst(errors: Sequence[float]) -> str:
 
 
 def result_table() -> str:
-    """The README's: ours beside the best other library."""
+    """Return the README's: ours beside the best other library."""
     rows = []
     for variant in DIAGONAL:
         cells = [f"{variant[0]}-{variant[1]}"]
@@ -141,7 +141,7 @@ def core_cycles_table() -> str:
 
 
 def parameters_table() -> str:
-    """The fitted parameters, with the bounds that are a board's own."""
+    """Return the fitted parameters, with the bounds that are a board's own."""
     explained = {
         "cache_hits": "the latency of the level that had the line, for each load that missed the first",
         "lines_read": "a line copy, for each line read from memory (A78, N2, X4: by a load; A76: the bus's time, by a load; not fitted)",
@@ -210,13 +210,13 @@ def errors_table(board: str) -> str:
 
 
 def excluded_table() -> str:
-    """The published rows that nothing was fitted to, and why."""
+    """Return the published rows that nothing was fitted to, and why."""
     rows = [[row["title"], row["measured"], row["threads"], row["excluded"]] for row in published()["rows"] if "excluded" in row]
     return table(("row", "published", "threads", "why it is left aside"), rows, 4)
 
 
 def rows_table(phones: bool = False) -> str:
-    """The published rows that were fitted to or checked, and the program that stands for each."""
+    """Return the published rows that were fitted to or checked, and the program that stands for each."""
     rows = [
         [f"`{row['board']}`", row["threads"], row["title"], row["measured"], f"{row['wheel'].partition('==')[2]}: {row['why_wheel']}"]
         for row in published()["rows"]
@@ -238,7 +238,7 @@ def gate_table() -> str:
 
 
 def gate_runs_table() -> str:
-    """The gate's verdicts in the simulation, by runs a side."""
+    """Return the gate's verdicts in the simulation, by runs a side."""
     from studies.checks import simulate_gate
 
     return str(simulate_gate.runs_report(content("gate.json")["runs"]))
@@ -287,7 +287,7 @@ def several_cores_table() -> str:
 
 
 def zoo_table() -> str:
-    """The outcomes of the study zoo."""
+    """Return the outcomes of the study zoo."""
     from studies.networks import zoo
 
     return zoo.table(content("zoo.json"))
@@ -310,7 +310,7 @@ def _peers_pages(stem: str) -> dict[str, str]:
 
 
 def peers_table(*stems: str) -> str:
-    """The boards of some comparisons with other libraries."""
+    """Return the boards of some comparisons with other libraries."""
     from studies.peers.results import from_json
     from studies.peers.tables import boards_table
 
@@ -347,7 +347,7 @@ def _start_page() -> str:
 
 
 def validations_page(folder: Path) -> str:
-    """The table of the validations that others have sent."""
+    """Return the table of the validations that others have sent."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         found = read_validation(path)

@@ -25,7 +25,7 @@ class SqueezeExcitation(nn.Module):
         self.activation, self.scale_activation = nn.SiLU(inplace=True), nn.Sigmoid()
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
-        """The input, each channel times its gate."""
+        """Return the input, each channel times its gate."""
         gate = self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(data)))))
         return torch.mul(gate, data)
 
@@ -45,7 +45,7 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
-        """One block."""
+        """Return one block."""
         result: torch.Tensor = self.block(data)
         return result + data if self.residual else result
 
@@ -74,7 +74,7 @@ class EfficientNetB0(nn.Module):
 
 
 def efficientnet_b0() -> EfficientNetB0:
-    """The network in evaluation mode, with Kaiming weights and batch-norm statistics that are not trivial; the same every time."""
+    """Return the network in evaluation mode, with Kaiming weights and batch-norm statistics that are not trivial; the same every time."""
     generator = torch.Generator().manual_seed(0)
     network = EfficientNetB0().eval()
     with torch.no_grad():

@@ -46,7 +46,7 @@ class Frame:
 
 
 def some_pixels(generator: np.random.Generator, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Noise, edges, a gradient, or one colour, `[height, width, 3]`."""
+    """Return noise, edges, a gradient, or one colour, `[height, width, 3]`."""
     kind = generator.integers(4)
     noise = generator.integers(0, 256, (height, width, 3), np.uint8)
     if kind == 0:
@@ -60,7 +60,7 @@ def some_pixels(generator: np.random.Generator, width: int, height: int) -> npt.
 
 
 def some_frame(generator: np.random.Generator, frame_format: int, width: int, height: int) -> Frame:
-    """A frame of that format with random content, strides and turns."""
+    """Return a frame of that format with random content, strides and turns."""
     turns, step, pixels = int(generator.integers(4)), 0, some_pixels(generator, width, height)
     rows: list[Plane]
     if frame_format in PACKED:
@@ -96,7 +96,7 @@ def rgb_of(luma: Plane, u: Plane, v: Plane) -> npt.NDArray[np.uint8]:
 
 
 def _laid(rows: Plane, stride: int, generator: np.random.Generator) -> bytes:
-    """Rows with anything between them, and nothing behind the last."""
+    """Return rows with anything between them, and nothing behind the last."""
     height, size = rows.shape
     memory = generator.integers(0, 256, (height, stride), np.uint8)
     memory[:, :size] = rows
@@ -104,7 +104,7 @@ def _laid(rows: Plane, stride: int, generator: np.random.Generator) -> bytes:
 
 
 def _spread(samples: Plane, step: int, generator: np.random.Generator) -> Plane:
-    """Samples `step` apart, with anything between them and nothing behind the last."""
+    """Return samples `step` apart, with anything between them and nothing behind the last."""
     spread = generator.integers(0, 256, (samples.shape[0], (samples.shape[1] - 1) * step + 1), np.uint8)
     spread[:, ::step] = samples
     return spread

@@ -8,7 +8,7 @@ from tvmmobile.virtual.sysroot import python_sysroot
 
 
 def board_python() -> list[str]:
-    """The words that start it, with NumPy and TVM's wheels for it."""
+    """Return the words that start it, with NumPy and TVM's wheels for it."""
     [ours] = chosen_systems(["ours"])
     sysroot = python_sysroot(load_board("pi4"), ours.requirements)
     return ["qemu-aarch64", "-L", str(sysroot), str(sysroot / "usr/bin/python3")]

@@ -26,7 +26,7 @@ _FORK = multiprocessing.get_context("fork")
 
 
 def commit(number: int) -> Commit:
-    """The commit of that number: one an hour."""
+    """Return the commit of that number: one an hour."""
     return Commit(sha1(str(number).encode()).hexdigest(), time=BEGIN + 3600 * number, subject=f"Change number {number}")
 
 

@@ -30,7 +30,7 @@ _NUMBER = itertools.count()
 
 
 def examples(count: int) -> settings:
-    """The same examples in every run, half of them without `--all`; a kernel takes 0.1 to 0.5 s to build."""
+    """Return the same examples in every run, half of them without `--all`; a kernel takes 0.1 to 0.5 s to build."""
     shown = count if settings.get_current_profile_name() == "all" else -(-count // 2)
     checks = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
     return settings(max_examples=shown, derandomize=True, database=None, deadline=None, suppress_health_check=checks)

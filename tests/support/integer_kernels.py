@@ -29,7 +29,7 @@ LEVEL = 1
 
 
 def space_of(task: Task, name: str) -> list[KnobSchedule]:
-    """The members of the space of the template of that name, which takes the task."""
+    """Return the members of the space of the template of that name, which takes the task."""
     (template,) = (one for one in templates_for(task) if one.name == name)
     space = template.space(task)
     assert space is not None
@@ -37,7 +37,7 @@ def space_of(task: Task, name: str) -> list[KnobSchedule]:
 
 
 def assembly_on(layer: Layer, mcpu: str, name: str, **knobs: int) -> str:
-    """The assembly of a template that takes an integer layer on a core, of which this is the name."""
+    """Return the assembly of a template that takes an integer layer on a core, of which this is the name."""
     task = Task((layer,), "int8", machine=machine_of(mcpu))
     (template,) = (one for one in templates_for(task) if one.name == name)
     space = template.space(task)
@@ -63,7 +63,7 @@ def window(rng: random.Random) -> Conv2d:
 
 
 def in_groups(rng: random.Random) -> Conv2d:
-    """A `window` of two to five groups, with few channels or many in each."""
+    """Return a `window` of two to five groups, with few channels or many in each."""
     groups, layer = rng.randint(2, 5), window(rng)
     depth, channels = rng.choice((4, 5, 6, 8, 16, 24)), rng.choice((4, 8, 12, 16, 20, 48))
     facts = replace(layer.integers, wide=layer.integers.wide and depth * layer.kernel[0] * layer.kernel[1] <= 256)
@@ -73,7 +73,7 @@ def in_groups(rng: random.Random) -> Conv2d:
 def run(
     agents: Agents, task: Task, schedule: KnobSchedule, given: tuple[IntegerParameters, ...], inputs: list[Array], folder: Path
 ) -> tuple[Array, Array]:
-    """The output of a schedule's kernel on a board, and the reference's."""
+    """Return the output of a schedule's kernel on a board, and the reference's."""
     assert template_named(schedule.template, schedule.version) is not None
     for layer, parameters in zip(task.region, given, strict=True):
         assert layer.is_wide(parameters) <= layer.integers.wide
@@ -83,7 +83,7 @@ def run(
 def output_on(
     agents: Agents, task: Task, schedule: KnobSchedule, given: tuple[LayerParameters, ...], inputs: list[Array], folder: Path
 ) -> Array:
-    """The output of a schedule's kernel on a board."""
+    """Return the output of a schedule's kernel on a board."""
     folder.mkdir(exist_ok=True)
     library = folder / "kernel.so"
     compile_kernel(kernel_function(task, schedule, None), {**agents.profile.target, "opt-level": LEVEL}, library)

@@ -19,7 +19,8 @@ from tvmmobile.accuracy.evaluation_file import Accuracy, EvaluationContext, Eval
 from tvmmobile.accuracy.significance import Top1Loss
 from tvmmobile.accuracy.storage import StoredLayer
 from tvmmobile.gate import comparison
-from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
+from tvmmobile.gate.comparison import Compared, Comparison
+from tvmmobile.gate.kernel_changes import KernelChange
 from tvmmobile.results import file as result_file
 from tvmmobile.results import validation as validation_file
 from tvmmobile.results.file import Benchmark, Context, KernelResult, ResultFile
@@ -65,7 +66,7 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
 
 
 def _schema(name: str, version: int, root: type, parts: Iterable[type]) -> dict[str, Any]:
-    """The schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
+    """Return the schema of a file whose content is a `root`; `parts` are the dataclasses inside whose fields are described too."""
     content = TypeAdapter(root).json_schema()
     _describe(content, root)
     for part in parts:

@@ -19,7 +19,7 @@ def pixels(seed: int, width: int = 48, height: int = 40) -> npt.NDArray[np.uint8
 
 
 def write_image(path: Path, seed: int) -> Path:
-    """A picture of that seed, in a folder that is made if it is not there."""
+    """Return a picture of that seed, in a folder that is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels(seed)).save(path)
     return path

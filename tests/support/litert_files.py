@@ -53,7 +53,7 @@ class LiteRtFile:
     def tensor(
         self, shape: Sequence[int], dtype: str = "float32", value: Array | None = None, scale: Any = None, zero: Any = 0, axis: int = 0
     ) -> int:
-        """A tensor, constant if it has a value; with a scale and zero point, or several along an axis, it is quantised."""
+        """Return a tensor, constant if it has a value; with a scale and zero point, or several along an axis, it is quantised."""
         made = schema()
         tensor = made.TensorT()
         tensor.shape, tensor.type = list(shape), getattr(made.TensorType, dtype.upper())
@@ -73,7 +73,7 @@ class LiteRtFile:
         return len(self.graph.tensors) - 1
 
     def int32(self, *numbers: Any) -> int:
-        """A constant of integers."""
+        """Return a constant of integers."""
         array = np.array(numbers)
         return self.tensor(array.shape, "int32", array)
 
@@ -93,7 +93,7 @@ class LiteRtFile:
         self.graph.operators.append(operator)
 
     def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-        """The file, with these inputs and outputs."""
+        """Return the file, with these inputs and outputs."""
         import flatbuffers
 
         self.graph.inputs, self.graph.outputs = list(inputs), list(outputs)
@@ -103,7 +103,7 @@ class LiteRtFile:
 
 
 def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
-    """A convolution, a depthwise one, a sum, a mean and a classifier; `full`: inputs and outputs are integers too."""
+    """Return a convolution, a depthwise one, a sum, a mean and a classifier; `full`: inputs and outputs are integers too."""
     random, file = np.random.default_rng(seed), LiteRtFile()
     low = -128 if dtype == "int8" else 0
 
@@ -145,7 +145,7 @@ def quantised_network(dtype: str, seed: int, full: bool = False) -> bytes:
 
 
 def network_in(content: bytes) -> LiteRtNetwork:
-    """The file's network, with inputs and outputs for its variables."""
+    """Return the file's network, with inputs and outputs for its variables."""
     return without_variables(read_litert(FILE, content))
 
 
@@ -182,7 +182,7 @@ def agrees(content: bytes, inputs: list[Array], most: float = 1e-5) -> None:
 
 
 def one(kind: str, options: str = "", shape: tuple[int, ...] = IMAGE, **values: Any) -> tuple[bytes, list[Array]]:
-    """An operator of each element of an image."""
+    """Return an operator of each element of an image."""
     file = LiteRtFile()
     data, out = file.tensor(shape), file.tensor(shape)
     file.operator(kind, [data], [out], options, **values)
@@ -191,7 +191,7 @@ def one(kind: str, options: str = "", shape: tuple[int, ...] = IMAGE, **values: 
 
 
 def refused(content: bytes) -> str:
-    """The message about a network that is not translated."""
+    """Return the message about a network that is not translated."""
     with pytest.raises(UserError) as caught:
         onnx_of(network_in(content))
     return str(caught.value)

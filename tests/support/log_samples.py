@@ -20,7 +20,8 @@ from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Conv2d, Dense
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules import KnobSchedule, Space, template_for
-from tvmmobile.tuning.database import Database, append_whole, locked
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.files import append_whole, locked
 from tvmmobile.tuning.logs.inspection import Log, inspect
 from tvmmobile.tuning.records import Identity, Record
 
@@ -37,7 +38,7 @@ def schedules(task: Task) -> list[KnobSchedule]:
 
 
 def searched(task: Task) -> list[KnobSchedule]:
-    """The schedules that a search chooses from."""
+    """Return the schedules that a search chooses from."""
     return list(_space(task))
 
 
@@ -148,7 +149,7 @@ SMALL_KERNEL = Task((Conv2d(7, 7, 8, 8),))
 
 
 def old_log(folder: Path, count: int) -> Path:
-    """A log of an earlier model with `count` schedules of `SMALL_KERNEL`."""
+    """Return a log of an earlier model with `count` schedules of `SMALL_KERNEL`."""
     profile = find_device("pi4").profile
     template = template_for(SMALL_KERNEL)
     assert template is not None

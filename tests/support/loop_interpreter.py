@@ -37,7 +37,7 @@ class LoopInterpreter:
         return self.execute(loop.assembly(), given, accumulators)
 
     def execute(self, lines: list[str], general: Mapping[int, Any], accumulators: Array) -> Array:
-        """The same for any assembly, its general registers given; vector registers that were never written are not numbers."""
+        """Return the same for any assembly, its general registers given; vector registers that were never written are not numbers."""
         count = len(accumulators)
         self.vectors = {n: np.full(self.lanes, np.nan, self.dtype) for n in range(32)} | dict(enumerate(accumulators))
         self.general = dict(general)

@@ -52,7 +52,7 @@ class ModelledClock(Agents):
 
 
 def agents_of(place: SshBoard) -> list[psutil.Process]:
-    """The agents that run there, and their sessions."""
+    """Return the agents that run there, and their sessions."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

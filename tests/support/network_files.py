@@ -83,7 +83,7 @@ def gray():
 
 
 def write_python(folder: Path, text: str = SOURCE, name: str = "net.py") -> Path:
-    """A Python file with these contents."""
+    """Return a Python file with these contents."""
     path = folder / name
     path.write_text(text)
     return path
@@ -120,7 +120,7 @@ def write_onnx_newer(module: nn.Module, path: Path, shape: tuple[int, ...] = (1,
 
 
 def repacked(path: Path, changes: Mapping[str, Callable[[bytes], bytes]], added: Mapping[str, bytes]) -> Path:
-    """A `.pt2` with other contents in some places, beside it."""
+    """Return a `.pt2` with other contents in some places, beside it."""
     from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
     changed = path.with_name("changed.pt2")
@@ -151,7 +151,7 @@ class Graph:
 
 
 def convolution(after: Sequence[Any] = (), attributes: Mapping[str, Any] | None = None, side: int = 8) -> Graph:
-    """A 3×3 convolution of 3 to 4 channels from `x`, then `after` from `c` to `y`; nothing behind it unless said."""
+    """Return a 3×3 convolution of 3 to 4 channels from `x`, then `after` from `c` to `y`; nothing behind it unless said."""
     generator = np.random.default_rng(0)
     weights = {"w": generator.normal(0, 0.4, (4, 3, 3, 3)).astype(np.float32), "b": generator.normal(0, 1, 4).astype(np.float32)}
     settings = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]} if attributes is None else dict(attributes)
@@ -159,7 +159,7 @@ def convolution(after: Sequence[Any] = (), attributes: Mapping[str, Any] | None 
 
 
 def batch_norm(source: str) -> tuple[Any, dict[str, Array]]:
-    """A node from a tensor of three channels to `n`, and its constants."""
+    """Return a node from a tensor of three channels to `n`, and its constants."""
     random = np.random.default_rng(5)
     constants = {name: random.normal(0, 1, 3).astype(np.float32) for name in ("scale", "shift", "mean")}
     constants["variance"] = random.uniform(0.5, 2, 3).astype(np.float32)
@@ -167,7 +167,7 @@ def batch_norm(source: str) -> tuple[Any, dict[str, Array]]:
 
 
 def write_model(path: Path, graph: Graph, shape: Sequence[int | str | None] = (1, 3, 8, 8), **settings: Any) -> Path:
-    """An ONNX model of a graph.
+    """Return an ONNX model of a graph.
 
     Args:
         shape: shape of `x`; a dimension may have a name, or nothing.
@@ -186,7 +186,7 @@ def write_model(path: Path, graph: Graph, shape: Sequence[int | str | None] = (1
 
 
 def with_data_beside(path: Path, location: str = "weights.bin") -> Path:
-    """The model at `path` with its weights in another file."""
+    """Return the model at `path` with its weights in another file."""
     model = onnx.load(str(path))
     onnx.save_model(model, str(path), save_as_external_data=True, location=location, size_threshold=0)
     return path

@@ -103,7 +103,7 @@ def _load(file: OwnFile) -> Imported:
 
 
 def lowered(case: Case, load: Callable[[OwnFile], Imported] = _load) -> tuple[Any, Imported]:
-    """The model as a module of kernels, as `compile` makes it of a file, and as it was imported."""
+    """Return the model as a module of kernels, as `compile` makes it of a file, and as it was imported."""
     with tempfile.TemporaryDirectory(prefix="tvmmobile-onnx-") as folder:
         path = Path(folder, "net.onnx")
         path.write_bytes(case.model.SerializeToString())
@@ -144,7 +144,7 @@ def tolerance_of(case: Case) -> float:
 
 
 def built(modules: Sequence[Any]) -> Any:
-    """A virtual machine with `main_0`, `main_1`, … of these modules."""
+    """Return a virtual machine with `main_0`, `main_1`, … of these modules."""
     import tvm
     from tvm import relax
 

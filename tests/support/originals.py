@@ -37,7 +37,7 @@ class Original:
 
 
 def original(file: str) -> Original:
-    """The network that a file of `published_networks/` describes."""
+    """Return the network that a file of `published_networks/` describes."""
     content = json.loads((FOLDER / f"{file}.json").read_text(encoding="utf-8"))
     tensors = {name: tuple(shape) for name, shape in content.pop("tensors").items()}
     return Original(**content | {"logits": tuple(content["logits"]), "tensors": tensors})
@@ -65,5 +65,5 @@ def generated(tensors: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, A
 
 
 def image_of(side: int) -> torch.Tensor:
-    """An image of that side, NCHW, with values as normalised photographs have them."""
+    """Return an image of that side, NCHW, with values as normalised photographs have them."""
     return torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(1)) * 4 - 2

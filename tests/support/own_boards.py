@@ -12,7 +12,7 @@ from tvmmobile.virtual.own_board import write_own_board
 
 
 def own_board(folder: Path, like: str = "pi4", **values: str) -> str:
-    """The path of a file like that of a board that ships, with other values."""
+    """Return the path of a file like that of a board that ships, with other values."""
     text = (BOARDS / f"{like}.toml").read_text(encoding="utf-8").replace(f'name = "{like}"', 'name = "mine"')
     for figure, value in values.items():
         text = re.sub(rf"(?m)^{figure} = \S+", f"{figure} = {value}", text)
@@ -33,7 +33,7 @@ def calibrated_board(path: Path, like: Board | None = None, **shares: float) -> 
 
 
 def uncalibrated_board(folder: Path) -> str:
-    """The path of a file like the pi4's, but for a core that was never calibrated."""
+    """Return the path of a file like the pi4's, but for a core that was never calibrated."""
     values = load_board("pi4").model_dump() | {"name": "mine", "mcpu": "cortex-a57"}
     lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]
     for name, table in values.items():

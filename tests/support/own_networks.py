@@ -25,7 +25,7 @@ CONV = "nn.Conv2d(3, 4, 3, padding=1)"
 
 
 def load(model: str | Path, side: Side | None = None, checkpoint: Path | None = None, seed: int = 0) -> Imported:
-    """The network that `--model` names."""
+    """Return the network that `--model` names."""
     file = own_file(str(model))
     assert file is not None
     return load_own(file, side, checkpoint, seed)
@@ -33,12 +33,12 @@ def load(model: str | Path, side: Side | None = None, checkpoint: Path | None = 
 
 @lru_cache(maxsize=8)
 def loaded(model: str, side: Side | None = None) -> Imported:
-    """The network of a file that does not change, read once: for tests of what is made of it."""
+    """Return the network of a file that does not change, read once: for tests of what is made of it."""
     return load(model, side)
 
 
 def network_of(imported: Imported) -> Network:
-    """Its nodes after the passes."""
+    """Return its nodes after the passes."""
     return _network_of(imported.module)
 
 
@@ -58,7 +58,7 @@ def image_for(imported: Imported) -> np.ndarray[Any, Any]:
 
 
 def run_compiled(imported: Imported, path: Path) -> np.ndarray[Any, Any]:
-    """The output of the network compiled for this machine, for `image_for`."""
+    """Return the output of the network compiled for this machine, for `image_for`."""
     network = network_of(imported)
     return run_lowered(lower(network, kernels_of(network)), image_for(imported), path)
 

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 
 def commands_of(page: Path, heading: str | None = None) -> str:
-    """The text of all blocks marked `sh`, or of those below a heading of the page; "" is what comes before the first."""
+    """Return the text of all blocks marked `sh`, or of those below a heading of the page; "" is what comes before the first."""
     text = page.read_text(encoding="utf-8")
     if heading is not None:
         headings = ["", *re.findall(r"^## (.*)$", text, re.MULTILINE)]
@@ -18,5 +18,5 @@ def commands_of(page: Path, heading: str | None = None) -> str:
 
 
 def readme_commands() -> list[str]:
-    """The README's commands, without their comments."""
+    """Return the README's commands, without their comments."""
     return [line.partition(" #")[0].strip() for line in commands_of(REPOSITORY / "README.md").splitlines()]

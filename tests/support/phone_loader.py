@@ -8,7 +8,7 @@ import pytest
 
 
 def android_folder(request: pytest.FixtureRequest) -> Path:
-    """The folder of `--android`; skips the test without it."""
+    """Return the folder of `--android`; skips the test without it."""
     folder = request.config.getoption("--android")
     if folder is None:
         pytest.skip("no Android loader: --android DIR")

@@ -50,7 +50,7 @@ def private_adb_server(folder: Path) -> Iterator[int]:
 
 
 def adb_servers(port: int) -> list[psutil.Process]:
-    """The adb servers that were started for that port."""
+    """Return the adb servers that were started for that port."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

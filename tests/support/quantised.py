@@ -26,7 +26,7 @@ from tvmmobile.schedules import template_for
 
 
 def flow_from(module: torch.nn.Module, shape: tuple[int, ...], apart: type[Layer] | tuple[()] = ()) -> Flow:
-    """The steps of a network in PyTorch, in eval mode; layers `apart` have no template."""
+    """Return the steps of a network in PyTorch, in eval mode; layers `apart` have no template."""
 
     def accepts(layer: Layer) -> bool:
         return not isinstance(layer, apart) and template_for(Task((layer,))) is not None
@@ -41,7 +41,7 @@ def samples_of(*arrays: Array) -> CalibrationSamples:
 
 @cache
 def trained_flow() -> Flow:
-    """The steps of the trained MobileNet v1 0.25-32."""
+    """Return the steps of the trained MobileNet v1 0.25-32."""
     return flow_from(trained(), (1, 3, SIDE, SIDE))
 
 
@@ -52,7 +52,7 @@ def digit_inputs(count: int, seed: int) -> Array:
 
 
 def rescaled(flow: Flow, seed: int, octaves: float = 3.0) -> Flow:
-    """The same network with each channel between layers divided by a factor of its own, log-uniform over 2^±octaves."""
+    """Return the same network with each channel between layers divided by a factor of its own, log-uniform over 2^±octaves."""
     generator = np.random.default_rng(seed)
     for pair in pairs_of(flow):
         channels = flow.steps[pair.first].layer.output_shape[-1]

@@ -41,14 +41,14 @@ def residual_network() -> nn.Module:
 
 
 def window_network() -> nn.Module:
-    """A ResNet's kinds of layers: 3×3 convolutions with a residual, and with a stride."""
+    """Return a ResNet's kinds of layers: 3×3 convolutions with a residual, and with a stride."""
     inner = nn.Sequential(*unit(16, 24, 3), *unit(24, 16, 3, activation=nn.Identity()))
     last = unit(16, 24, 3, 2, activation=nn.ReLU())
     return seeded(*unit(3, 16, 3, 2), Residual(inner), *last, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(24, 10))
 
 
 def noise(seed: int, shape: tuple[int, ...] = SHAPE) -> Array:
-    """An input, NCHW."""
+    """Return an input, NCHW."""
     return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ def write_quantised_onnx(
 
 
 def of_integers(path: Path) -> Path:
-    """The same network whose input is quantised already: without the operator that quantises it."""
+    """Return the same network whose input is quantised already: without the operator that quantises it."""
     model = onnx.load(str(path))
     (given,) = model.graph.input
     (first,) = (node for node in model.graph.node if given.name in node.input)
@@ -129,7 +129,7 @@ class Quantised:
 
 
 def onnx_integers(path: Path, image: Array) -> list[Quantised]:
-    """The integers between the layers of a QDQ network, as ONNX Runtime computes them where it fuses nothing."""
+    """Return the integers between the layers of a QDQ network, as ONNX Runtime computes them where it fuses nothing."""
     model = onnx.load(str(path))
     constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
@@ -146,7 +146,7 @@ def onnx_integers(path: Path, image: Array) -> list[Quantised]:
 
 
 def pt2e_integers(path: Path, image: Array) -> list[Quantised]:
-    """The integers between the layers of a network of the PT2E flow, as PyTorch computes them."""
+    """Return the integers between the layers of a network of the PT2E flow, as PyTorch computes them."""
     register_operators()
     found = []
 
@@ -186,7 +186,7 @@ def layer_by_layer(ready: Prepared, image: Array, theirs: list[Quantised]) -> Ar
 
 
 def in_integers(path: Path, board: str = "pi5", keep: tuple[str, ...] = (), dump_dir: Path | None = None) -> Prepared:
-    """The network in a file as the planner reads it, with its integers on the host."""
+    """Return the network in a file as the planner reads it, with its integers on the host."""
     model = tvmmobile.load(path)
     assert model.quantised
     job = variant_job(model, device_of(board).profile, (), path.parent / "out", LibraryOptions(precision=INT8, keep=keep))
@@ -199,5 +199,5 @@ def steps_off(output: Array, expected: Array, step: float) -> Array:
 
 
 def smallest_step(values: Array) -> float:
-    """The scale of a tensor of which all numbers are multiples, where two of them are neighbours."""
+    """Return the scale of a tensor of which all numbers are multiples, where two of them are neighbours."""
     return float(np.diff(np.unique(values)).min())

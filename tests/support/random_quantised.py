@@ -36,7 +36,7 @@ class Drawn:
         return name
 
     def constant(self, array: Any) -> str:
-        """A new constant."""
+        """Return a new constant."""
         name = f"constant{len(self.constants)}"
         self.constants[name] = np.asarray(array)
         return name
@@ -46,7 +46,7 @@ class Drawn:
         return self.constant(self.draw.normal(0, 1.4 / np.sqrt(fan), shape).astype(np.float32))
 
     def activated(self, data: str, channels: int) -> str:
-        """An activation."""
+        """Return an activation."""
         kind = str(self.draw.choice(_ACTIVATIONS))
         if kind == "Silu":
             return self.node("Mul", [data, self.node("Sigmoid", [data])])
@@ -63,7 +63,7 @@ class Drawn:
         return self.node("Conv", [data, weight, *bias], pads=[kernel // 2] * 4, strides=[stride] * 2, group=groups)
 
     def model(self, shape: tuple[int, ...], output: str) -> onnx.ModelProto:
-        """The network; its output's shape is inferred."""
+        """Return the network; its output's shape is inferred."""
         tensors = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, extents) for name, extents in (("x", shape), (output, None))]
         graph = helper.make_graph(self.nodes, "random", ends[:1], ends[1:], tensors)
@@ -73,7 +73,7 @@ class Drawn:
 
 
 def random_network(seed: int, most: int) -> tuple[onnx.ModelProto, tuple[int, ...]]:
-    """A network of up to so many blocks in a row, and its input's shape."""
+    """Return a network of up to so many blocks in a row, and its input's shape."""
     net, side = Drawn(np.random.default_rng(seed)), 16
     draw, shape = net.draw, (1, 3, side, side)
     channels = int(draw.choice([8, 16]))
@@ -128,12 +128,12 @@ class _Reader(CalibrationDataReader):
 
 
 def image_of(shape: tuple[int, ...], seed: int) -> Array:
-    """An input."""
+    """Return an input."""
     return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
 
 
 def quantised_by(tool: Tool, model: onnx.ModelProto, shape: tuple[int, ...], path: Path) -> Path:
-    """The file that a tool writes. Weights have seven bits: with eight, its sums of two products saturate on x86 processors
+    """Return the file that a tool writes. Weights have seven bits: with eight, its sums of two products saturate on x86 processors
     without VNNI."""
     if tool.form == "inputs":
         onnx.save(rounded_inputs(model, 0), path)
@@ -159,7 +159,7 @@ def quantised_by(tool: Tool, model: onnx.ModelProto, shape: tuple[int, ...], pat
 
 
 def rounded_inputs(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """The network with inputs and weights of convolutions rounded, and nothing behind them, as TensorRT's tools have it."""
+    """Return the network with inputs and weights of convolutions rounded, and nothing behind them, as TensorRT's tools have it."""
     draw, changed = np.random.default_rng(seed), onnx.ModelProto()
     changed.CopyFrom(model)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -77,7 +77,7 @@ def _factor(random: np.random.Generator, least: float = 0.25) -> float:
 
 
 def onnx_case(random: np.random.Generator, opset: int) -> OnnxCase:
-    """Any that the operator's version allows and ONNX Runtime computes, for the most part."""
+    """Draw a resize that the operator's version allows and ONNX Runtime computes, for the most part."""
     mode = str(random.choice(["nearest", "linear"] if opset < 11 else ["nearest", "linear", "cubic"]))
     ranks = [2, 4] if mode == "cubic" else [1, 2, 3, 4, 5] if mode == "nearest" else [2, 3, 4, 5]
     rank = 4 if random.random() < 0.7 else int(random.choice(ranks))
@@ -133,7 +133,7 @@ def onnx_case(random: np.random.Generator, opset: int) -> OnnxCase:
 
 
 def onnx_network(cases: Sequence[OnnxCase], opset: int, before: bool = False) -> Any:
-    """A file with an input and an output for each; `before` puts a convolution that changes nothing before those of images."""
+    """Return a file with an input and an output for each; `before` puts a convolution that changes nothing before those of images."""
     nodes, stored, inputs, outputs = [], [], [], []
     for number, case in enumerate(cases):
         names = [f"x{number}"]
@@ -179,7 +179,7 @@ def by_us(module: Any, images: Sequence[Array], path: Path, choice: int = 0) -> 
 
 
 def imported(model: Any) -> Any:
-    """An ONNX file in Relax."""
+    """Return an ONNX file in Relax."""
     return import_onnx(fold_constants(model), model.opset_import[0].version)
 
 
@@ -248,7 +248,7 @@ class TorchCase:
 
 
 def torch_case(random: np.random.Generator) -> TorchCase:
-    """Any that PyTorch computes."""
+    """Draw a call of a resize that PyTorch computes."""
     name = str(random.choice(sorted(OPERATORS)))
     dimensions = OPERATORS[name]
     corners = [bool(random.integers(2))] if name in WEIGHTED else []

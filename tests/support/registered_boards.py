@@ -33,11 +33,11 @@ class TestBoard:
         return ["--runner", RUNNER, "--root", str(self.root), "--directory", str(self.directory)]
 
     def add_words(self, name: str) -> list[str]:
-        """The command line that registers it, as this machine."""
+        """Return the command line that registers it, as this machine."""
         return ["device", "add", name, "--local", *self.described_words()]
 
     def agents(self) -> list[psutil.Process]:
-        """The agents' own processes, sessions not among them."""
+        """Return the agents' own processes, sessions not among them."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -70,7 +70,7 @@ class SshBoard(TestBoard):
     server: Server
 
     def add_words(self, name: str) -> list[str]:
-        """The command line that registers it."""
+        """Return the command line that registers it."""
         address = self.server.address
         words = ["device", "add", name, "--ssh", address.destination, "--port", str(address.port), *self.described_words()]
         return [*words, "--fingerprint", fingerprint_of(address.host_key)]
@@ -85,7 +85,7 @@ class SshBoard(TestBoard):
 
 
 def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home directory with a key of its own; the cache stays where it was, for the agent in it takes seconds to build."""
+    """Return a home directory with a key of its own; the cache stays where it was, for the agent in it takes seconds to build."""
     monkeypatch.setenv("TVMMOBILE_CACHE", str(cache_dir()))
     home = Home(tmp_path / "user")
     home.ssh.mkdir(parents=True, mode=0o700)

@@ -31,7 +31,7 @@ class Written:
         return self.emit(relax.op.maximum(total, relax.const(0.0)))
 
     def shuffle(self, data: Any, groups: int) -> Any:
-        """The channels of the groups taken in turn, as it is imported."""
+        """Return the channels of the groups taken in turn, as it is imported."""
         _, height, width, count = shape_of(data)
         data = self.emit(relax.op.permute_dims(data, [0, 3, 1, 2]))
         data = self.emit(relax.op.reshape(data, (1, groups, count // groups, height, width)))

@@ -51,7 +51,7 @@ class Page(HTMLParser):
             self.text[tag][-1] += data
 
     def named(self, tag: str) -> list[dict[str, str]]:
-        """The attributes of every element of a kind."""
+        """Return the attributes of every element of a kind."""
         return [attributes for name, attributes in self.tags if name == tag]
 
 
@@ -63,7 +63,7 @@ def written(results: Results, out: Path) -> dict[str, str]:
 
 
 def texts_of(paths: list[Path], out: Path) -> dict[str, str]:
-    """The written files by their last name: `json`, `csv`, `kernels.csv`, `md`, `html`."""
+    """Return the written files by their last name: `json`, `csv`, `kernels.csv`, `md`, `html`."""
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in paths)
     return {re.split("[-.]", path.name, maxsplit=1)[1]: path.read_text(encoding="utf-8") for path in paths}
 

@@ -43,7 +43,7 @@ _EFFICIENCY = {"conv": 0.7, "depthwise": 0.45, "pointwise": 0.92, "dense": 0.25}
 
 
 def sample_variant(spec: ModelSpec, *, measured: bool = False) -> VariantResult:
-    """A variant whose kernels reach a share of the FMA peak that depends on their type."""
+    """Return a variant whose kernels reach a share of the FMA peak that depends on their type."""
     cost = count(spec)
     kernels, cycles = [], 0.0
     for item in cost.layers:
@@ -105,7 +105,7 @@ def board_state(temperature_c: float) -> dict[str, object]:
 
 
 def sample_results(variants: int = 16, *, measured: bool = False) -> Results:
-    """The paper's grid, or its first variants."""
+    """Return the paper's grid, or its first variants."""
     specs = grid("mobilenet_v1")[:variants]
     return Results(MEASURED if measured else MODELLED, tuple(sample_variant(spec, measured=measured) for spec in specs))
 

@@ -78,14 +78,14 @@ def unit(
 
 
 def seeded(*modules: nn.Module) -> nn.Module:
-    """The modules in a row, in eval mode, with weights and batch-norm statistics that all matter."""
+    """Return the modules in a row, in eval mode, with weights and batch-norm statistics that all matter."""
     network = nn.Sequential(*modules)
     seed_weights(network, 0, probe=(3, 48, 48))
     return network.eval()
 
 
 def two_blocks() -> nn.Module:
-    """A MobileNet v1 of one depthwise separable block behind the first convolution, with its classifier."""
+    """Return a MobileNet v1 of one depthwise separable block behind the first convolution, with its classifier."""
     return seeded(*unit(3, 8, 3, 2), *unit(8, 8, 3, groups=8), *unit(8, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(12, 5))
 
 
@@ -146,7 +146,7 @@ def run_lowered(module: Any, image: np.ndarray[Any, Any], path: Path) -> np.ndar
 
 
 def loaded(module: Any, path: Path) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """A lowered network, built for the host and loaded from `path`, as a function of its input."""
+    """Return a lowered network, built for the host and loaded from `path`, as a function of its input."""
     import tvm
     from tvm import relax
 
@@ -171,7 +171,7 @@ def error_against_torch(network: nn.Module, shape: tuple[int, ...], path: Path, 
 
 
 def error_of(read: Network, network: nn.Module, shape: tuple[int, ...], path: Path, choice: int = 0, threads: int = 1) -> float:
-    """The same of a network that is prepared already."""
+    """Return the same of a network that is prepared already."""
     image = np.random.default_rng(3).normal(0.0, 1.0, shape).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image)).numpy()

@@ -13,7 +13,7 @@ from tvmmobile.schedules import KnobSchedule, Space, Template
 
 
 def check_members(template: Template, task: Task, space: Space) -> list[KnobSchedule]:
-    """The schedules of a task's space: all different, with equally many finite features, and unchanged by being written and read."""
+    """Return the schedules of a task's space: all different, with equally many finite features, and unchanged by being written and read."""
     members = list(space)
     assert len(members) == len(set(members)) and space.default in set(members)
     features = [template.features(task, schedule.values) for schedule in members]

@@ -18,7 +18,7 @@ def pruned(seed: int, shape: Sequence[int] = (8, 12), dtype: Any = np.float32, s
 
 
 def sparse_onnx(whole: Array, name: str, flat: bool = False) -> Any:
-    """A `SparseTensorProto`, with an index of each element or (`flat`) one in the order of memory."""
+    """Return a `SparseTensorProto`, with an index of each element or (`flat`) one in the order of memory."""
     places = np.flatnonzero(whole) if flat else np.argwhere(whole)
     values = numpy_helper.from_array(whole[whole != 0], name)
     return helper.make_sparse_tensor(values, numpy_helper.from_array(places.astype(np.int64), "places"), whole.shape)
@@ -62,7 +62,7 @@ def sparse_litert(
 def sparse_file(
     whole: Array, order: Sequence[int], blocks: Mapping[int, int], sparse: Sequence[bool], kinds: tuple[str, str] = ("Int32", "Int32")
 ) -> tuple[LiteRtFile, bytes]:
-    """A network that multiplies rows by a matrix `[outputs, inputs]` that is stored without zeros, in float32, float16 or int8."""
+    """Return a network that multiplies rows by a matrix `[outputs, inputs]` that is stored without zeros, in float32, float16 or int8."""
     values, parameters = sparse_litert(whole, order, blocks, sparse, kinds)
     dtype = str(whole.dtype)
     scale = 0.05 if dtype == "int8" else None

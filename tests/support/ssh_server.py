@@ -25,7 +25,7 @@ USER = getpass.getuser()
 
 
 def require_sshd() -> str:
-    """The path of sshd; skips the test where there is none."""
+    """Return the path of sshd; skips the test where there is none."""
     if SSHD is None or shutil.which("ssh-keygen") is None:
         pytest.skip("needs OpenSSH's sshd and ssh-keygen (apt-get install openssh-server openssh-client)")
     return SSHD
@@ -44,7 +44,7 @@ def public_key(path: Path) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
+    """Return a TCP port of 127.0.0.1 that nobody listens on just now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -138,7 +138,7 @@ class Server:
         wait_until(self._listens, "sshd to listen")
 
     def sessions(self) -> list[psutil.Process]:
-        """The processes that serve its connections, with what they run."""
+        """Return the processes that serve its connections, with what they run."""
         assert self._process is not None
         with contextlib.suppress(psutil.NoSuchProcess):
             return list(psutil.Process(self._process.pid).children(recursive=True))

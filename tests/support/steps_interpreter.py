@@ -24,7 +24,7 @@ class StepsInterpreter:
         self._zero = False
 
     def run(self, loop: StepsLoop) -> Array:
-        """The sums, (row, channel); those of all pixels begin as the first one's, as the number of the channel."""
+        """Return the sums, (row, channel); those of all pixels begin as the first one's, as the number of the channel."""
         lines, first, place, executed = loop.assembly(), loop.first_general, 0, 0
         self._vectors[: loop.groups] = np.arange(loop.width, dtype=np.int32).view(np.uint8).reshape(-1, 16)
         self._general = {first + number: where for number, where in enumerate(_PLACES)}

@@ -38,7 +38,7 @@ def tagged(message, tag=bytes(32)):
 
 
 def _python() -> str:
-    """One that every user may run."""
+    """Return one that every user may run."""
     return shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable
 
 
@@ -65,6 +65,6 @@ def strangers_answer(code: str, *arguments: object) -> str:
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
-    """The next line it prints."""
+    """Return the next line it prints."""
     assert process.stdout is not None
     return process.stdout.readline().strip()

@@ -34,7 +34,7 @@ def write_images(folder: Path, count: int, seed: int) -> Path:
 
 
 def trained() -> torch.nn.Module:
-    """The network with the weights of the file, in eval mode."""
+    """Return the network with the weights of the file, in eval mode."""
     module = build_torch_model(SPEC).module
     kept = np.load(_FILE)
     state = {

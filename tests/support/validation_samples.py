@@ -17,14 +17,14 @@ PI4 = load_board("pi4")
 
 
 def parameters(**shares: float) -> tuple[Parameter, ...]:
-    """The Pi 4's, with other shares."""
+    """Return the Pi 4's, with other shares."""
     fit = calibration_of(PI4)
     assert fit is not None
     return tuple(replace(p, value=shares.get(p.name, p.value)) for p in fit.parameters)
 
 
 def compared() -> ComparedModel:
-    """The Pi 4's own model."""
+    """Return the Pi 4's own model."""
     return ComparedModel("pi4", PI4, PI4, parameters())
 
 
@@ -42,7 +42,7 @@ def observed(count: int, noise: float = 0.0, core: float = 1.0, **shares: float)
 
 
 def validated(observations: list[Observation]) -> Validation:
-    """The file of such kernels, the last five as networks."""
+    """Return the file of such kernels, the last five as networks."""
     model = compared()
     points = []
     for number, seen in enumerate(observations):

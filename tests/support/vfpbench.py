@@ -11,7 +11,7 @@ INSTRUCTIONS = 40
 
 
 def loop(name: str, shape: str, kind: str) -> list[str]:
-    """A loop of one instruction.
+    """Return a loop of one instruction.
 
     Args:
         name: the instruction's name, such as `fmla`; `fmadd` is of scalars.

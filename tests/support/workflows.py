@@ -59,13 +59,13 @@ class Workflow:
         return found
 
     def step(self, name: str) -> Mapping[str, Any]:
-        """The step of that name."""
+        """Return the step of that name."""
         (found,) = [step for step in self.steps if step.get("name") == name]
         return found
 
 
 def load_workflow(path: Path) -> Workflow:
-    """The workflow in a file."""
+    """Return the workflow in a file."""
     text = path.read_text()
     return Workflow(path, yaml.safe_load(text), text)
 
@@ -125,7 +125,7 @@ class Runner:
 
 
 def clone(repository: Path, folder: Path) -> Path:
-    """A clean clone of what is committed, in which this Python serves as the one that the set-up would make.
+    """Return a clean clone of what is committed, in which this Python serves as the one that the set-up would make.
 
     Making that takes minutes and the network; `test_setup_scripts.py` tests the set-up's own steps.
     """

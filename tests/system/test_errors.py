@@ -91,7 +91,7 @@ def test_values_from_elsewhere_are_short() -> None:
 
 
 def _beginnings(text: ast.expr, scope: ast.AST) -> Iterator[str]:
-    """The words that a message may begin with, as far as the source has them; of a value, what stands for a missing one."""
+    """Yield the words that a message may begin with, as far as the source has them; of a value, what stands for a missing one."""
     match text:
         case ast.Constant(value=str(words)):
             yield words

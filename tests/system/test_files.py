@@ -32,7 +32,7 @@ from tvmmobile.system.programs import run_tool
 #: What may open a file for writing without `system/files.py`: only scratch files, locks, logs that grow, and what is nobody's output.
 WRITES_ITSELF = {
     "tvmmobile/tuning/search/trial.py": "a worker's scratch folder",
-    "tvmmobile/tuning/database.py": "the lock's owner; records are appended",
+    "tvmmobile/tuning/logs/files.py": "the lock's owner; records are appended",
     "tvmmobile/accuracy/noise.py": "inputs in a scratch folder",
     "tvmmobile/networks/own/pt2/archive.py": "an archive in memory",
     "tvmmobile/native/library.py": "sources and objects in a scratch folder",

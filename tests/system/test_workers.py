@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import time
@@ -59,7 +60,7 @@ def begun(*folders: Path) -> list[int]:
 
 
 def run_and_kill(workers: Workers, folders: list[Path], victim: str) -> dict[Path, int | WorkerError]:
-    """The jobs' results, where somebody kills something once they are under way."""
+    """Return the jobs' results, where somebody kills something once they are under way."""
     for folder in folders:
         folder.mkdir()
 
@@ -97,6 +98,28 @@ def test_a_job_that_kills_its_worker_again_is_blamed(workers: Workers, tmp_path:
 def test_a_job_that_takes_too_much_processor_time_is_ended(workers: Workers, tmp_path: Path) -> None:
     ((_, result),) = workers.run(loop, [tmp_path], 60)
     assert isinstance(result, WorkerError) and str(result) == "it took too much processor time"
+
+
+def double(number: int) -> int:
+    """Return twice the number."""
+    return 2 * number
+
+
+def start_and_double() -> None:
+    """Double a number with workers of its own."""
+    with Workers(1) as own:
+        assert list(own.run(double, [3], 60)) == [(3, 6)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_users_daemons_have_workers_of_their_own(workers: Workers, method: str) -> None:
+    """Processes of a `multiprocessing.Pool` are daemons, which may not have children; of a copy, the fork server is a sibling."""
+    assert list(workers.run(double, [1], 60)) == [(1, 2)]
+    context: Any = multiprocessing.get_context(method)
+    process = context.Process(target=start_and_double, daemon=True)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
 
 
 def test_starting_is_tried_until_what_they_are_forked_from_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

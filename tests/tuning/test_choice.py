@@ -37,7 +37,7 @@ class LargestOfChannels(nn.Module):
 
 
 def reduction_in(network: nn.Module) -> Node:
-    """The first node of a network that no template takes."""
+    """Return the first node of a network that no template takes."""
     return next(node for node in prepared(network, IMAGE).nodes if isinstance(node.layer, Opaque))
 
 

@@ -38,7 +38,7 @@ POOL = Task((Opaque("mean", "0123456789ab", ((1, 7, 7, 64),), (1, 1, 1, 64)),))
 
 
 def record(task: Task = POINTWISE, number: int = 0, latency_us: float | None = 10.0, **fields: object) -> Record:
-    """The `number`-th schedule of a task's space, measured."""
+    """Return the `number`-th schedule of a task's space, measured."""
     return replace(Record(task, searched(task)[number], latency_us), **fields)  # type: ignore[arg-type]
 
 

@@ -102,7 +102,7 @@ def test_slower_kernels_are_found(tmp_path: Path) -> None:
 
 
 def modelled_us(agents: Agents, layer: Layer, dtype: str, folder: Path) -> float:
-    """The fastest of the templates' first schedules, as a trial times it."""
+    """Return the fastest of the templates' first schedules, as a trial times it."""
     task = Task((layer,), dtype, 1, agents.profile.machine)
     arrays, library, found = make_inputs(task), folder / "kernel.so", []
     for template in templates_for(task):

@@ -48,7 +48,7 @@ LEAST_US = 20_000.0
 
 @functools.cache
 def spaces(task: Task) -> list[list[KnobSchedule]]:
-    """The members of each template's space."""
+    """Return the members of each template's space."""
     return [list(space) for template in templates_for(task) if (space := template.space(task)) is not None]
 
 
@@ -207,7 +207,7 @@ def test_another_models_records_are_compacted_by_themselves_and_scored_again(tmp
 
 
 def one_line(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """A compacted log of one kernel, and what its line says."""
+    """Return a compacted log of one kernel, and what its line says."""
     path = write_log(folder, [*tried(KERNEL, 7, 20)])
     compact_logs([path])
     return path, json.loads(path.read_text())
@@ -380,7 +380,7 @@ def test_nothing_is_lost_where_it_is_interrupted(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(name, step)
 
     with monkeypatch.context() as patched:
-        for name in ("tvmmobile.tuning.logs.compact.append_whole", "tvmmobile.tuning.database.write_bytes"):
+        for name in ("tvmmobile.tuning.logs.compact.append_whole", "tvmmobile.tuning.logs.files.write_bytes"):
             stops_at(name)
         with pytest.raises(KeyboardInterrupt):
             compact(path, PI, 8)

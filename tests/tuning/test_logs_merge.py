@@ -21,7 +21,7 @@ from tvmmobile.graph.layers import Opaque
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import task_to_json
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.logs.files import log_paths
 from tvmmobile.tuning.logs.inspection import inspect
 from tvmmobile.tuning.logs.merge import Merged, merge
 from tvmmobile.tuning.records import Identity, Record

@@ -19,8 +19,8 @@ from log_samples import APPENDER, BOARD, PI, append_meanwhile, content, read_log
 from tvmmobile.devices.protocol import EMULATED, Origin
 from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.errors import UserError
-from tvmmobile.tuning.database import append_whole, locked
 from tvmmobile.tuning.logs.directories import present_identity
+from tvmmobile.tuning.logs.files import append_whole, locked
 from tvmmobile.tuning.logs.inspection import inspect, logs_in
 from tvmmobile.tuning.logs.verify import cut_file, repair
 

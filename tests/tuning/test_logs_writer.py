@@ -18,14 +18,15 @@ from log_samples import PI, content, old_log, read_log, some_records, write_log
 
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import set_aside
-from tvmmobile.tuning.database import Database, writing
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.files import writing
 
 SMALL = ("--alpha", "0.25", "--resolution", "32", "--trials", "1")
 # Holds the right to write, says so together with the number of a process that it started, and waits for its input to end.
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from tvmmobile.tuning.database import writing
+from tvmmobile.tuning.logs.files import writing
 with writing(Path(sys.argv[1]), sys.argv[2]):
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     print(child.pid, flush=True)

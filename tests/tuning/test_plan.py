@@ -35,7 +35,7 @@ def region_of(task: Task) -> tuple[int, int]:
 
 
 def plan_with(count: int, prices: Mapping[tuple[int, int], float | None], alone: tuple[int, ...] = ()) -> Plan:
-    """The plan where regions cost what `prices` says; regions of several layers that are not in it are taken by no template."""
+    """Return the plan where regions cost what `prices` says; regions of several layers that are not in it are taken by no template."""
     network = network_of(count, alone)
     regions = candidate_regions(network, lambda task: region_of(task) in prices, Task)
     return make_plan(len(network.nodes), regions, lambda task: Price(prices.get(region_of(task)), "made up"))
@@ -270,7 +270,7 @@ def test_both_readers_of_a_gated_layer_read_what_it_writes(cost: float, expected
 
 
 def least_with(member: Region, regions: list[Region], latency_us: Callable[[Task], float]) -> float:
-    """The least sum of regions of one layer each that agree at their ends and have `member` among them."""
+    """Return the least sum of regions of one layer each that agree at their ends and have `member` among them."""
     reached: dict[Layout, float] = {"NHWC": 0.0}
     for index in range(6):
         onwards: dict[Layout, float] = {}

@@ -41,7 +41,7 @@ class Pair(Template):
     handles = EPILOGUE | LAYERS
 
     def _space(self, task: Task) -> Space | None:
-        """One schedule."""
+        """Return one schedule."""
         pointwise = [layer for layer in task.region if isinstance(layer, Conv2d) and layer.is_pointwise and layer.in_layout == "NHWC"]
         if len(pointwise) != 2 or len(task.region) != 2:
             return None
@@ -92,7 +92,7 @@ def database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
 
 
 def network_of_three() -> nn.Module:
-    """An image layer, pointwise layers at nodes 1, 2 and 3, and what no template takes."""
+    """Return an image layer, pointwise layers at nodes 1, 2 and 3, and what no template takes."""
     return seeded(*unit(3, 8, 3), *unit(8, 12), *unit(12, 6), *unit(6, 10), Lambda(torch.sin))
 
 

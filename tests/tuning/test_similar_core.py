@@ -35,7 +35,7 @@ def made() -> tuple[Template, Space]:
 
 
 def database(name: str, task: Task, schedules: Sequence[KnobSchedule]) -> Database:
-    """The best first."""
+    """Return the best first."""
     found = Database(Identity(name, MEASURED), (), None)
     found._add(task, [Record(task, schedule, 10.0 + place) for place, schedule in enumerate(schedules)], set(schedules))
     return found

@@ -66,7 +66,7 @@ class Heard:
 
 
 def bench_of(profile: DeviceProfile, workers: Workers, watch: Any = None) -> Bench:
-    """A bench whose agents nobody asks."""
+    """Return a bench whose agents nobody asks."""
     return Bench(Agents(profile, Endpoint("127.0.0.1", 1, "pi4")), workers, watch)  # type: ignore[arg-type]
 
 
@@ -224,7 +224,7 @@ class Throttling:
         self.jobs, self.throttled = 0, False
 
     def answer(self, job: TrialJob) -> Outcome:
-        """One job's, slower where the clocks were held down."""
+        """Return one job's, slower where the clocks were held down."""
         self.jobs += 1
         self.throttled = self.throttled or self.jobs == 6
         return Outcome(99.0 if self.throttled else 1.0)

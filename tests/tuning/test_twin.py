@@ -60,12 +60,12 @@ def test_the_board_with_the_same_core_and_the_nearest_clock() -> None:
 
 
 def registered_like(board: Board, product: str) -> DeviceProfile:
-    """The profile of a real board with a virtual one's core and clock, as registration reads them."""
+    """Return the profile of a real board with a virtual one's core and clock, as registration reads them."""
     return registered(LinuxCore(implementer=board.midr >> 24, part=board.midr >> 4 & 0xFFF, max_hz=board.clock_hz), product)
 
 
 def registered(core: LinuxCore, product: str = "") -> DeviceProfile:
-    """The profile of a board with one core."""
+    """Return the profile of a board with one core."""
     facts = Facts(architecture="aarch64", model=product, cores=(core,), memory_bytes=1 << 30, system="", kernel="", libc="")
     address = SshAddress(destination="me@desk", host_key="ssh-ed25519 AAAA")
     return profile_of("desk", RegisteredBoard(address=address, directory="/home/me/x", facts=facts, added="today"))

@@ -27,7 +27,7 @@ SHAPE = (1, 3, 24, 20)
 
 
 def pruned(network: nn.Module, share: float, together: int = 1) -> nn.Module:
-    """The network with that share of zeros among the weights of its 1×1 layers for images."""
+    """Return the network with that share of zeros among the weights of its 1×1 layers for images."""
     generator = torch.Generator().manual_seed(0)
     for part in network.modules():
         if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.in_channels > 8 and part.out_channels > 8:
@@ -38,7 +38,7 @@ def pruned(network: nn.Module, share: float, together: int = 1) -> nn.Module:
 
 
 def plain(share: float) -> nn.Module:
-    """A MobileNet v1 of two blocks."""
+    """Return a MobileNet v1 of two blocks."""
     body = [*unit(3, 12, 3, 2), *unit(12, 12, 3, groups=12), *unit(12, 24), *unit(24, 24, 3, 2, groups=24), *unit(24, 32)]
     return pruned(seeded(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(32, 5)), share)
 

@@ -82,7 +82,7 @@ class Level:
 
 
 def plain(geometry: Sequence[int], accesses: Sequence[Access]) -> MissCounts:
-    """One core, by the same rules."""
+    """Return one core, by the same rules."""
     first, second = Level(geometry[0], geometry[1]), Level(geometry[2], geometry[3])
     third = Level(geometry[4], geometry[5]) if len(geometry) > 4 else None
     count = dict.fromkeys((field.name for field in fields(MissCounts)), 0)

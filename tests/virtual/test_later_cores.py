@@ -17,7 +17,7 @@ SMMLA = (0x4E82A423).to_bytes(4, "little")
 
 
 def sixteen(text: str) -> list[str]:
-    """The instruction with sixteen results."""
+    """Return the instruction with sixteen results."""
     return [text.replace("v0", f"v{number}", 1) for number in range(16)]
 
 

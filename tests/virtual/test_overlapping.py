@@ -47,7 +47,7 @@ def made_up_runs() -> list[Observation]:
 
 
 def profile_of(*segments: tuple[int, MissCounts]) -> Profile:
-    """A run of one thread, by how often it ran the addition."""
+    """Return a run of one thread, by how often it ran the addition."""
     made = tuple(Segment(0, 0, 0, misses, {0: count}) for count, misses in segments)
     return Profile("", 0, 0, 0, made, (ADDITION,))
 

@@ -23,7 +23,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def core_trips(run: ProgramRun, board: str) -> float:
-    """The `core` term in trips of the loop."""
+    """Return the `core` term in trips of the loop."""
     return run.modelled.term_ms["core"] * 1e-3 * load_board(board).clock_hz / TRIPS
 
 

@@ -18,13 +18,13 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.images import check_header
 from tvmmobile.networks.labelled import LabelledImage, evenly_spaced
 from tvmmobile.networks.preprocessing import Preprocessing
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import EvaluateArguments, EvaluateOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.pipeline.run import check_cores
 from tvmmobile.running.bench import started_bench
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.system.errors import Disagreement, UserError, please_report, some_of
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
@@ -88,12 +88,15 @@ def evaluate(
         options: see `EvaluateOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        The counts for the library and for its original, with every image. Whether their outputs agree is for its `check` to say.
+
     Raises:
         UserError: an argument is wrong, or an image's header.
         Disagreement: the library does not run on the device.
         DeviceUnavailable: the device cannot be reached.
     """
-    settings, board, spec = EvaluateOptions.of(options), device_of(device), library.spec
+    settings, board, spec = EvaluateOptions.of(options), device_of(device), checked_library(library).spec
     check_cores(library, board.profile)
     noise = is_noise(str(folder))
     _check_ends(library, noise)
@@ -172,7 +175,7 @@ def _written(
     file = evaluation_of(context, sorted(done.results, key=lambda result: places[result.image]), *done.stored)
     paths = () if out is None else write_evaluation(file, out)
     if paths and not file.complete:
-        listener.message(f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
+        tell(listener, f"partial: {len(done.results)} of {len(chosen)} images are in {paths[0]}")
     return file, paths
 
 

@@ -60,6 +60,9 @@ def choose(
         options: see `ChooseOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        The best network, with all others that no network beats in both latency and accuracy, and those whose latency is unknown.
+
     Raises:
         UserError: an argument is wrong, no accuracy is known, or the folder cannot be written.
     """

@@ -29,6 +29,8 @@ def errors() -> Console:
 class Shown(Listener):
     """Shows the course of a run on stderr."""
 
+    of_commands = True
+
     @contextmanager
     def stage(self, what: str, total: int) -> Iterator[Callable[[str], None]]:
         """Implement `Listener.stage`."""
@@ -52,8 +54,8 @@ class Shown(Listener):
             f"{plural(sum(assignment.done for assignment in plan.assignments), 'record')}, {plural(plan.missing, 'trial')} to run"
             + (f", then up to {plan.trials} for each kernel a plan may use" if plan.trials > plan.first else "")
         )
-        if plan.idle:
-            self.message(plan.idle)
+        if plan.idle_as_typed:
+            self.message(plan.idle_as_typed)
         if plan.refused:
             self.message(skipped_lines(plan.refused))
         if plan.outdated:

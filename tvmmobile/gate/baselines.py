@@ -58,7 +58,20 @@ def baseline_name(variant: VariantResult) -> str:
 
 
 def save_baselines(results: Results, libraries: str | Path, baselines: str | Path) -> list[Baseline]:
-    """Make variants the baselines of their device, with the `libraries` given; raise `UserError` before anything is written."""
+    """Make the variants of a result the baselines of its device, in place of earlier ones.
+
+    Args:
+        results: latencies, such as `bench` or `read_results` returns.
+        libraries: folder of the libraries that were timed. Those found there are kept with the baselines, so that a suspected slowdown
+            can be timed again in turns; the others have no such second look.
+        baselines: folder of all baselines; they go into its folder named like the device.
+
+    Returns:
+        The baselines, in the order of the variants.
+
+    Raises:
+        UserError: there are no variants, a run is not valid, or two variants would be one baseline; nothing is written then.
+    """
     if not results.variants:
         raise UserError("there are no variants to save.", "Time one with tvmmobile bench.")
     folder = device_folder(Path(baselines), results.context.device)
@@ -72,7 +85,18 @@ def save_baselines(results: Results, libraries: str | Path, baselines: str | Pat
 
 
 def load_baselines(baselines: str | Path, device: str | Device) -> list[Baseline]:
-    """Return a device's baselines by name, none if it has no folder; raise `UserError` for a damaged or misplaced file."""
+    """Read the baselines of a device.
+
+    Args:
+        baselines: folder of all baselines.
+        device: the device's name, or what `find_device` returns.
+
+    Returns:
+        The baselines by name; none if the device has no folder there.
+
+    Raises:
+        UserError: a file is damaged or misplaced.
+    """
     folder = device_folder(Path(baselines), device if isinstance(device, str) else device.profile.name)
     return [_load(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))]
 

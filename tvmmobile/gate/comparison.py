@@ -1,21 +1,22 @@
-"""Compares two result files: a verdict per variant and an exit code. Refuses results that cannot be compared; names changed kernels."""
+"""Compares two result files: a verdict per variant, with the kernels that changed, and an exit code."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tvmmobile.gate import DEFAULT_THRESHOLD
+from tvmmobile.gate.kernel_changes import KernelChange, changed_kernels
+from tvmmobile.gate.pairing import Pairing, check_comparable, is_unwatched, pair_up
 from tvmmobile.gate.statistics import (
     ALPHA,
     Estimate,
     Judgement,
     Pair,
     Verdict,
-    check_samples,
     estimate_ratio,
     judge,
     judge_exact,
@@ -24,62 +25,16 @@ from tvmmobile.gate.statistics import (
 )
 from tvmmobile.results.file import (
     Context,
-    KernelResult,
     Latency,
     Results,
-    VariantKey,
     VariantResult,
-    by_key,
     changed_versions,
     read_results,
 )
-from tvmmobile.results.report.wording import clock, plural
+from tvmmobile.results.report.wording import plural
 from tvmmobile.system.errors import UserError
 
 FORMAT = 1
-#: A kernel with the same schedule counts as unchanged if its latencies differ by less than this share.
-_SAME_KERNEL = 0.02
-#: It also counts as unchanged below this share of the network's latency: other kernels change what it finds in the caches.
-_SHOWS = 2e-3
-
-
-@dataclass(frozen=True)
-class KernelChange:
-    """A kernel that differs between the libraries, or takes a different time.
-
-    Attributes:
-        name: name of the kernel's task.
-        base_schedule, new_schedule: schedule in the old and in the new library; `None` if the library has no such kernel.
-        base_us, new_us: total time over all layers that use the kernel, within a run of the network or else from the tuning record, in
-            microseconds; `None` if neither is known.
-        macs: multiply-adds per run.
-        added_us: time that the kernel adds to the network, in microseconds; `None` if unknown.
-    """
-
-    name: str
-    base_schedule: str | None
-    new_schedule: str | None
-    base_us: float | None
-    new_us: float | None
-    macs: int
-    added_us: float | None
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """A variant in one or both files; `note` says why it has no verdict ("" with one), `undecided` that it may yet be slower."""
-
-    base: VariantResult | None
-    new: VariantResult | None
-    note: str = ""
-    undecided: bool = False
-
-    @property
-    def either(self) -> VariantResult:
-        """The new variant, or the old one if there is none."""
-        found = self.new or self.base
-        assert found is not None
-        return found
 
 
 @dataclass(frozen=True)
@@ -171,6 +126,9 @@ def compare(base: Results | str | Path, new: Results | str | Path, threshold: fl
         new: the new ones, likewise.
         threshold: smallest change that counts, as a fraction.
 
+    Returns:
+        A verdict for each variant, with the kernels that changed; `slower` lists the slower ones.
+
     Raises:
         UserError: the two are not comparable: device, kind, clock, threads, dtype, format or timing model differ, a sample is not a
             latency, a variant appears twice, or they have none in common.
@@ -226,58 +184,12 @@ def check_threshold(threshold: float) -> None:
         raise UserError(f"a threshold of {100 * threshold:g} % is outside 0 to 1000 %.", "Give a smaller --threshold.")
 
 
-def check_comparable(base: Context, new: Context) -> None:
-    """Raise `UserError` if results with these two contexts cannot be compared."""
-    for name, mine, theirs in (
-        ("devices", base.device, new.device),
-        ("boards", base.board, new.board),
-        ("kinds of latency", base.kind, new.kind),
-        ("CPUs", base.cpu, new.cpu),
-        ("clocks", clock(base.clock_hz), clock(new.clock_hz)),
-        ("thread counts", base.threads, new.threads),
-        ("timing models", base.timing_model or "none", new.timing_model or "none"),
-    ):
-        if mine != theirs:
-            raise _refusal(f"the {name} differ, {mine!r} and {theirs!r}")
-
-
-def pair_up(base: Results, new: Results) -> tuple[Pairing, ...]:
-    """Return the variants of both, the new file's first, with the reason if one is not compared; raises as `compare_results`."""
-    old, young = (_usable(results) for results in (base, new))
-    _check_settings(old, young)
-    keys = [*young, *(key for key in old if key not in young)]
-    if not any(key in old and key in young for key in keys):
-        raise _refusal("they have no variant in common")
-    return tuple(_pairing(old.get(key), young.get(key)) for key in keys)
-
-
-def changed_kernels(base: VariantResult, new: VariantResult) -> tuple[KernelChange, ...]:
-    """Return kernels whose schedule or latency differs: those that cost most first, then the largest."""
-    return kernel_changes(base.kernels, new.kernels, base.latency_us)
-
-
-def kernel_changes(base: Sequence[KernelResult], new: Sequence[KernelResult], whole_us: float) -> tuple[KernelChange, ...]:
-    """Return what differs between two libraries' kernels; `whole_us` is the older library's latency. Otherwise as `changed_kernels`."""
-    timed = bool(base and new) and None not in [kernel.network_us for kernel in (*base, *new)]
-    old, young = (_kernels(kernels, timed) for kernels in (base, new))
-    found = []
-    for name in dict.fromkeys((*young, *old)):
-        mine, theirs = old.get(name), young.get(name)
-        if mine is None or theirs is None or _differs(mine, theirs, whole_us):
-            old_us, new_us = (one.latency_us if one else None for one in (mine, theirs))
-            added_us = None if (mine and old_us is None) or (theirs and new_us is None) else (new_us or 0.0) - (old_us or 0.0)
-            before, now = (one.schedule if one else None for one in (mine, theirs))
-            macs = next(one.macs for one in (theirs, mine) if one)
-            found.append(KernelChange(name, before, now, old_us, new_us, macs, added_us))
-    return tuple(sorted(found, key=lambda change: (-(change.added_us or 0.0), -change.macs)))
-
-
 def _settled(
     pairings: Mapping[int, Pairing], threshold: float, measure: Measure | None, repeats: dict[int, list[Pair]]
 ) -> dict[int, Estimate]:
     """Return each variant's estimate, from repeated runs if requested; the runs are added to `repeats`."""
     first = {index: estimate_ratio([_stored(pairing)]) for index, pairing in pairings.items()}
-    unwatched = {index for index, pairing in pairings.items() if _unwatched(pairing)}
+    unwatched = {index for index, pairing in pairings.items() if is_unwatched(pairing)}
     first |= {index: without_spread(first[index]) for index in unwatched}
     if measure is None:
         return first
@@ -301,8 +213,8 @@ def _latencies(pairing: Pairing, repeats: Sequence[Pair]) -> tuple[float, float]
     import numpy as np
 
     runs = repeats if len(repeats) > 1 else [_stored(pairing)]
-    old, young = (np.log([np.median(side) for side in sides]) for sides in zip(*((run.base, run.new) for run in runs), strict=True))
-    return float(np.exp(np.mean(old))), float(np.exp(np.mean(young)))
+    old, now = (np.log([np.median(side) for side in sides]) for sides in zip(*((run.base, run.new) for run in runs), strict=True))
+    return float(np.exp(np.mean(old))), float(np.exp(np.mean(now)))
 
 
 def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[Pair]) -> Compared:
@@ -329,7 +241,7 @@ def _compared(pairing: Pairing, judgement: Judgement | None, repeats: Sequence[P
 def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> str:
     if judgement.verdict is not Verdict.TOO_NOISY:
         return ""
-    if judgement.pairs == 1 and _unwatched(Pairing(base, new)):
+    if judgement.pairs == 1 and is_unwatched(Pairing(base, new)):
         return "the machine tells neither clocks nor governor: only repeated runs can decide (tvmmobile regress)"
     if math.isinf(judgement.detects):
         few = min(len(base.samples_us), len(new.samples_us))
@@ -339,105 +251,8 @@ def _remark(base: VariantResult, new: VariantResult, judgement: Judgement) -> st
     return f"a slowdown of up to {judgement.detects:.1%} cannot be told from noise"
 
 
-def _pairing(base: VariantResult | None, new: VariantResult | None) -> Pairing:
-    if base is None or new is None:
-        return Pairing(base, new, f"only in the {'new' if base is None else 'old'} results")
-    if base.library_sha256 == new.library_sha256 and base.library_sha256:
-        return Pairing(base, new, "the same library")
-    for side, variant in (("old", base), ("new", new)):
-        if variant.invalid:
-            return Pairing(base, new, f"the {side} run does not count: {variant.invalid}", undecided=True)
-    old, young = _governors(base), _governors(new)
-    if old and young and old != young:
-        raise _refusal(f"the clocks of {new.name} were governed by {', '.join(old)!r} and {', '.join(young)!r}")
-    return Pairing(base, new)
-
-
-def _usable(results: Results) -> dict[VariantKey, VariantResult]:
-    found = by_key(results.variants)
-    for variant in results.variants:
-        if variant is not found[variant.key]:
-            raise _refusal(f"{variant.name} appears twice")
-        try:
-            check_samples(variant.samples_us)
-        except (ValueError, TypeError) as error:
-            raise _refusal(f"{variant.name} cannot be used: {error}") from error
-    return found
-
-
-def _check_settings(base: Mapping[VariantKey, VariantResult], new: Mapping[VariantKey, VariantResult]) -> None:
-    """Refuse a network that both have, but with no common dtype, thread count or format."""
-    for place, name in ((3, "dtypes"), (4, "thread counts"), (5, "formats")):
-        old, young = (_settings(keys, place) for keys in (base, new))
-        for network in young:
-            if network in old and not young[network] & old[network]:
-                label = f"{network[0]} {network[1]}-{network[2]}"
-                raise _refusal(f"the {name} of {label} differ, {_listed(old[network])} and {_listed(young[network])}")
-
-
-def _settings(keys: Iterable[VariantKey], place: int) -> dict[tuple[str, float, str], set[object]]:
-    """Return each network's settings at one position of the key."""
-    found: dict[tuple[str, float, str], set[object]] = {}
-    for key in keys:
-        found.setdefault(key[:3], set()).add(key[place])
-    return found
-
-
-def _governors(variant: VariantResult) -> tuple[str, ...]:
-    """Return cpufreq's distinct governors during a run, from the board states that name one."""
-    return tuple(sorted({str(state["governor"]) for state in _states(variant) if state.get("governor")}))
-
-
-def _unwatched(pairing: Pairing) -> bool:
-    """Return whether a board on either side hides clocks and governor: runs may then differ by more than on other boards."""
-    states = [state for side in (pairing.base, pairing.new) if side for state in _states(side)]
-    return any(not state.get("governor") and not any(_listed_in(state, "clocks_hz")) for state in states)
-
-
-def _states(variant: VariantResult) -> list[Mapping[str, Any]]:
-    """Return the boards' states before and after a run; the file may hold anything here."""
-    found: list[Any] = [state for moment in ("before", "after") for state in _listed_in(variant.conditions, moment)]
-    return [state for state in found if isinstance(state, Mapping)]
-
-
-def _listed_in(found: Mapping[str, Any], name: str) -> list[Any]:
-    """Return a list by its name; an empty one if there is none, or something else."""
-    value = found.get(name)
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _kernels(kernels: Sequence[KernelResult], timed: bool) -> dict[str, KernelResult]:
-    """Return each kernel once, with the total latency of its runs in `latency_us`: that within the network if `timed`."""
-    found: dict[str, KernelResult] = {}
-    for kernel in kernels:
-        before = found.get(kernel.name)
-        time = kernel.network_us if timed else kernel.latency_us
-        if before is not None:
-            time = None if time is None or before.latency_us is None else time + before.latency_us
-        found[kernel.name] = replace(kernel, latency_us=time)
-    return found
-
-
-def _differs(base: KernelResult, new: KernelResult, whole_us: float) -> bool:
-    """Return whether a kernel differs, or its time changes enough to show in the network's."""
-    if base.schedule != new.schedule:
-        return True
-    if base.latency_us is None or new.latency_us is None:
-        return False  # the same schedule; only its record was added or removed
-    change = abs(new.latency_us - base.latency_us)
-    return change > _SAME_KERNEL * base.latency_us and change > _SHOWS * whole_us
-
-
 def _network_notes(pairings: Iterable[Pairing]) -> tuple[str, ...]:
     """Name the user's own networks that have changed."""
     pairs = [(pairing.base, pairing.new) for pairing in pairings if pairing.base and pairing.new]
     others = [new.name for base, new in pairs if base.network_sha256 != new.network_sha256]
     return tuple(f"{name} was compiled from another file than before." for name in others)
-
-
-def _refusal(reason: str) -> UserError:
-    return UserError(f"these results cannot be compared: {reason}.", "Time both with tvmmobile bench on the same device in the same way.")
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, values)))

@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from pathlib import Path
 
-from tvmmobile.gate.comparison import Compared, Comparison, KernelChange
+from tvmmobile.gate.comparison import Compared, Comparison
+from tvmmobile.gate.kernel_changes import KernelChange
 from tvmmobile.gate.statistics import Verdict
 from tvmmobile.results.report.wording import UNKNOWN, clean, latency_ms, microseconds, origin_caption, plural, signed
 from tvmmobile.system.files import write_bytes, write_text

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tvmmobile.gate.comparison import KernelChange
+from tvmmobile.gate.kernel_changes import KernelChange
 from tvmmobile.history.series import CommitHistory, ExplainedStep, LatencyLine, Series
 from tvmmobile.history.steps import CONFIDENCE
 from tvmmobile.history.terminal import MOST_KERNELS, where

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tvmmobile.devices.protocol import Kind
-from tvmmobile.gate.comparison import KernelChange, kernel_changes
+from tvmmobile.gate.kernel_changes import KernelChange, kernel_changes
 from tvmmobile.history.file import Entry, History, identity_of
 from tvmmobile.history.steps import Segmentation, Step, find_steps
 from tvmmobile.results.file import Context, KernelResult, VariantResult

@@ -93,5 +93,5 @@ def named(ports: tuple[Port, ...], only: str) -> tuple[Port, ...]:
 
 
 def keys_of(ports: Sequence[Port], only: str) -> list[str]:
-    """Names of these tensors in a file of arrays: `only`, or with numbers behind where there are several."""
+    """Return the names of these tensors in a file of arrays: `only`, or with numbers behind where there are several."""
     return [only] if len(ports) == 1 else [f"{only}{number}" for number in range(len(ports))]

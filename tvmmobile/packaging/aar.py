@@ -12,7 +12,7 @@ from typing import Any
 from tvmmobile.native.source import FUNCTIONS, IMAGE_FUNCTIONS, RUNTIME, STATE_FUNCTIONS
 from tvmmobile.packaging import android
 from tvmmobile.packaging.archives import title_of, zipped
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.running.manifest import Manifest
 from tvmmobile.system.environment import java_compiler
 from tvmmobile.system.errors import UserError
@@ -61,7 +61,7 @@ _METADATA = "aarFormatVersion=1.0\naarMetadataVersion=1.0\nminCompileSdk=1\nminC
 
 
 def write_aar(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
-    """Write an Android archive of a library and return its path.
+    """Write an Android archive of a library.
 
     Args:
         library: a C library.
@@ -69,10 +69,13 @@ def write_aar(library: Library, out: str | Path, name: str | None = None, releas
         name: name of the Java package, such as `org.example.mynet`; default: `tvmmobile.` and what the library's functions begin with.
         release: the archive's version.
 
+    Returns:
+        The path of the archive.
+
     Raises:
         UserError: the library is not a C library or not for Android, a name or version cannot be used, or a JDK is missing.
     """
-    if not library.is_c:
+    if not checked_library(library).is_c:
         raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile --format c")
     facts = library.facts
     name = f"tvmmobile.{facts.program.prefix.lower()}" if name is None else name

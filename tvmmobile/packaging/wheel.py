@@ -12,7 +12,7 @@ from pathlib import Path
 from tvmmobile.kernels import ranked
 from tvmmobile.packaging import python
 from tvmmobile.packaging.archives import fastest_sentence, title_of, zipped
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 
@@ -84,17 +84,21 @@ import {name}
 
 
 def write_wheel(library: Library, out: str | Path, name: str | None = None, release: str = "1.0") -> Path:
-    """Write a wheel of a library into `out` and return its path.
+    """Write a wheel of a library.
 
     Args:
         library: a C library.
+        out: folder of the wheel.
         name: name of the module; default: what the library's functions begin with.
         release: the wheel's version.
+
+    Returns:
+        The path of the wheel.
 
     Raises:
         UserError: the library is not a C library, a name or version cannot be used, or a file is missing.
     """
-    if not library.is_c:
+    if not checked_library(library).is_c:
         raise UserError(f"{library.path} is not a C library.", "Compile one: tvmmobile compile --format c")
     facts = library.facts
     name = facts.program.prefix.lower() if name is None else name

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import BenchArguments, BenchOptions
 from tvmmobile.pipeline.options.library import check_threads
@@ -16,7 +16,7 @@ from tvmmobile.pipeline.sentences import differences
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.results.threads import check_counts, fastest, spoiled_sentence
-from tvmmobile.running.library import Library, stem_of
+from tvmmobile.running.library import Library, checked_library, stem_of
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import worker_count
@@ -37,12 +37,16 @@ def bench(
         options: see `BenchOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        The latencies of the libraries, as many variants as there are networks, in the order of `libraries`.
+
     Raises:
         UserError: an argument is wrong.
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
-    settings, board, found = BenchOptions.of(options), device_of(device), list(one_or_several(libraries))
+    settings, board = BenchOptions.of(options), device_of(device)
+    found = [checked_library(library) for library in one_or_several(libraries)]
     check_libraries(found, board.profile, listener)
     groups = [[library for library in found if library.threads == count] for count in sorted({library.threads for library in found})]
     check_counts({group[0].threads: [(library.spec, library.precision, library.format) for library in group] for group in groups})
@@ -54,7 +58,7 @@ def bench(
     ):
         by_count = [bench_libraries(started, group, done) for group in groups]
     if remark := spoiled_sentence(by_count):
-        listener.message(remark)
+        tell(listener, remark)
     return fastest(by_count)
 
 
@@ -67,7 +71,7 @@ def check_libraries(libraries: Sequence[Library], profile: DeviceProfile, listen
     _check_apart(libraries)
     for library in libraries:
         if remark := differences(library.path.name, library.facts, profile):
-            listener.message(remark)
+            tell(listener, remark)
 
 
 def _check_apart(libraries: Sequence[Library]) -> None:

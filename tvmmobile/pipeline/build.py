@@ -25,7 +25,6 @@ from tvmmobile.pipeline.manifest import image_entry, kernel_entry, set_entry, sp
 from tvmmobile.pipeline.movement import rounding
 from tvmmobile.pipeline.planning import PlannedVariant, fastest_threads, plan_variant
 from tvmmobile.pipeline.prepared_variant import PreparedVariant
-from tvmmobile.pipeline.regions import twin_database
 from tvmmobile.pipeline.sharing import Shared, share_weights
 from tvmmobile.pipeline.variant import import_variant
 from tvmmobile.running.formats import C
@@ -36,7 +35,7 @@ from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import PlannedKernel, Price
-from tvmmobile.tuning.search.twin import rank_correlation
+from tvmmobile.tuning.search.twin import rank_correlation, records_of_twin
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def _ranks(job: VariantJob, database: Database, steps: tuple[PlannedKernel, ...]
     """Return each kernel's rank correlation between the twin's modelled latencies and the measured ones; empty without a twin."""
     if job.twin is None:
         return {}
-    twin = twin_database(job)
+    twin = records_of_twin(job.twin, job.logs)
     return {step.task: rank_correlation(database, twin, step.task) for step in steps}
 
 

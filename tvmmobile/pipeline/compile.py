@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Unpack, overload
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.networks.model import Model
 from tvmmobile.pipeline.cluster.start import started_workers
 from tvmmobile.pipeline.compiled_library import CompiledLibrary
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, LibraryOptions
 from tvmmobile.pipeline.options.run import CompileArguments, CompileOptions
@@ -70,11 +71,11 @@ def compile_models(
     planned = jobs_for(models, [each.profile for each in devices_of(device)], library, run.folder(), log_dirs(run.logs), run.dump_ir)
     jobs = [replace(job, unchecked="" if run.check else "--no-check", share_percent=run.share_weights) for job in planned]
     with started_workers(worker_count(len(jobs)), dask=run.dask) as workers, listener.stage("compiling", len(jobs)) as done:
-        libraries = [CompiledLibrary.of(library) for library in build_libraries(workers, jobs, done, listener.message)]
+        libraries = [CompiledLibrary.of(library) for library in build_libraries(workers, jobs, done, partial(tell, listener))]
     for one in libraries:
         for remark in (without_baseline(one.path.name, one.facts), fewer_threads(one.path.name, one.facts)):
             if remark:
-                listener.message(remark)
+                tell(listener, remark)
     return libraries[0] if isinstance(models, Model) else libraries
 
 

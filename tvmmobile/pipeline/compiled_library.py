@@ -74,6 +74,9 @@ class CompiledLibrary(Library):
             options: see `BenchOptions`, which `help` lists.
             listener: is told of progress.
 
+        Returns:
+            The library's latency, as results with one variant.
+
         Raises:
             UserError: an argument is wrong.
             DeviceUnavailable: the device cannot be reached.
@@ -83,5 +86,15 @@ class CompiledLibrary(Library):
 
 
 def open_libraries(paths: str | Path | Sequence[str | Path]) -> list[CompiledLibrary]:
-    """Return libraries by path, those of a directory by name; raise `UserError` for no library, a damaged one, or a duplicate name."""
+    """Open libraries on disk.
+
+    Args:
+        paths: one or several: libraries, each with its manifest and reference beside it, or directories of them.
+
+    Returns:
+        The libraries in the order of `paths`, those of a directory by name.
+
+    Raises:
+        UserError: there is no library, one is damaged, or two have the same name.
+    """
     return [CompiledLibrary.of(library) for library in find_libraries([Path(place) for place in one_or_several(paths)])]

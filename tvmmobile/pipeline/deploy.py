@@ -17,7 +17,7 @@ from tvmmobile.devices.protocol import Device
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.kernels.ranked import ranking_of
 from tvmmobile.pipeline.agreement import agreement, disagreement, failure_of, session_timeout_s
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import DeployArguments, DeployOptions
 from tvmmobile.pipeline.request import device_of
@@ -58,7 +58,7 @@ class Deployment:
     program: tuple[str, ...]
 
     def words(self, library: Library) -> list[str]:
-        """Return the command that runs a library on the board: C libraries on the reference input, others with the user's `classify`."""
+        """Return the command that runs `library` on the board: C libraries on the reference input, others with the user's `classify`."""
         place = f"{self.folder}/{library.path.name}"
         if library.is_c:
             options = [] if library.tolerance == FLOAT32.network_tolerance else check_options(library)
@@ -78,6 +78,9 @@ def deploy(
             takes no copies.
         options: see `DeployOptions`, which `help` lists.
         listener: hears what takes long, and of libraries for another core.
+
+    Returns:
+        One deployment per board of the device, in the order in which the boards were added.
 
     Raises:
         UserError: the device is virtual, or a library cannot run on it.
@@ -121,7 +124,7 @@ def deploy(
 def _files(libraries: Sequence[Library], listener: Listener) -> dict[str, Path]:
     """Return the files for the board, by their place in the folder; a manifest follows the library that it describes."""
     kinds = {library.is_c for library in libraries}
-    files = runtime_files(build_bundle(lambda sentence: listener.message(f"{sentence} …")), tvm=False in kinds)
+    files = runtime_files(build_bundle(lambda sentence: tell(listener, f"{sentence} …")), tvm=False in kinds)
     if True in kinds:
         files[_CHECK] = checker()
     for library in libraries:
@@ -176,8 +179,8 @@ def _found(paths: Sequence[Path], file: DeviceFile, listener: Listener) -> list[
             raise UserError(f"{library.header_path} does not exist.", "Compile the library again: tvmmobile compile")
         manifest = library.facts
         if remark := unchecked_note(library.path.name, manifest):
-            listener.message(remark)
+            tell(listener, remark)
         cores = manifest.cores
         if not any(map(profile.has_core, cores)):
-            listener.message(f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
+            tell(listener, f"note: {library.path.name} was compiled for {', '.join(cores)}; {file.name} has {profile.mcpu}.")
     return found

@@ -19,7 +19,7 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import CalibrationData
 from tvmmobile.running.library import Library, stem_of
 from tvmmobile.schedules import template_for
-from tvmmobile.tuning.database import log_paths
+from tvmmobile.tuning.logs.files import log_paths
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.search.twin import twin_identity
 

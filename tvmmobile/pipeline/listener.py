@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.results.report.fallback import UsedKernel
+from tvmmobile.system.errors import UserError
+from tvmmobile.system.keywords import in_calls
 from tvmmobile.tuning.claims import RefusedLine
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
 
@@ -28,7 +31,8 @@ class TuningPlan:
         outdated: records that rest on another timing model and do not count.
         used: the kernels that the networks would have with the records there are.
         refused: lines of the logs that hold no record, or one that cannot be true.
-        idle: reason why there is nothing to try, a sentence; "" where there is something, or nothing was asked for.
+        idle_as_typed: reason why there is nothing to try, a sentence in terms of the command line; "" where there is something, or
+            nothing was asked for.
     """
 
     profile: DeviceProfile
@@ -39,7 +43,12 @@ class TuningPlan:
     outdated: int
     used: tuple[UsedKernel, ...]
     refused: tuple[RefusedLine, ...] = ()
-    idle: str = ""
+    idle_as_typed: str = ""
+
+    @property
+    def idle(self) -> str:
+        """The reason why there is nothing to try, in terms of calls; "" where there is something, or nothing was asked for."""
+        return in_calls(self.idle_as_typed)
 
     @property
     def kernels(self) -> int:
@@ -64,22 +73,53 @@ def missing_trials(assignments: Sequence[TrialBudget]) -> int:
 
 
 class Listener(SearchListener):
-    """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run."""
+    """Receives a run's progress and does nothing: override what you need. All calls come from the thread that started the run.
+
+    Attributes:
+        of_commands: true for the command line's own listener: messages to it name options, `--keep`, and those to others keywords, `keep`.
+    """
+
+    of_commands: ClassVar[bool] = False
 
     def stage(self, what: str, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        """Report a stage (`importing`, `compiling`, `verifying` or `pricing`); the yielded function takes each finished item's name."""
+        """Report a stage of `total` items: `what` is `importing`, `compiling`, `verifying` or `pricing`.
+
+        Returns:
+            A context manager for the stage; the function that it yields is called with the name of each finished item.
+        """
         return nullcontext(lambda _item: None)
 
     def plan_ready(self, plan: TuningPlan) -> None:
-        """Report the plan, once networks are imported and the logs' gaps are known."""
+        """Report the `plan` of the run, once networks are imported and the logs' gaps are known."""
 
     def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
-        """Report a search for latencies of a kind, e.g. `modelled`; the yielded listener reports kernels and trials."""
+        """Report a search, with the `assignments` to work on and the `kind` of its latencies, e.g. `modelled`.
+
+        Returns:
+            A context manager for the search; the listener that it yields hears of kernels and trials.
+        """
         return nullcontext(self)
 
     def message(self, text: str) -> None:
-        """Report a message about the run."""
+        """Report a message about the run: `text` is a sentence or several."""
+
+
+class _Quiet(Listener):
+    def __repr__(self) -> str:
+        return "Listener()"  # signatures show it
 
 
 #: Ignores all progress.
-QUIET = Listener()
+QUIET: Listener = _Quiet()
+
+
+def tell(listener: Listener, text: str) -> None:
+    """Send a message, written in terms of the command line, to a listener in its terms."""
+    listener.message(text if listener.of_commands else in_calls(text))
+
+
+def check_listener(given: object) -> None:
+    """Raise `UserError` for a call's listener that is none, such as the class instead of an instance."""
+    if not isinstance(given, Listener):
+        called = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise UserError(f"{called} is not a listener.", "Give an instance of a subclass of tvmmobile.Listener, or leave it out.")

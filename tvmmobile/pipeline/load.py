@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Unpack
 from tvmmobile.networks.model import Model
 from tvmmobile.networks.models.registry import family, grid
 from tvmmobile.networks.models.traits import TRAITS
-from tvmmobile.networks.own.files import Side, own_file, side_from
+from tvmmobile.networks.own.files import Side, own_file, side_given
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.network import NetworkArguments, NetworkOptions
 from tvmmobile.system.arguments import one_or_several
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +42,12 @@ def load(
         name: name for a module or a program; without it, the name of its class or `network`.
         options: see `NetworkOptions`, which `help` lists.
 
+    Returns:
+        What `compile` and `tune` take. The weights of a built-in family, and so its `checkpoint`, are first read there.
+
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled.
     """
-    if isinstance(resolution, str):
-        resolution = side_from(resolution)
     if not isinstance(network, str | Path):
         from tvmmobile.networks.own.objects import write_object
 
@@ -55,13 +56,17 @@ def load(
         raise UserError(f"example and name are for PyTorch objects, not for {network}.", "Leave them out.")
     elif resolution is None and own_file(str(network)) is None:
         resolution = TRAITS[family(str(network)).name].native_side
-    (found,) = variants_of(str(network), [alpha], [] if resolution is None else [resolution], NetworkOptions.of(options))
+    sides = [] if resolution is None else [side_given(resolution)]
+    (found,) = variants_of(str(network), [_alpha(alpha)], sides, NetworkOptions.of(options))
     return found
 
 
 @with_options(NetworkOptions)
 def variants(
-    network: str, alphas: float | Sequence[float] = (), resolutions: int | Sequence[Side] = (), **options: Unpack[NetworkArguments]
+    network: str | Path,
+    alphas: float | Sequence[float] = (),
+    resolutions: int | Sequence[Side] = (),
+    **options: Unpack[NetworkArguments],
 ) -> list[Model]:
     """Load several variants of one network: every α with every input side.
 
@@ -72,11 +77,25 @@ def variants(
             fewer.
         options: see `NetworkOptions`, which `help` lists.
 
+    Returns:
+        The networks: the first α with every input side, then the next α.
+
     Raises:
         UserError: there is no such variant, or the network cannot be read or compiled. A network from a file is imported here, so that its
             problems are reported before any work.
     """
-    return variants_of(network, one_or_several(alphas), one_or_several(resolutions), NetworkOptions.of(options))
+    if not isinstance(network, str | Path):
+        raise UserError(f"{type(network).__name__} is not a name or a file.", "Give --model mobilenet_v1, for example.")
+    widths, sides = [_alpha(each) for each in one_or_several(alphas)], [side_given(each) for each in one_or_several(resolutions)]
+    return variants_of(str(network), widths, sides, NetworkOptions.of(options))
+
+
+def _alpha(given: float) -> float:
+    """Return a width multiplier; raise `UserError` for what is no number."""
+    try:
+        return float(given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--alpha takes a number, not {shown(given)}.", "Give a width multiplier, such as 0.5.") from error
 
 
 def variants_of(network: str, alphas: Sequence[float], resolutions: Sequence[Side], options: NetworkOptions) -> list[Model]:

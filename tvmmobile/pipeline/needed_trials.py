@@ -107,7 +107,7 @@ def _planned_kernels(variant: VariantTasks, database: Database) -> list[UsedKern
 def nothing_to_try(asked: int | None, first: int) -> str:
     """Return the reason why no kernel lacks trials; "" where none were asked for."""
     if asked is None:
-        return f"Nothing to try: every kernel is in the shipped logs, or has the default {DEFAULT_TRIALS} records. --trials N tries more."
+        return f"Nothing to try: every kernel is in the shipped logs, or has the default {DEFAULT_TRIALS} records. More --trials try more."
     if not asked:
         return ""
     many = f"; those that a plan may use have {asked}, all of them, or as many as their template needs" if asked > first else ""

@@ -22,7 +22,7 @@ from tvmmobile.quantisation.assignment import SHARED, KernelSpan
 from tvmmobile.quantisation.flow import FlowStep
 from tvmmobile.quantisation.integers import IntegerNetwork
 from tvmmobile.quantisation.lowering import lower_quantised
-from tvmmobile.quantisation.mixed import Costs
+from tvmmobile.quantisation.programme import Costs
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.regions import Region, candidate_regions, edge_layouts

@@ -31,7 +31,8 @@ from tvmmobile.quantisation.data import CalibrationData, check_values
 from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.given import prepare_given
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.mixed import Mixed, chosen_layers, quantise_within
+from tvmmobile.quantisation.kept import chosen_layers
+from tvmmobile.quantisation.mixed import Mixed, quantise_within
 from tvmmobile.quantisation.prepare import prepare_calibrated
 from tvmmobile.running.formats import C
 from tvmmobile.schedules.emit.expansion import is_expandable

@@ -34,8 +34,8 @@ from tvmmobile.devices.ssh.keys import host_key_of
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.device import DeviceArguments, DeviceOptions
 from tvmmobile.system.errors import DeviceUnavailable, UserError
-from tvmmobile.tuning.database import log_paths
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.logs.files import log_paths
 from tvmmobile.virtual.board import VIRTUAL_SUFFIX
 
 OnProgress = Callable[[str], None]
@@ -73,6 +73,9 @@ def add_device(
         confirm_host_key: called with the destination and fingerprint of an unknown host key; returns whether the key is the board's.
             Without it, give `fingerprint`.
         on_progress: called with a sentence before each step that takes long.
+
+    Returns:
+        The board as it was registered.
 
     Raises:
         UserError: an argument is wrong, or the board is not like the others of its name.
@@ -124,6 +127,7 @@ def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress =
     """Remove the agent from a device's boards, and forget them.
 
     Args:
+        name: the device's name.
         keep_files: leave the agent on the boards, which then need not be reachable; the device's file may be damaged.
         on_progress: called with a sentence before each board is changed.
 

@@ -10,10 +10,11 @@ from typing import Unpack
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.gate.baselines import Baseline, baseline_name, load_baselines, results_of
-from tvmmobile.gate.comparison import Comparison, Pairing, check_comparable, check_threshold, compare_results
+from tvmmobile.gate.comparison import Comparison, check_threshold, compare_results
+from tvmmobile.gate.pairing import Pairing, check_comparable
 from tvmmobile.gate.statistics import Pair, Samples
 from tvmmobile.pipeline.bench import check_libraries
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import ComparisonOptions, RegressArguments, TimingOptions
 from tvmmobile.pipeline.outcome import context_of
@@ -22,7 +23,7 @@ from tvmmobile.pipeline.stages.jobs import Progress
 from tvmmobile.pipeline.stages.timing import bench_libraries
 from tvmmobile.results.file import Results
 from tvmmobile.running.bench import Bench, started_bench
-from tvmmobile.running.library import Library, stem_of
+from tvmmobile.running.library import Library, checked_library, stem_of
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.workers import Workers, worker_count
@@ -59,20 +60,24 @@ def regress(
         options: see `ComparisonOptions` and `TimingOptions`, which `help` lists.
         listener: is told of progress.
 
+    Returns:
+        What was timed, and the comparison with the baselines; on a real board, what seems slower was timed again in
+            turns with the old library.
+
     Raises:
         UserError: an argument is wrong, there is no baseline, or one is not comparable with the device's results.
         DeviceUnavailable: the device cannot be reached.
         Disagreement: a library does not compute what PyTorch computes; nothing is timed then.
     """
     timing, threshold = TimingOptions.of(options), ComparisonOptions.of(options).threshold
-    board, found = device_of(device), list(one_or_several(libraries))
+    board, found = device_of(device), [checked_library(library) for library in one_or_several(libraries)]
     check_libraries(found, board.profile, listener)
     check_threshold(threshold)
     kept = _baselines_of(found, board.profile, Path(baselines))
     with Workers(worker_count(len(found))) as workers, started_bench(board, workers, timing.repeat, timing.warmup_runs) as started:
         with listener.stage("verifying", len(found)) as done:
             results = bench_libraries(started, found, done)
-        comparison = _compared(started, results, found, kept, threshold, lambda name: listener.message(f"timed again: {name}"))
+        comparison = _compared(started, results, found, kept, threshold, lambda name: tell(listener, f"timed again: {name}"))
         return Regression(results, comparison)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.devices.protocol import Device, DeviceProfile
 from tvmmobile.devices.registry import device_names, find_device
@@ -19,20 +20,30 @@ from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.quantisation.data import SOURCES, CalibrationData, calibration_data
 from tvmmobile.running.formats import C
 from tvmmobile.system.arguments import one_or_several
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.toolchain import toolchain
 from tvmmobile.tuning.logs.directories import LogDirs
 
+_A_DEVICE = (
+    "Give one name, or what tvmmobile.find_device returns. tvmmobile.compile and tvmmobile.tune_together take several; "
+    "tvmmobile.run and a library's run also take what tvmmobile.start yields."
+)
 #: A network, several, or a function that loads them once everything else has been checked.
 Models = Model | Sequence[Model] | Callable[[], Sequence[Model]]
 
 
 def models_of(models: Models) -> list[Model]:
-    """Load all networks; raise `UserError` if there is none, or one cannot be loaded."""
-    found = list(one_or_several(models() if callable(models) else models))
+    """Return a call's networks; raise `UserError` if there is none, one was not loaded, or the function that loads them fails."""
+    is_module = hasattr(models, "forward")  # a PyTorch module can be called, and some can be iterated over
+    given: Any = models() if callable(models) and not is_module else models
+    found: list[Any] = [given] if is_module else list(one_or_several(given))
     if not found:
         raise UserError("no network was given.", "Give one that tvmmobile.load returns, or several.")
+    for other in found:
+        if not isinstance(other, Model):
+            called = shown(other) if isinstance(other, str) else type(other).__name__
+            raise UserError(f"{called} is not a loaded network.", "Load it with tvmmobile.load, and give what that returns.")
     return found
 
 
@@ -48,8 +59,12 @@ def devices_of(devices: str | Device | Sequence[str | Device]) -> list[Device]:
 
 
 def device_of(device: str | Device) -> Device:
-    """Return the device of that name, if it is a name; see `find_device`."""
-    return find_device(device) if isinstance(device, str) else device
+    """Return the device of that name, if it is a name; see `find_device`. Raise `UserError` for anything but a name or a device."""
+    if isinstance(device, str):
+        return find_device(device)
+    if not hasattr(device, "started"):
+        raise UserError(f"{type(device).__name__} is not a device here.", _A_DEVICE)
+    return device
 
 
 def jobs_of(

@@ -14,7 +14,7 @@ from tvmmobile.networks.models.registry import FAMILIES
 from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.pipeline.job import VariantJob, variant_job
-from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials
+from tvmmobile.pipeline.listener import QUIET, Listener, missing_trials, tell
 from tvmmobile.pipeline.load import variants
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.request import device_of
@@ -26,9 +26,10 @@ from tvmmobile.running.bench import started_bench
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import check_writable
 from tvmmobile.system.workers import Workers, worker_count
-from tvmmobile.tuning.database import Database, writing
+from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.compact import check_keep
 from tvmmobile.tuning.logs.directories import own_logs
+from tvmmobile.tuning.logs.files import writing
 from tvmmobile.tuning.records import Identity
 from tvmmobile.tuning.regions import distinct_tasks
 from tvmmobile.tuning.search.earlier_models import Rescored, ScheduleRanking, rankings, replace_logs, rescore, unmeasured
@@ -59,6 +60,9 @@ def rescore_logs(
         jobs: number of worker processes; without it, one per core.
         listener: is told of progress.
 
+    Returns:
+        The kernels with their old and new records, the tasks that were left out, and the paths of the old logs.
+
     Raises:
         UserError: an argument is wrong, the device is a real board, or the logs have nothing to score again.
         DeviceUnavailable: the board could not be started.
@@ -75,13 +79,13 @@ def rescore_logs(
         database = Database(identity, (), directory)
         database.read_all()
         if database.refused:
-            listener.message(skipped_lines(database.refused))
+            tell(listener, skipped_lines(database.refused))
         sources = _sources(pool, [ranking.task for ranking in ranked], profile, listener)
         found = [ranking for ranking in ranked if not _is_opaque(ranking.task) or ranking.task in sources]
         assignments = unmeasured(found, database, sources)
         missing = missing_trials(assignments)
         kernels = plural(len(found), "kernel")
-        listener.message(f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
+        tell(listener, f"{profile.name}: timing model {profile.origin.model}\n{kernels}, {plural(missing, 'schedule')} to measure")
         if missing:
             with started_bench(board, pool) as bench, listener.search(assignments, profile.origin.kind) as progress:
                 rescore(found, assignments, database, bench, progress)

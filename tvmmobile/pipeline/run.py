@@ -18,9 +18,9 @@ from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.compiled import TimingArguments, TimingOptions
 from tvmmobile.pipeline.request import device_of
 from tvmmobile.running.bench import started_agents
-from tvmmobile.running.library import Library
+from tvmmobile.running.library import Library, checked_library
 from tvmmobile.running.measure import Agents, MeasureError, NetworkRun, Startup
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, one_line
 
 Array = npt.NDArray[Any]
 #: A network's input, or several inputs by name or in order.
@@ -109,13 +109,16 @@ def run(library: Library, given: Given, device: DeviceLike = "pi4", **options: U
             registered as `pi4`.
         options: see `TimingOptions`, which `help` lists.
 
+    Returns:
+        The outputs, as NumPy arrays of the library's types and shapes, with the latency and the memory.
+
     Raises:
         UserError: the input has another shape, or numbers that are not finite in the library's type, or the device has fewer cores than
             the library threads.
         DeviceUnavailable: the device cannot be reached.
         Disagreement: the library does not run there.
     """
-    settings, arrays = TimingOptions.of(options), _inputs(library, given)
+    settings, arrays = TimingOptions.of(options), _inputs(checked_library(library), given)
     with agents_on(device, library, timed=True) as agents:
         timing = agents.network_timing(library.threads, settings.repeat, settings.warmup_runs)
         startup, timeout_s = None, session_timeout_s(library)
@@ -150,6 +153,8 @@ def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> A
     """Return one input as an array of the port's type; `stored` is the type in which the library takes it."""
     called = "input" if len(library.spec.takes) == 1 else f"input {port.name}"
     try:
+        if given is None:
+            raise TypeError("it is None")
         found = np.asarray(given)
         if found.dtype.kind == "c":
             raise UserError(f"the {called} holds complex numbers.", "Give real ones.")
@@ -160,7 +165,8 @@ def _input(library: Library, port: Port, stored: str, given: npt.ArrayLike) -> A
         # A fraction, or a class number beyond a byte, would change.
         changed = not port.is_float and not np.array_equal(array, found)
     except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's own error says what its tensor lacks
-        raise UserError(f"the {called} is not an array of numbers: {error}.", "Give a NumPy array or a detached tensor.") from error
+        remedy = "Give a NumPy array or a detached tensor."
+        raise UserError(f"the {called} is not an array of numbers: {one_line(error)}.", remedy) from error
     if array.shape != port.shape:
         remedy = "Give it in that shape, as NCHW." if len(port.shape) == 4 else "Give it in that shape."
         raise UserError(f"the {called} is {words(array.shape)}, and {library.path.name} takes {words(port.shape)}.", remedy)

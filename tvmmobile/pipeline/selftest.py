@@ -69,6 +69,9 @@ def check_device(name: str, on_report: Callable[[BoardReport], None] = lambda _r
         name: name of the device.
         on_report: called with each board's report as soon as it arrives.
 
+    Returns:
+        All boards' reports, with the speed of the upload and the latency of the convolution.
+
     Raises:
         UserError: there is no such device.
         DeviceUnavailable: its agent does not start or compute the right values.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Unpack
 
 from tvmmobile.devices.protocol import Device
@@ -12,7 +13,7 @@ from tvmmobile.pipeline.checking import checked
 from tvmmobile.pipeline.cluster.start import bench_of, started_workers
 from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.pipeline.job import VariantJob
-from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials
+from tvmmobile.pipeline.listener import QUIET, Listener, TuningPlan, missing_trials, tell
 from tvmmobile.pipeline.needed_trials import NeededTrials
 from tvmmobile.pipeline.options.call import with_options
 from tvmmobile.pipeline.options.library import BEST, MOST_C_THREADS, LibraryOptions
@@ -36,8 +37,8 @@ from tvmmobile.system.errors import Disagreement
 from tvmmobile.system.files import check_writable, set_aside
 from tvmmobile.system.scratch import scratch
 from tvmmobile.system.workers import WorkerPool, worker_count
-from tvmmobile.tuning.database import writing_all
 from tvmmobile.tuning.logs.directories import LogDirs, log_dirs
+from tvmmobile.tuning.logs.files import writing_all
 from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.tuner import BATCH, Search
 from tvmmobile.tuning.search.tuner import tune as search
@@ -83,7 +84,7 @@ def tune(models: Models, device: str | Device = "pi4", *, listener: Listener = Q
         if best.context.threads != same[0].options.threads and all_valid(found[-1]):
             break
     if remark := spoiled_sentence(found):
-        listener.message(remark)
+        tell(listener, remark)
     return best
 
 
@@ -128,7 +129,7 @@ def _corrected(needs: NeededTrials, results: Results, bench: Bench, listener: Li
     records = doubted(results, needs.database, needs.tasks)
     # A run without trials has not acquired the right to write.
     with nullcontext() if needs.pending or not records else needs.writing():
-        return measure_again(records, needs.database, needs.tasks, bench, listener.message)
+        return measure_again(records, needs.database, needs.tasks, bench, partial(tell, listener))
 
 
 def _timed(workers: WorkerPool, jobs: Sequence[VariantJob], bench: Bench, listener: Listener) -> Results:
@@ -146,7 +147,7 @@ def _verified(workers: WorkerPool, jobs: Sequence[VariantJob], libraries: Sequen
         with listener.stage("verifying", len(jobs)) as done:
             return bench_libraries(bench, libraries, done)
     except Disagreement as error:
-        accept_roundings(error, workers, jobs, listener.message)
+        accept_roundings(error, workers, jobs, partial(tell, listener))
     return _verified(workers, jobs, libraries, bench, listener)
 
 
@@ -211,5 +212,5 @@ def _imported(workers: WorkerPool, jobs: Sequence[VariantJob], listener: Listene
         variants = collect_variants(workers, jobs, done)
     for job, variant in zip(jobs, variants, strict=True):
         if variant.float32_layers:
-            listener.message(float32_sentence(job.spec.variant, variant.float32_layers))
+            tell(listener, float32_sentence(job.spec.variant, variant.float32_layers))
     return variants

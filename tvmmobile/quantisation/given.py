@@ -30,8 +30,8 @@ from tvmmobile.quantisation.integers import (
     reads_input,
     with_output_bounds,
 )
+from tvmmobile.quantisation.kept import chosen_layers
 from tvmmobile.quantisation.lowering import LoweredNetwork, lower_quantised
-from tvmmobile.quantisation.mixed import chosen_layers
 from tvmmobile.quantisation.scales import Scale
 from tvmmobile.schedules import template_for
 

@@ -1,24 +1,22 @@
-"""Keeps layers in float32: those that the user names, and the cheapest others that are needed to meet an accuracy limit."""
+"""Quantises a network except layers in float32: those that the user names, and the cheapest others that an accuracy limit needs."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tvmmobile.graph.layers import Array, Rounding
-from tvmmobile.quantisation.assignment import Assignment, KernelSpan, Programme, StepOutput, fastest
+from tvmmobile.graph.layers import Array
+from tvmmobile.quantisation.assignment import Assignment, KernelSpan, Programme, fastest
 from tvmmobile.quantisation.calibration import Accepts, CalibrationSamples, Method, observe, quantised
-from tvmmobile.quantisation.flow import Flow, FlowStep
+from tvmmobile.quantisation.flow import Flow
 from tvmmobile.quantisation.integers import IntegerNetwork
-from tvmmobile.quantisation.moves import only_moves
-from tvmmobile.quantisation.noise import AddedNoise, added_noise
+from tvmmobile.quantisation.kept import keepable
+from tvmmobile.quantisation.limit import Limit
+from tvmmobile.quantisation.noise import added_noise
+from tvmmobile.quantisation.programme import Costs, programme_of
 from tvmmobile.system.errors import UserError
 
 #: Most samples with which networks are compared.
@@ -29,107 +27,6 @@ _MOST_IMAGES_PER_LAYER, _MOST_ELEMENTS = 8, 64_000_000
 _ROUNDS = 10
 #: Noise bounds within this factor count as equal; a lower bound counts as at least `_NOISE_FLOOR` of the upper one.
 _CLOSE, _NOISE_FLOOR = 1.01, 1e-4
-_LIMIT = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)(dB|%)")
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit on an integer network's error against float32 on calibration data.
-
-    Attributes:
-        value: least signal-to-noise ratio in dB; or the largest loss of top-1 in percentage points if labels are known, otherwise the
-            largest share of inputs that may get another class, in percent.
-        unit: `dB` or `%`.
-    """
-
-    value: float
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
-
-    def holds(self, outputs: Array, expected: Array, labels: Sequence[int] = ()) -> bool:
-        """Return whether outputs meet the limit.
-
-        Args:
-            outputs, expected: outputs of the two networks, with one row for each input.
-            labels: class of each input; empty if unknown.
-        """
-        if self.unit == "%":
-            count = len(expected)
-            found, exact = (scores.reshape(count, -1).argmax(1) for scores in (outputs, expected))
-            worse = int((exact == labels).sum()) - int((found == labels).sum()) if labels else int((found != exact).sum())
-            return 100 * worse / count <= self.value
-        noise = float(np.square(outputs.astype(np.float64) - expected).sum())
-        return noise * 10 ** (self.value / 10) <= float(np.square(expected, dtype=np.float64).sum())
-
-
-def limit_of(given: str, data: str = "") -> Limit:
-    """Parse `--max-drop`, such as `30dB` or `1%`.
-
-    Args:
-        data: value of `--calibrate`, for the error's hint.
-
-    Raises:
-        UserError: `given` is neither.
-    """
-    match = _LIMIT.fullmatch(given)
-    if match is None:
-        raise UserError(
-            f"--max-drop {given} is neither a signal-to-noise ratio nor a share of the data.",
-            f"Give a ratio such as 30dB, or a share such as 1%: {_share_of(data)}.",
-        )
-    return Limit(float(match[1]), match[2])
-
-
-def _share_of(data: str) -> str:
-    """Describe what a percentage limits on calibration data, which has labels if it is a folder of class folders."""
-    folders = os.path.isdir(data) and any(path.is_dir() for path in Path(data).glob("*"))
-    if folders:
-        return f"points of top-1, if the folders in {data} name the network's classes; else inputs that may get another class"
-    where = f"{data} has no class folders, so it counts" if data else "without class folders it counts"
-    return f"{where} inputs that may get another class than in float32"
-
-
-def chosen_layers(flow: Flow, patterns: Collection[str]) -> dict[int, str]:
-    """Find the layers that `--keep` names by number or by name in the float32 network; `*` matches anything.
-
-    Returns:
-        The reason to keep each layer in float32, by its number.
-
-    Raises:
-        UserError: a pattern matches no layer.
-    """
-    reasons: dict[int, str] = {}
-    for pattern in patterns:
-        matching = [step for step in _keepable(flow) if pattern == str(step.number) or fnmatchcase(step.layer.name, pattern)]
-        if not matching:
-            first = next(_keepable(flow), None)
-            example = f" Its first layer is {first.number}, {first.layer.name}." if first else ""
-            raise UserError(
-                f"--keep {pattern} matches no layer of the network.", f"Give a layer's number or name; * matches anything.{example}"
-            )
-        reasons |= {step.number: f"--keep {pattern}" for step in matching}
-    return reasons
-
-
-def _keepable(flow: Flow) -> Iterator[FlowStep]:
-    """Yield the steps that can be kept in float32; a gate becomes a product there."""
-    return (step for step in flow.steps if step.parameters is not None and not isinstance(step.layer, Rounding))
-
-
-@dataclass(frozen=True, eq=False)
-class Costs:
-    """Latencies of layers in int8 and in float32; tensors have the numbers of the steps that write them.
-
-    Attributes:
-        pieces: the kernels that can compute each step, in each of its possible precisions; see `Programme`.
-        quantise_us, dequantise_us: latencies of converting each tensor to int8 and to float32; 0 for missing tensors.
-    """
-
-    pieces: tuple[KernelSpan, ...]
-    quantise_us: Mapping[int, float] = field(default_factory=dict)
-    dequantise_us: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +107,7 @@ def quantise_within(
         return Mixed(network, Decision(method, float32_reasons))
     if method.seven_bit_steps:
         return quantise_within(flow, samples, replace(method, seven_bit_steps=frozenset()), accepts, float32_reasons, limit, pricing)
-    free = {step.number for step in _keepable(flow) if step.number in network.steps}
+    free = {step.number for step in keepable(flow) if step.number in network.steps}
     if not compared.holds(quantised(observed, method, accepts, [*float32_reasons, *free])):
         raise UserError(
             f"--max-drop {limit} cannot be met, even with every possible layer in float32.",
@@ -232,42 +129,6 @@ def quantise_within(
 def _most_compared(flow: Flow) -> int:
     """Return the most samples with which networks are compared: fewer than `_COMPARED` if the output is large, such as a segmentation."""
     return max(1, min(_COMPARED, _MOST_ELEMENTS // flow.output_elements))
-
-
-def programme_of(network: IntegerNetwork, costs: Costs, noise: AddedNoise, free: Collection[int]) -> Programme:
-    """Return the integer programme of a network that has all possible layers in integers; those in `free` may be in float32 too."""
-    flow = network.flow
-    count = len(flow.steps)
-    moving = {step.number for step in flow.steps if step.number not in network.steps and only_moves(step)}
-
-    def readers(number: int) -> Iterator[int]:
-        """Yield the steps that read a tensor, directly or after moves, which keep its precision, and `count` if the caller reads it."""
-        for reader in dict.fromkeys(flow.readers.get(number, ())):
-            yield from readers(reader) if reader in moving else (reader,)
-        if any(isinstance(result, int) and result == number for result in flow.results):
-            yield count
-
-    def allowed(piece: KernelSpan) -> bool:
-        steps = range(piece.first, piece.last + 1)
-        return all(step in network.steps if piece.integer else step in free or step not in network.steps for step in steps)
-
-    pieces = list(filter(allowed, costs.pieces))
-    absorbed = {piece.last for piece in pieces if piece.stores}
-    tensors = [
-        StepOutput(
-            number,
-            tuple(dict.fromkeys(readers(number))),
-            costs.quantise_us.get(number, 0.0),
-            costs.dequantise_us.get(number, 0.0),
-            noise.tensors.get(number, 0.0),
-            number in absorbed,
-            noise.biases.get(number, 0.0),
-        )
-        for number in (*flow.inputs, *(step.number for step in flow.steps if step.number not in moving))
-    ]
-    covered = {step for piece in pieces for step in range(piece.first, piece.last + 1)}
-    pieces += [KernelSpan(number, number, number in network.steps, 0.0) for number in range(count) if number not in covered]
-    return Programme(count, tuple(pieces), tuple(tensors), noise.steps)
 
 
 class _Comparison:

@@ -255,7 +255,11 @@ class VariantResult(VariantFields):
         return math.fsum(time for time in times if time is not None) if times and None not in times else None
 
     def peak_share(self, context: Context) -> float | None:
-        """Return multiply-adds done over those the cores' FMA units could have done in that time; `None` if the clock is unknown."""
+        """Return the share of the multiply-adds that the cores' FMA units could have done in that time; `None` if the clock is unknown.
+
+        Args:
+            context: the results' own.
+        """
         if context.clock_hz < 1:
             return None
         cycles = self.latency_us * 1e-6 * context.clock_hz
@@ -415,7 +419,7 @@ def _stated(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a `report.json`, which `report` or a command wrote.
+    """Return the results in a `report.json`, whose `path` `report` or a command wrote.
 
     Raises:
         UserError: it cannot be read, is damaged or not such a file, has another version, or has a variant twice; the message says where.

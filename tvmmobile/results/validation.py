@@ -188,7 +188,7 @@ def write_validation(validation: Validation, path: Path) -> None:
 
 
 def read_validation(path: str | Path) -> Validation:
-    """Read a file that `validate_device` wrote.
+    """Return the validation in the file at `path`, which `validate_device` wrote.
 
     Raises:
         UserError: it is something else, or of another version.

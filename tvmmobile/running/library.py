@@ -18,7 +18,7 @@ from tvmmobile.networks.models.spec import ModelSpec
 from tvmmobile.networks.signature import INPUT_NAME, OUTPUT_NAME, keys_of
 from tvmmobile.running.formats import C
 from tvmmobile.running.manifest import MOST_ROUNDING, Manifest, read_manifest
-from tvmmobile.system.errors import UserError, one_line
+from tvmmobile.system.errors import UserError, one_line, shown
 from tvmmobile.system.files import sha256_of, whole_files
 
 Array = npt.NDArray[Any]
@@ -115,7 +115,7 @@ class Library:
         return max(precision_named(self.dtype).tolerance_of(quantised=facts.quantised), facts.rounding, least)
 
     def reference(self) -> Reference:
-        """Read inputs and the reference program's outputs for them; runs no code. Raises `UserError` for a bad file.
+        """Return inputs and the reference program's outputs for them; raise `UserError` for a bad file. This runs no code.
 
         The file calls them `input` and `output`, numbered if there are several: `output0`, `output1`, ….
         """
@@ -140,6 +140,16 @@ class Library:
         return Reference(tuple(arrays[: len(takes)]), tuple(arrays[len(takes) :]))
 
 
+def checked_library(given: Library) -> Library:
+    """Return a call's library; raise `UserError` for anything else, such as a library's path."""
+    if not isinstance(given, Library):
+        called = shown(str(given)) if isinstance(given, str | Path) else type(given).__name__
+        raise UserError(
+            f"{called} is not a library.", "Give one that tvmmobile.compile returns; tvmmobile.open_libraries opens those on disk."
+        )
+    return given
+
+
 def _largest(path: Path) -> int:
     """Return the bytes of the largest array in an archive, unpacked and with its header."""
     with zipfile.ZipFile(path) as archive:
@@ -148,6 +158,8 @@ def _largest(path: Path) -> int:
 
 def find_libraries(paths: Sequence[Path]) -> list[Library]:
     """Find libraries, a directory's by name; raise `UserError` for none, a damaged one or a name twice."""
+    if not paths:
+        raise UserError("no library was named.", "Give the path of one, or of a directory of them.")
     files: list[Path] = []
     for path in paths:
         files += whole_files(path, "*.so") if path.is_dir() else [path]

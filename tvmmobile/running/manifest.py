@@ -22,11 +22,11 @@ from tvmmobile.system.files import write_text
 from tvmmobile.system.json_files import FileKind, read_json, reader_of, validated
 
 MANIFEST_VERSION = 1
-#: Inputs or outputs of a network.
+#: Most inputs or outputs of a network.
 _MOST_TENSORS = 1000
 #: Largest error that is explained by rounding, as a share of the outputs' largest magnitude.
 MOST_ROUNDING = 0.02
-#: Sets of kernels in a library: the largest number that its options can hold.
+#: Most sets of kernels in a library: its options hold no larger number.
 _MOST_SETS = 255
 _KIND = FileKind("a manifest of tvmmobile", "Compile the library again.")
 

@@ -135,7 +135,7 @@ def install_command(tools: Sequence[Tool]) -> str:
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything tvmmobile needs on this machine. Changes nothing."""
+    """Return what tvmmobile needs on this machine and what is missing. Changes nothing."""
     tools = [(tool, _check_tool(tool)) for tool in TOOLS]
     requirements = _requirements()
     packages = [(requirement, _check_package(requirement)) for requirement in requirements]

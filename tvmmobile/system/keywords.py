@@ -8,7 +8,7 @@ from collections.abc import Collection
 #: A command, which stays as it is; or an option, with the number, path or pattern that follows it.
 _WORDS = re.compile(
     r"(?:\b(?:tvmmobile|apt-get|dask|python|pip|systemctl) [a-z-]+ |\./scripts/)[^;`]*"
-    r"|(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ([^\s=]*[\d/*][^\s=]*?)(?=[,;:.]*(?:\s|$)))?"
+    r"|(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ([^\s=(]*[\d/*][^\s=(]*?(?=[,;:.)]*(?:\s|$))|[^\s=]*[\d/*][^\s=]*?(?=[,;:.]*(?:\s|$))))?"
 )
 #: Keywords whose names differ from their options', in some calls or in all; a call has one of them.
 _KEYWORDS = {

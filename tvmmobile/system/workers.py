@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, resource_tracker, spawn
+from multiprocessing import connection, forkserver, resource_tracker, spawn
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -51,6 +51,7 @@ _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 #: Name of worker processes.
 _WORKER = "tvmmobile worker"
 _preparation = spawn.get_preparation_data
+_STARTING = threading.Lock()
 
 
 class WorkerError(Exception):
@@ -338,7 +339,8 @@ class _Process(ForkServerProcess):
             if starts.ended:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             spawn.get_preparation_data = _prepared
-            super().start()
+            with _as_parent():
+                super().start()
             starts.started.append(self)
 
     def terminate(self) -> None:
@@ -348,6 +350,33 @@ class _Process(ForkServerProcess):
     def kill(self) -> None:
         self.ended_by_us = True
         super().kill()
+
+
+@contextmanager
+def _as_parent() -> Iterator[None]:
+    """Let this process start others, even where it is a daemon, as in a user's `multiprocessing.Pool`.
+
+    Daemons may not have children because these would outlive them; ours end with their parent.
+    """
+    settings: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
+    with _STARTING:
+        daemon = settings.pop("daemon", None)
+        try:
+            yield
+        finally:
+            if daemon is not None:
+                settings["daemon"] = daemon
+
+
+def _forget_fork_server() -> None:
+    """Let a copy of this process start a fork server of its own: it cannot wait for its parent's, as `multiprocessing` would try."""
+    server: Any = vars(forkserver)["_forkserver"]
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+    server.__init__()
+
+
+os.register_at_fork(after_in_child=_forget_fork_server)
 
 
 def worker_count(jobs: int, boards: int | None = None) -> int:

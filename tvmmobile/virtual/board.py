@@ -229,9 +229,10 @@ def is_board(name: str) -> bool:
 
 
 def load_board(name: str) -> Board:
-    """Read a board, given the name of a built-in one or the path of a file (`./myboard.toml`).
+    """Return the description of a virtual board.
 
-    The name of a file with several kinds of cores means the first of them.
+    Args:
+        name: name of a built-in board, or path of a board's file (`./myboard.toml`); with several kinds of cores, it means the first kind.
 
     Raises:
         UserError: there is no such board, or a figure in its file is missing or implausible.

@@ -84,6 +84,9 @@ def run_program(
         threads: 1 models the thread that opens the region, more all threads, each on a core of its own.
         skip_start: simulate nothing before the program's call for it.
 
+    Returns:
+        The modelled time of the program's regions, or of its whole run if it opens none.
+
     Raises:
         UserError: the program cannot run, fails, or has no region that could be modelled; or QEMU, llvm or a compiler is missing.
     """

@@ -26,7 +26,7 @@ CASES = Path(__file__).with_name("cases")
 
 
 def with_batch_of_one(path: Path, folder: Path) -> Path:
-    """The model without dimensions of -1, which ONNX Runtime takes for a size."""
+    """Return the model without dimensions of -1, which ONNX Runtime takes for a size."""
     model = onnx.load(str(path))
     for value in (*model.graph.input, *model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
@@ -108,7 +108,7 @@ def test_extents_below_one_are_unknown(tmp_path: Path, shape: tuple[int, ...], s
 
 
 def _constants(form: str) -> Graph:
-    """A network whose weights are in a `Constant` node of some form."""
+    """Return a network whose weights are in a `Constant` node of some form."""
     made = convolution()
     weight, bias = (made.constants[name] for name in "wb")
     if form == "sparse_value":

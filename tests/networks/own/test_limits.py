@@ -110,7 +110,7 @@ def test_a_negative_extent_inside_of_which_a_part_is_taken(tmp_path: Path) -> No
 
 
 def _functions(folder: Path, depth: int, last: str) -> Path:
-    """A function that calls the next one twice, and so on; the last calls `last`."""
+    """Return a function that calls the next one twice, and so on; the last calls `last`."""
     functions = []
     for number in range(depth):
         called = f"f{number + 1}" if number + 1 < depth else last
@@ -291,7 +291,7 @@ def test_what_torch_computes_from_it_that_no_memory_holds(tmp_path: Path) -> Non
 
 
 def _with_size(name: str, content: bytes, size: int) -> bytes:
-    """An archive whose directory says another size of a deflated member, unpacked."""
+    """Return an archive whose directory says another size of a deflated member, unpacked."""
     with zipfile.ZipFile(io.BytesIO(pt2())) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()} | {name: content}
     whole = bytearray(packed(list(members.items()), zipfile.ZIP_DEFLATED))

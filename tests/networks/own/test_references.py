@@ -44,7 +44,7 @@ def version_of(package: str) -> str:
 
 
 def older(opset: int) -> Graph:
-    """A batch norm, a max pool with other pads on each side, a softmax and a squeeze, as this version writes them."""
+    """Return a batch norm, a max pool with other pads on each side, a softmax and a squeeze, as this version writes them."""
     norm, constants = batch_norm("x")
     squeezed: Any = node("Squeeze", ["s"], ["y"], axes=[0])
     if opset >= 13:

@@ -58,7 +58,7 @@ def new_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_steps(region: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The layers with steps of every kind, in other orders."""
+    """Return the layers with steps of every kind, in other orders."""
     orders = (("prelu", ("times", "affine", (None, 5.0))), (RELU6, ("times", "prelu", "gated")), ("affine", ("square",)))
     steps = [dict(zip(("clamp", "then"), order, strict=True)) for order in orders]
     return tuple(replace(layer, **steps[place]) for place, layer in enumerate(region) if isinstance(layer, SumLayer))

@@ -189,7 +189,7 @@ def cycles_of(instructions: Sequence[str], mcpu: str) -> float:
 
 
 def compiled(layer: Conv2d, knobs: Mapping[str, int], mcpu: str) -> str:
-    """The assembly of a schedule of the core's space."""
+    """Return the assembly of a schedule of the core's space."""
     task = Task((layer,), machine=machine_of(mcpu))
     template = template_for(task)
     assert template is not None

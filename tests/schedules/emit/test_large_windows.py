@@ -22,7 +22,7 @@ RELU6 = (0.0, 6.0)
 
 
 def large(side: int, window: int, channels: int = 8) -> Conv2d:
-    """A depthwise layer whose output has its input's size."""
+    """Return a depthwise layer whose output has its input's size."""
     return Conv2d(side, side, channels, channels, (window, window), (1, 1), (window // 2,) * 4, channels, RELU6)
 
 

@@ -72,7 +72,7 @@ def test_alone(tmp_path: Path, affine: bool) -> None:
 
 
 def normed(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution and its group norm, whose factors and summands differ from 1 and 0."""
+    """Return a convolution and its group norm, whose factors and summands differ from 1 and 0."""
     norm = nn.GroupNorm(2, outputs)
     nn.init.uniform_(norm.weight)
     nn.init.uniform_(norm.bias)

@@ -123,7 +123,7 @@ class Cells(nn.Module):
 
 
 def columns(image: torch.Tensor) -> torch.Tensor:
-    """The columns of an image of one row, as text recognisers read them."""
+    """Return the columns of an image of one row, as text recognisers read them."""
     return image.squeeze(2).transpose(1, 2)
 
 

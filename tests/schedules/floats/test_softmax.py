@@ -51,7 +51,7 @@ def test_values(
 
 
 def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """Names of its layers, and operators of those that no template takes."""
+    """Return the names of its layers, and operators of those that no template takes."""
     return [
         layer.operator if isinstance(layer, Opaque) else layer.name for layer in (node.layer for node in prepared(network, shape).nodes)
     ]

@@ -50,7 +50,7 @@ def space_of(task: Task, name: str) -> Space:
 
 
 def sparse(layer: Conv2d, share: float, together: int) -> Conv2d:
-    """The layer with that share of its weights, rounded up."""
+    """Return the layer with that share of its weights, rounded up."""
     count = math.ceil(share * layer.in_channels * layer.out_channels / together)
     return replace(layer, in_layout="NCHW", out_layout="NCHW", sparse=(count, together))
 

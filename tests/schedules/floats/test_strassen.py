@@ -138,7 +138,7 @@ def test_values(
 
 
 def _dividing(layout: Layout, channels: int) -> Layout:
-    """The layout, or one whose blocks divide the channels."""
+    """Return the layout, or one whose blocks divide the channels."""
     return layout if layout == "NHWC" or channels % int(layout[4:-1]) == 0 else "NCHW8c"
 
 

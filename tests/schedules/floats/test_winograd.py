@@ -114,7 +114,7 @@ def test_values(
 
 
 def _dividing(layout: Layout, channels: int) -> Layout:
-    """The layout, if its blocks divide the channels."""
+    """Return the layout, if its blocks divide the channels."""
     return layout if layout != "NHWC" and channels % int(layout[4:-1]) == 0 else "NHWC"
 
 

@@ -50,13 +50,13 @@ def example(size: int, seed: int) -> Example:
 
 
 def direct(found: Example) -> np.ndarray:
-    """The outputs, summed in float64."""
+    """Return the outputs, summed in float64."""
     windows = np.lib.stride_tricks.sliding_window_view(found.data.astype(np.float64), (3, 3), (0, 1))
     return np.tensordot(windows, found.weight.astype(np.float64), ([3, 4, 2], [0, 1, 2]))
 
 
 def summed(points: np.ndarray, weights: np.ndarray, chain: int) -> np.ndarray:
-    """The products of (points, K) and (points, K, N), as fused multiply-adds of at most `chain` terms, and sums of these."""
+    """Return the products of (points, K) and (points, K, N), as fused multiply-adds of at most `chain` terms, and sums of these."""
     total = np.zeros((len(points), weights.shape[2]), np.float32)
     exact = points[:, :, None].astype(np.float64) * weights
     for start in range(0, exact.shape[1], chain):
@@ -68,7 +68,7 @@ def summed(points: np.ndarray, weights: np.ndarray, chain: int) -> np.ndarray:
 
 
 def filtered(found: Example, size: int, chain: int) -> np.ndarray:
-    """The outputs in float32, by tiles, whose products are sums of at most `chain` terms, added up."""
+    """Return the outputs in float32, by tiles, whose products are sums of at most `chain` terms, added up."""
     kernel: Any = Arrays()
     along, count = Filtering(size), size + 2
     tiles = (found.data.shape[0] - 2) // size
@@ -88,7 +88,7 @@ def filtered(found: Example, size: int, chain: int) -> np.ndarray:
 
 
 def error(size: int, seed: int) -> float:
-    """The largest error of a random layer, relative to its largest output."""
+    """Return the largest error of a random layer, relative to its largest output."""
     found = example(size, seed)
     expected = direct(found)
     computed = filtered(found, size, CHAIN if size == SIZES[-1] else found.weight.shape[2])

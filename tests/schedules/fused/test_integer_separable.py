@@ -28,7 +28,7 @@ def board(request: pytest.FixtureRequest) -> Iterator[Agents]:
 
 
 def pair(height: int, width: int, inputs: int, outputs: int, stride: int = 1) -> tuple[Conv2d, Conv2d]:
-    """A 3×3 depthwise convolution and the 1×1 convolution that reads it."""
+    """Return a 3×3 depthwise convolution and the 1×1 convolution that reads it."""
     first = Conv2d(height, width, inputs, inputs, (3, 3), (stride, stride), (1, 1, 1, 1), inputs)
     return first, Conv2d(first.out_height, first.out_width, inputs, outputs)
 

@@ -34,7 +34,7 @@ def pair(
     threads: int = 1,
     residual: bool = False,
 ) -> Task:
-    """A depthwise convolution and the pointwise one that reads it."""
+    """Return a depthwise convolution and the pointwise one that reads it."""
     first = Conv2d(height, width, inputs, inputs, kernel, (stride, stride), padding, inputs, clamps[0])
     second = Conv2d(first.out_height, first.out_width, inputs, outputs, clamp=clamps[1], residual=residual)
     return Task((first, second), threads=threads)

@@ -98,7 +98,7 @@ def _topi() -> Any:
 
 
 def function_of(build: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) -> Any:
-    """The function that TVM makes of a computation, before it is scheduled."""
+    """Return the function that TVM makes of a computation, before it is scheduled."""
     from tvm import te
 
     inputs = [te.placeholder([te.const(extent, "int64") for extent in shape], name=f"x{number}") for number, shape in enumerate(shapes)]
@@ -106,7 +106,7 @@ def function_of(build: Callable[..., Any], shapes: tuple[tuple[int, ...], ...]) 
 
 
 def task_of(function: Any, threads: int = 1) -> Task:
-    """The task of an opaque layer with this function."""
+    """Return the task of an opaque layer with this function."""
     shapes = [tuple(int(extent) for extent in parameter.ty.shape) for parameter in function.params]
     return Task((Opaque("made", "0" * 12, tuple(shapes[:-1]), shapes[-1], stages_of(function) is not None),), threads=threads)
 
@@ -152,7 +152,7 @@ def test_a_tensor_that_a_call_computes_is_no_stage() -> None:
 
 
 def _doubled(x: Any, times: int) -> Any:
-    """A chain whose every step reads the one before it twice, and a neighbour."""
+    """Return a chain whose every step reads the one before it twice, and a neighbour."""
     from tvm import te
 
     for _ in range(times):

@@ -43,7 +43,7 @@ def convolution(rng: random.Random) -> Conv2d:
 
 
 def taker(rng: random.Random) -> tuple[Conv2d, str]:
-    """A layer, and a template that takes it."""
+    """Return a layer, and a template that takes it."""
     return rng.choice(
         (
             (convolution(rng), "pair_product"),

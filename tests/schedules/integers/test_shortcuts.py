@@ -21,7 +21,7 @@ ENDS = {"unconverted": 1.0, "scaled_at_once": 1.0}
 
 
 def kernel_of(*layers: Layer, mcpu: str = "cortex-a72") -> tuple[Task, Template, Knobs, list[IntegerParameters]]:
-    """A task with the first template that takes it, its default knobs, and constants whose weights are normally distributed."""
+    """Return a task with the first template that takes it, its default knobs, and constants whose weights are normally distributed."""
     task = Task(layers, "int8", machine=machine_of(mcpu))
     template = templates_for(task)[0]
     space = template.space(task)
@@ -31,7 +31,7 @@ def kernel_of(*layers: Layer, mcpu: str = "cortex-a72") -> tuple[Task, Template,
 
 
 def shortcuts(task: Task, template: Template, knobs: Knobs, given: Sequence[LayerParameters]) -> list[dict[str, float]]:
-    """The shortcuts of a kernel with these constants."""
+    """Return the shortcuts of a kernel with these constants."""
     return template.shortcuts(task, knobs, tuple(given))
 
 

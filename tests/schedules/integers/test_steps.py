@@ -73,7 +73,7 @@ def test_cycles(mcpu: str, rows: int, columns: int, single: float, pair: float) 
 
 
 def spread_weights(layer: Conv2d | Dense) -> tuple[Array, Array]:
-    """A layer's weights, evenly spread and normally distributed."""
+    """Return a layer's weights, evenly spread and normally distributed."""
     random = np.random.default_rng(0)
     even = random.integers(-127, 128, layer.weight_shape).astype(np.int8)
     normal = np.clip(np.rint(random.normal(0, 30, layer.weight_shape)), -127, 127).astype(np.int8)
@@ -100,7 +100,7 @@ def test_who_gains_by_seven_bits(layer: Conv2d | Dense) -> None:
 
 
 def image_layer(kernel: int, channels: int = 3, **others: Any) -> Conv2d:
-    """The first convolution of a network."""
+    """Return the first convolution of a network."""
     return Conv2d(32, 32, channels, 32, (kernel, kernel), (2, 2), (kernel // 2,) * 4, reads="float32", **others)
 
 

@@ -70,7 +70,7 @@ def product(rng: random.Random, group: int) -> Layer:
 
 
 def depthwise(rng: random.Random) -> Conv2d:
-    """A depthwise convolution with 3×3 windows or others, and any padding; narrow or wide sums, bounds or none."""
+    """Return a depthwise convolution with 3×3 windows or others, and any padding; narrow or wide sums, bounds or none."""
     height, width, channels, stride = rng.randint(3, 12), rng.randint(3, 12), 8 * rng.choice((1, 2, 5)), rng.choice((1, 1, 2))
     kernel = (3, 3) if rng.random() < 0.6 else (3, rng.randint(1, 4))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
@@ -89,7 +89,7 @@ def depthwise(rng: random.Random) -> Conv2d:
 
 
 def image(rng: random.Random) -> Conv2d:
-    """An image's convolution: one to four channels, any width from 16 on, any padding of less than a window."""
+    """Return an image's convolution: one to four channels, any width from 16 on, any padding of less than a window."""
     kernel, stride = (rng.randint(1, 3), rng.choice((1, 2, 3, 4, 7, 11))), (rng.choice((1, 2)), rng.choice((1, 2)))
     edges = (rng.randint(0, 2), rng.randint(0, kernel[1] - 1), rng.randint(0, 2), rng.randint(0, kernel[1] - 1))
     height, width, channels = rng.randint(3, 9), rng.randint(16, 40), rng.randint(1, 4)
@@ -202,7 +202,7 @@ def test_dot_kernels_in_order_of_many_shapes(rk3566: Agents, tmp_path: Path) -> 
 
 
 def pieces(rng: random.Random) -> Conv2d:
-    """A 1×1 convolution of slices of several tensors, any of them more than once, whose channels divide by 4."""
+    """Return a 1×1 convolution of slices of several tensors, any of them more than once, whose channels divide by 4."""
     sources = tuple(4 * rng.randint(1, 12) for _ in range(rng.randint(1, 3)))
     cuts = [(source, first := 4 * rng.randrange(sources[source] // 4), 4 * rng.randint(1, (sources[source] - first) // 4))
             for source in (*range(len(sources)), rng.randrange(len(sources)))]  # fmt: skip

@@ -20,7 +20,7 @@ _MODULES = (elementwise, reductions, windows, products, norms, shapes)
 
 
 def opsets_of(operator: str) -> list[int]:
-    """Those that have the operator."""
+    """Return those that have the operator."""
     return [opset for opset in OPSETS if onnx.defs.has(operator, opset) and not onnx.defs.get_schema(operator, opset).deprecated]
 
 
@@ -56,7 +56,7 @@ class Case:
 
 
 def draw_case(operator: str, opset: int, seed: int) -> Case | None:
-    """A model around an operator of an opset that has it; `None` where it does not have the form drawn."""
+    """Return a model around an operator of an opset that has it; `None` where it does not have the form drawn."""
     kind = next(kind for kind, operators in DRAWINGS.items() if operator in operators)
     draw = Draw(operator, opset, np.random.default_rng([seed, opset, *operator.encode()]))
     try:

@@ -74,7 +74,7 @@ class Draw:
         return bool(self.random.random() < probability)
 
     def integer(self, low: int, high: int) -> int:
-        """A number from `low` to `high`, both included."""
+        """Return a number from `low` to `high`, both included."""
         return int(self.random.integers(low, high + 1))
 
     def pick(self, options: Sequence[Option]) -> Option:
@@ -98,7 +98,7 @@ class Draw:
         return [self.pick([1, 1, 1, 2]), self.integer(1, 6), *(self.integer(least, most) for _ in range(dimensions))]
 
     def broadcast(self, shape: Sequence[int]) -> list[int]:
-        """A shape that broadcasts with this one."""
+        """Return a shape that broadcasts with this one."""
         shape = list(shape)[self.integer(0, len(shape)) :] if self.chance(0.4) else list(shape)
         return [1 if self.chance(0.3) else extent for extent in shape]
 
@@ -118,7 +118,7 @@ class Draw:
         return self.constant(self.random.normal(0.0, (2 / fan) ** 0.5, shape))
 
     def input(self, shape: Sequence[int], values: Values = normal) -> str:
-        """An input of the network; the operator of a number follows, since networks take no numbers without dimensions."""
+        """Return an input of the network; the operator of a number follows, since networks take no numbers without dimensions."""
         name = self.name("x")
         self.feeds[name] = values(self.random, list(shape) or [1]).astype(np.float32)
         return name if shape else self.node("Reshape", [name, self.integers(np.zeros(0))])
@@ -136,7 +136,7 @@ class Draw:
         return self.node("Reshape", [made, self.integers(shape)])
 
     def convolved(self, data: str, inputs: int, outputs: int) -> str:
-        """A 1×1 convolution with a bias, and sometimes an activation."""
+        """Return a 1×1 convolution with a bias, and sometimes an activation."""
         made = self.node("Conv", [data, self.weights([outputs, inputs, 1, 1]), self.constant(self.random.normal(0, 1, outputs))])
         return self.node("LeakyRelu", [made], alpha=0.3) if self.chance(0.2) else made
 
@@ -165,7 +165,7 @@ class Draw:
         self.nodes.append(helper.make_node(self.operator, list(inputs), self.outputs, **given))
 
     def model(self) -> Any:
-        """The model: every output as float32, sometimes with a convolution behind it; at least one convolution with weights."""
+        """Return the model: every output as float32, sometimes with a convolution behind it; at least one convolution with weights."""
         returned = []
         for name, (kind, shape) in self._types().items():
             shown = name if kind == TensorProto.FLOAT else self.cast(name, TensorProto.FLOAT)
@@ -193,7 +193,7 @@ class Draw:
         return found
 
     def _made(self, returned: Sequence[str]) -> Any:
-        """A model that returns these, with the types that ONNX infers."""
+        """Return a model that returns these, with the types that ONNX infers."""
         inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in self.feeds.items()]
         outputs = [helper.make_empty_tensor_value_info(name) for name in returned]
         constants = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]

@@ -14,7 +14,7 @@ draw_kind = partial(draws, "reductions")
 
 
 def signed(draw: Draw, axis: int, rank: int) -> int:
-    """The axis, sometimes counted from the end where its version allows it."""
+    """Return the axis, sometimes counted from the end where its version allows it."""
     return axis - rank if draw.opset >= 11 and draw.chance() else axis
 
 

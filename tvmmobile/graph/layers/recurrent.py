@@ -135,5 +135,5 @@ def _next(cell: str, given: Any, states: Sequence[Any], weight: Any, bias: Any) 
 
 
 def states_of(cell: str) -> tuple[str, ...]:
-    """Names of the states of a cell."""
+    """Return the names of the states of a cell."""
     return ("hidden", "memory") if cell == "lstm" else ("hidden",)

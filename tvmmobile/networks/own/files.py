@@ -6,16 +6,18 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
+from typing import Any
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.networks.budget import MOST_BYTES, check_elements
 from tvmmobile.networks.models.spec import OwnSpec, side_of
 from tvmmobile.networks.models.traits import TRAITS
 from tvmmobile.networks.signature import INPUT_NAME, INTEGERS, MOST_NAME, OUTPUT_NAME, Port, named, words
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 
 #: Suffixes of files that hold a whole network.
 SUFFIXES = (".pt2", ".onnx", ".tflite")
@@ -124,6 +126,19 @@ def side_from(text: str) -> Side:
     if match is None:
         raise UserError(f"--resolution {text} is not a size.", "Give a side in pixels, such as 160, or 96x128.")
     height, width = int(match[1]), int(match[2] or match[1])
+    return height if height == width else (height, width)
+
+
+def side_given(given: Any) -> Side:
+    """Return a side in pixels, or height and width, from a call's numbers or text; raise `UserError` for anything else."""
+    if isinstance(given, str):
+        return side_from(given)
+    try:
+        height, width = map(index, given) if isinstance(given, Iterable) else 2 * (index(given),)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--resolution takes a side in pixels, or height and width, not {shown(given)}.", "Give --resolution 160, or (96, 128)."
+        ) from error
     return height if height == width else (height, width)
 
 

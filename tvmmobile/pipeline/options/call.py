@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
+from tvmmobile.pipeline.listener import QUIET, check_listener
 from tvmmobile.pipeline.options.option import Option, Options, options_of
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.plugins import load_plugins
@@ -43,6 +44,7 @@ def with_options(*kinds: type[Options], name: str = "") -> Callable[[Call], Call
                 raise TypeError(f"{call.__name__}() {error}") from None
             load_plugins()
             try:
+                check_listener(named.get("listener", QUIET))
                 return function(*given, **named)
             except UserError as error:
                 error.keywords = error.keywords or frozenset(signature.parameters)

@@ -16,7 +16,7 @@ from tvmmobile.system.errors import UserError
 
 if TYPE_CHECKING:
     from tvmmobile.devices.protocol import DeviceProfile
-    from tvmmobile.quantisation.mixed import Limit
+    from tvmmobile.quantisation.limit import Limit
 
 
 #: `threads` of libraries for several counts, of which the fastest is found by timing.
@@ -118,7 +118,7 @@ class LibraryOptions(Options):
 
     def limit(self) -> Limit | None:
         """Return `max_drop` as a limit; raise `UserError` where it cannot be read."""
-        from tvmmobile.quantisation.mixed import limit_of  # with NumPy, which `--help` does without
+        from tvmmobile.quantisation.limit import limit_of  # with NumPy, which `--help` does without
 
         return None if self.max_drop is None else limit_of(self.max_drop, self.calibrate or "")
 

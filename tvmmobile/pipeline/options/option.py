@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any, Self, get_type_hints
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Self, get_args, get_type_hints
 
 from tvmmobile.system.arguments import one_or_several
-from tvmmobile.system.errors import UserError
+from tvmmobile.system.errors import UserError, shown
 from tvmmobile.system.keywords import in_calls
 
 
@@ -79,8 +81,22 @@ class Option:
         """The option and its extra ones, if the command line has them."""
         return (self, *self.extra_cli_options) if self.usage else ()
 
+    @property
+    def takes_numbers(self) -> type[Integral] | type[Real] | None:
+        """The numbers that a call's value must be among; `None` for an option that takes others as well."""
+        if self.parse is not identity:
+            return None
+        kinds = {kind for kind in get_args(self.cli_type) or (self.cli_type,) if kind is not NoneType}
+        return {frozenset({int}): Integral, frozenset({float}): Real}.get(frozenset(kinds))
+
     def checked(self, value: Any) -> Any:
-        """Return a call's value; raise `UserError` where it is outside the limits in `typer_settings`."""
+        """Return a call's value; raise `UserError` where it is not a number, or outside the limits in `typer_settings`."""
+        if self.takes_numbers and value is not None and not isinstance(value, self.takes_numbers):
+            named = f"--{self.keyword.replace('_', '-')}"
+            wanted = "a whole number" if self.takes_numbers is Integral else "a number"
+            raise UserError(f"{named} takes {wanted}, not {shown(value)}.", f"Give {named} {wanted}.")
+        if self.takes_numbers is Integral and value is not None:
+            value = int(value)  # NumPy's cannot be written to JSON
         least, most = self.typer_settings.get("min"), self.typer_settings.get("max")
         if least is not None and value is not None and not value >= least:
             raise UserError(f"{self.flags[0]} {value} is too small.", f"Give {self.flags[0]} {least} or more.")

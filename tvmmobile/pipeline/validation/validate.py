@@ -12,7 +12,7 @@ from tvmmobile.devices.board.hardware import HardwareDevice
 from tvmmobile.devices.board.registered import AdbAddress, SshAddress, load_device
 from tvmmobile.devices.protocol import DeviceProfile
 from tvmmobile.pipeline.job import variant_job
-from tvmmobile.pipeline.listener import QUIET, Listener
+from tvmmobile.pipeline.listener import QUIET, Listener, tell
 from tvmmobile.pipeline.load import load
 from tvmmobile.pipeline.options.library import LibraryOptions
 from tvmmobile.pipeline.registration import registered
@@ -84,6 +84,9 @@ def validate_device(
         listener: is told of progress.
         suite: suite to measure; default: kernels that span the terms of the model, and networks.
 
+    Returns:
+        The validation as `out` has it, the model that it was compared with, and the refitted one.
+
     Raises:
         UserError: the device is not registered, its core is not calibrated, `out` holds something else, or nothing can be fitted.
         DeviceUnavailable: the device cannot be reached, or went away and did not come back; finished points are kept.
@@ -101,10 +104,10 @@ def validate_device(
     if refit is not None:
         check_refit(Path(refit), device.profile)
     origin = device.profile.origin.kind
-    listener.message(f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
+    tell(listener, f"{name}: {device.profile.board} ({origin}), beside the virtual {compared.board.board} (modelled)")
     if not device.profile.clock_hz:
         hidden = f"note: {name} does not tell its clock; its model is computed at {compared.clocked.clock_hz / 1e9:g} GHz, as a guess."
-        listener.message(hidden)
+        tell(listener, hidden)
     only_used = validation.complete and (share is not None or refit is not None) and (refit is None or determines(validation))
     kept = validation.points if only_used else validation.valid()
     validation = _completed(validation, {point.name for point in kept}, file, suite, device, compared, listener)
@@ -125,7 +128,7 @@ def _completed(
 ) -> Validation:
     """Measure and model the points of the suite that are not known, each of which is in its file before the next one is measured."""
     missing = [name for name in suite.names if name not in known]
-    listener.message(f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
+    tell(listener, f"{plural(len(suite.kernels), 'kernel')} and {plural(len(suite.networks), 'network')}, {len(missing)} to measure")
     if not missing:
         return validation
     with scratch("validate") as folder, Workers(worker_count(len(missing))) as workers:
@@ -180,7 +183,7 @@ def _built(
             succeeded(built, f"building {source.name}")
             done(source.name)
         jobs = [variant_job(model, profile, log_dirs(None).all, folder, LibraryOptions(format=VM)) for model in models]
-        libraries = build_libraries(workers, jobs, done, listener.message)
+        libraries = build_libraries(workers, jobs, done, partial(tell, listener))
     return {source.name: source for source in sources} | {net.name: found for net, found in zip(networks, libraries, strict=True)}
 
 

@@ -30,7 +30,7 @@ def write_report(results: Results, out: Path, remarks: Sequence[str] = ()) -> li
 
 
 def report(results: Results | Sequence[Results], out: str | Path) -> list[Path]:
-    """Write the report of a result into `out`, or of several results of one device as one.
+    """Write the report of `results` into the folder `out`; several results of one device become one report.
 
     Returns:
         The paths of `report.json`, `report.csv`, `report-kernels.csv`, `report.md` and `report.html`.

@@ -10,8 +10,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.system.arguments import one_or_several
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.compacted import Dropped
-from tvmmobile.tuning.database import append_whole, content_of, locked, replace_log
 from tvmmobile.tuning.logs.directories import own_logs, present_identity
+from tvmmobile.tuning.logs.files import append_whole, content_of, locked, replace_log
 from tvmmobile.tuning.logs.inspection import Log, files_of, inspect
 from tvmmobile.tuning.logs.verify import cut_file, joined_lines
 from tvmmobile.tuning.records import Identity, KnownTasks, Record, encoded, encoded_kernel, usable
@@ -52,11 +52,19 @@ class _Compacted:
 
 
 def compact_logs(paths: str | Path | Sequence[str | Path] = (), *, keep: int = KEPT, dry_run: bool = False) -> list[CompactedLog]:
-    """Compact one or several logs: files, folders of devices, or directories of such; without any, the user's own.
+    """Compact tuning logs.
 
     Of each kernel and timing model the `keep` fastest records stay that are within 10 % of the fastest, the fastest of each template, and
     each that was the fastest when it was made: the search's progress. Of all others, only the fact that they were tried is kept. Bad lines
     are cut, as `verify_logs` does with `repair`. Each log is written whole or not at all.
+
+    Args:
+        paths: one or several: log files, folders of devices, or directories of such folders; without any, the user's own logs.
+        keep: most of the fastest records to keep of each kernel and timing model.
+        dry_run: true to report what would change, and write nothing.
+
+    Returns:
+        Each log's numbers of records and bytes, before and after.
 
     Raises:
         UserError: there are no logs, or one cannot be read or written; the others are compacted up to there.

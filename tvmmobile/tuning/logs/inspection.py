@@ -16,7 +16,7 @@ from tvmmobile.schedules import KnobSchedule
 from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.tuning.claims import is_retired, short, untakable
-from tvmmobile.tuning.database import append_lock, content_of, file_name, lines_in, log_paths
+from tvmmobile.tuning.logs.files import append_lock, content_of, file_name, lines_in, log_paths
 from tvmmobile.tuning.records import (
     UNFINISHED,
     Identity,

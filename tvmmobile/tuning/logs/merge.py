@@ -14,8 +14,8 @@ from tvmmobile.system.environment import TVM_VERSION
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.files import write_bytes
 from tvmmobile.tuning.claims import RefusedLine, short
-from tvmmobile.tuning.database import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.directories import Present, present_identity
+from tvmmobile.tuning.logs.files import content_of, file_name, locked, log_paths, writing
 from tvmmobile.tuning.logs.inspection import (
     Key,
     dropped_keys,
@@ -82,6 +82,9 @@ def merge_logs(sources: str | Path | Sequence[str | Path], into: str | Path) -> 
     Args:
         sources: one or several: directories with a folder per device, folders of one device, or files. Each record names its device.
         into: the directory; it need not exist.
+
+    Returns:
+        How many records each log got, and the lines that were left out.
 
     Raises:
         UserError: a source has no logs or cannot be read, `into` cannot be written, or another process is tuning there. Or the sources

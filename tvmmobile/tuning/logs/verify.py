@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tvmmobile.devices.protocol import Device
 from tvmmobile.system.files import write_bytes
-from tvmmobile.tuning.database import append_whole, content_of, locked
 from tvmmobile.tuning.logs.directories import chosen_device, own_logs, present_identity
+from tvmmobile.tuning.logs.files import append_whole, content_of, locked
 from tvmmobile.tuning.logs.inspection import Log, inspect, logs_in
 from tvmmobile.tuning.records import Identity
 
@@ -23,10 +23,18 @@ def looked_through(logs: Path | None, device: str | None, repairing: bool) -> It
 
 
 def verify_logs(logs: str | Path | None = None, device: str | Device | None = None, *, repair: bool = False) -> list[Log]:
-    """Check the user's own logs, or those in `logs`; with `repair`, move faulty lines to a file beside the log.
+    """Check every line of tuning logs.
+
+    Args:
+        logs: directory of the logs; without it, the user's own.
+        device: the device whose logs to check, by name or as `find_device` returns it; without it, all.
+        repair: true to move faulty lines to a file beside their log.
+
+    Returns:
+        The logs as they were before a repair, with the fault of each faulty line.
 
     Raises:
-        UserError: if there is no such directory or device, or no log.
+        UserError: there is no such directory or device, or no log.
     """
     name = device if device is None or isinstance(device, str) else device.profile.name
     return [log for log, _ in looked_through(None if logs is None else Path(logs), name, repair)]

@@ -14,7 +14,8 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.serial import Schedule
 from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.compacted import Dropped
-from tvmmobile.tuning.database import Database, lines_of_any_model, log_paths
+from tvmmobile.tuning.database import Database
+from tvmmobile.tuning.logs.files import lines_of_any_model, log_paths
 from tvmmobile.tuning.records import Identity, Line, Record
 from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget, measured, record_of
 from tvmmobile.tuning.trials import Trials, family

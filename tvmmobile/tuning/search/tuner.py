@@ -98,16 +98,20 @@ class Search:
 
 
 class SearchListener:
-    """Receives a search's progress; all methods do nothing and may be overridden. All calls come from the tuning thread."""
+    """Receives a search's progress; all methods do nothing and may be overridden. All calls come from the tuning thread.
+
+    An `assignment` is a task with one template whose schedules are tried, and the number of trials; `assignment.title` names both. A
+    `record` is the outcome of a trial: its `schedule` with its `latency_us`, or the reason for its failure.
+    """
 
     def kernel_started(self, assignment: TrialBudget) -> None:
-        """Report that a task's first batch is about to run."""
+        """Report that the first batch of trials of `assignment` is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
-        """Report that a trial is recorded; `best` is the task's fastest record so far, if any."""
+        """Report that a trial is over: `record` is its outcome, and `best` is the task's fastest record so far, if any."""
 
     def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
-        """Report that a task has all its trials, or that its space is exhausted."""
+        """Report that `assignment` has all its trials, or that its space is exhausted; `best` is the task's fastest record, if any."""
 
 
 def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[TrialBudget]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tvmmobile.devices.protocol import DeviceProfile
@@ -15,6 +15,8 @@ from tvmmobile.tuning.records import Identity
 from tvmmobile.virtual.board import Board
 from tvmmobile.virtual.calibration.residuals import spearman
 
+#: Makes a database; `Database` itself, or one that keeps those that it made.
+Reads = Callable[[Identity, tuple[Path, ...], None], Database]
 #: Number of the twin's best schedules that are measured first per kernel and template.
 FIRST_FROM_TWIN = 8
 
@@ -45,9 +47,14 @@ def twin_board(profile: DeviceProfile) -> Board | None:
 
 
 def twin_database(profile: DeviceProfile, sources: Iterable[Path]) -> Database | None:
-    """Return the twin's records from the shipped logs and from `sources`; `None` if there is no twin."""
+    """Return the records of a device's twin from the shipped logs and from `sources`; `None` if there is no twin."""
     identity = twin_identity(profile)
-    return None if identity is None else Database(identity, (SHIPPED_LOGS, *sources), None)
+    return None if identity is None else records_of_twin(identity, sources)
+
+
+def records_of_twin(identity: Identity, sources: Iterable[Path], read: Reads = Database) -> Database:
+    """Return the records with a twin's identity from the shipped logs and from `sources`."""
+    return read(identity, (SHIPPED_LOGS, *sources), None)
 
 
 def best_of_twin(twin: Database, task: Task, template: Template) -> list[KnobSchedule]:

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def detector(boxes: int, classes: int, quantised: bool = False, **changed: Any) -> bytes:
-    """A file of the operator alone; `classes` may include a background."""
+    """Return a file of the operator alone; `classes` may include a background."""
     from flatbuffers import flexbuffers
 
     file, made, writer = LiteRtFile(), schema(), flexbuffers.Builder()

@@ -150,7 +150,7 @@ def test_a_window_of_many_channels(tmp_path: Path) -> None:
 
 
 def mixed_network(kind: str, seed: int) -> bytes:
-    """A convolution, a depthwise one and a classifier with weights of int8 and activations of int16 or float32 between them."""
+    """Return a convolution, a depthwise one and a classifier with weights of int8 and activations of int16 or float32 between them."""
     random, file = np.random.default_rng(seed), LiteRtFile()
     image, inner, flat, steps = (1, 6, 6, 8), (1, 6, 6, 16), (1, 576), iter((3e-4, 5e-4, 5e-4, 5e-4, 5e-3))
 
@@ -196,7 +196,7 @@ def test_activations_of_more_bits_than_weights_are_in_float32(tmp_path: Path, ki
 
 
 def error_when_off(library: Library, steps: int) -> float:
-    """The error that a check finds where each byte of the reference is some steps further from the library's."""
+    """Return the error that a check finds where each byte of the reference is some steps further from the library's."""
     with np.load(library.reference_path) as held:
         arrays = dict(held)
     right = arrays["integers"]

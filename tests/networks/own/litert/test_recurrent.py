@@ -15,7 +15,7 @@ from tvmmobile.networks.own.litert.file import start_litert
 
 
 def network(seed: int, form: str = "", more: int = 0, **values: Any) -> tuple[bytes, list[np.ndarray[Any, Any]]]:
-    """A file of one LSTM with random extents and `more` steps, and its input."""
+    """Return a file of one LSTM with random extents and `more` steps, and its input."""
     random, file = np.random.default_rng(seed), LiteRtFile()
     steps, batch, inputs, units = (int(n) for n in random.integers(1, 7, 4))
     steps += more

@@ -83,7 +83,7 @@ def test_a_sparse_weight_gets_sparse_kernels(tmp_path: Path) -> None:
 
 @st.composite
 def trees(draw: Any) -> tuple[Array, tuple[int, ...], dict[int, int], list[bool], tuple[str, str]]:
-    """A constant, and any way to store it."""
+    """Return a constant, and any way to store it."""
     rank = draw(st.integers(1, 4))
     blocks = {axis: size for axis in range(rank) if (size := draw(st.sampled_from([0, 0, 1, 2, 4])))}
     shape = [draw(st.integers(1, 3)) * blocks.get(axis, 1) for axis in range(rank)]

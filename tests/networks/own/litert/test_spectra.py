@@ -26,7 +26,7 @@ def spectrogram(samples: int) -> bytes:
     random, file = np.random.default_rng(1), LiteRtFile()
 
     def tensor(*shape: int, dtype: str = "float32") -> int:
-        """A tensor whose extents of -1 the file leaves open."""
+        """Return a tensor whose extents of -1 the file leaves open."""
         number = file.tensor([max(extent, 1) for extent in shape], dtype)
         file.graph.tensors[number].shapeSignature = list(shape)
         return number

@@ -76,7 +76,7 @@ def _read(folder: str, kind: str) -> list[Array]:
 
 
 def _case(name: str, number: int, given: ModelProto, inputs: list[Array]) -> Case | None:
-    """A model with float32 inputs of known shape; `None` if it has none."""
+    """Return a model with float32 inputs of known shape; `None` if it has none."""
     model, feeds = ModelProto.FromString(given.SerializeToString()), {}
     if len(inputs) != len(model.graph.input):
         return None

@@ -13,7 +13,7 @@ from tvmmobile.networks.own.onnx.constants import fold_constants
 
 
 def folded(tmp_path: Any, nodes: list[Any], **constants: Any) -> Any:
-    """A graph from `x` (1×3×8×8) to `y`, folded."""
+    """Return a graph from `x` (1×3×8×8) to `y`, folded."""
     import onnx
 
     arrays = {name: np.asarray(value) for name, value in constants.items()}

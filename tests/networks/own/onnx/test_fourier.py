@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 def case(operator: str, opset: int, nodes: Sequence[Any], shape: Sequence[int], constants: Mapping[str, Array], seed: int = 0) -> Case:
-    """A model in which the input `x` times a matrix of weights is `c`, and nodes make `y` of that."""
+    """Return a model in which the input `x` times a matrix of weights is `c`, and nodes make `y` of that."""
     random = np.random.default_rng(seed)
     values = {"w": random.normal(0, 1, (shape[-1], shape[-1])).astype(np.float32), **constants}
     graph = helper.make_graph(

@@ -38,7 +38,7 @@ def reals(*numbers: float) -> Array:
 
 
 def network(path: Path, nodes: Sequence[Any], constants: Mapping[str, Array], outputs: Sequence[str]) -> Imported:
-    """A network of boxes `b`, `[1, 9, 4]`, and scores `s`, `[1, 2, 9]`, which a product makes of its input `x`; and what follows."""
+    """Return a network of boxes `b`, `[1, 9, 4]`, and scores `s`, `[1, 2, 9]`, which a product makes of its input `x`; and what follows."""
     random, boxes = np.random.default_rng(5), 9
     values = {
         "w": random.normal(0, 1, (3, 4 * boxes + 2 * boxes)).astype(np.float32),

@@ -25,12 +25,12 @@ MANY = 2000
 
 
 def node(operator: str, inputs: str, output: str = "y", **attributes: Any) -> Any:
-    """An operator of inputs whose names are separated by spaces; `-` stands for none."""
+    """Return an operator of inputs whose names are separated by spaces; `-` stands for none."""
     return helper.make_node(operator, [name.strip("-") for name in inputs.split(" ")], [output], **attributes)
 
 
 def model(opset: int, nodes: Sequence[Any], constants: Mapping[str, Array], batch: int) -> Any:
-    """A convolution from `x` to `c`, images of 4 channels of 6 × 7 pixels, and what follows it up to `y`."""
+    """Return a convolution from `x` to `c`, images of 4 channels of 6 × 7 pixels, and what follows it up to `y`."""
     random = np.random.default_rng(0)
     values = {"w": random.normal(0, 0.8, (4, 3, 1, 1)).astype(np.float32), "b": random.normal(0, 1, 4).astype(np.float32), **constants}
     graph = helper.make_graph(
@@ -233,7 +233,7 @@ FOUND: dict[str, tuple[int, int, Sequence[Any], Mapping[str, Array]]] = {
 
 
 def as_case(name: str) -> Case:
-    """A model of `FOUND` with its input."""
+    """Return a model of `FOUND` with its input."""
     opset, batch, nodes, constants = FOUND[name]
     image = np.random.default_rng(2).normal(0, 1.5, (batch, 3, 6, 7)).astype(np.float32)
     return Case("found", name, opset, 0, model(opset, nodes, constants, batch), {"x": image})

@@ -161,7 +161,7 @@ def test_an_input_of_integers(tmp_path: Path, operators: bool, unsigned: bool) -
 
 
 def integers(seed: int, unsigned: bool) -> Array:
-    """An input of bytes."""
+    """Return an input of bytes."""
     found: Array = np.random.default_rng(seed).integers(0, 256, SHAPE).astype(np.uint8).view(np.uint8 if unsigned else np.int8)
     return found
 
@@ -418,7 +418,7 @@ def test_softmax_of_integers(tmp_path: Path, opset: int, axis: dict[str, int]) -
 
 
 def after(operators: list[str]) -> Graph:
-    """A convolution of integers with operators behind it that read real numbers; `Add` adds the input."""
+    """Return a convolution of integers with operators behind it that read real numbers; `Add` adds the input."""
     graph, data = quantised_convolution(), "c"
     nodes = graph.nodes[:4]
     for place, operator in enumerate(operators):
@@ -545,7 +545,7 @@ def test_products_of_integers_whose_zero_points_are_others(tmp_path: Path, opera
 
 
 def weights_with_scales(data_type: int, w: list[float], shape: tuple[int, ...], scales: Array, path: Path, **attributes: int) -> Path:
-    """A matrix product of weights that become real numbers by scales."""
+    """Return a matrix product of weights that become real numbers by scales."""
     node = helper.make_node("DequantizeLinear", ["w", "ws"], ["r"], **attributes)
     graph = Graph([node, helper.make_node("MatMul", ["x", "r"], ["y"])], {"ws": scales})
     write_model(path, graph, (1, shape[0]), opset=21, ir_version=10)

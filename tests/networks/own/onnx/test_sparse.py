@@ -31,7 +31,7 @@ node = helper.make_node
 
 
 def model_with(*sparse: Any) -> Any:
-    """A model of nothing but sparse initializers."""
+    """Return a model of nothing but sparse initializers."""
     return helper.make_model(helper.make_graph([], "graph", [], [], sparse_initializer=sparse))
 
 
@@ -43,7 +43,7 @@ def changed(path: Path, change: Any) -> Path:
 
 
 def with_sparse_weights(path: Path, sparse: Any) -> Path:
-    """A convolution whose weights are a sparse initializer."""
+    """Return a convolution whose weights are a sparse initializer."""
     graph = convolution()
 
     def change(model: Any) -> None:
@@ -53,7 +53,7 @@ def with_sparse_weights(path: Path, sparse: Any) -> Path:
 
 
 def constant_in(place: str) -> tuple[Graph, dict[str, Any]]:
-    """A convolution whose weights are in a `Constant` node, and settings of `write_model`."""
+    """Return a convolution whose weights are in a `Constant` node, and settings of `write_model`."""
     made = convolution()
     inner = [node("Constant", [], ["w"], sparse_value=sparse_onnx(WEIGHT, "values")), *made.nodes]
     if place == "graph":
@@ -104,7 +104,7 @@ def test_a_sparse_weight_gets_sparse_kernels(tmp_path: Path) -> None:
 
 
 def _constants(imported: Any) -> list[Array]:
-    """The constants of a network that Relax has."""
+    """Return the constants of a network that Relax has."""
     import tvm
 
     found: list[Array] = []

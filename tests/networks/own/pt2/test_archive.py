@@ -76,13 +76,13 @@ _ENUMERATION = {"__enum__": True, "fqn": "tabnanny:Sky", "name": "BLUE"}
 
 
 def _keyed_by(key: Any) -> str:
-    """A dictionary of one tensor."""
+    """Return a dictionary of one tensor."""
     leaf = {"type": None, "context": None, "children_spec": []}
     return json.dumps([1, {"type": "builtins.dict", "context": json.dumps([key]), "children_spec": [leaf]}])
 
 
 def _returning(spec: str) -> Callable[[Any], None]:
-    """A program with another description of what it returns."""
+    """Return a program with another description of what it returns."""
     return lambda program: program["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=spec)
 
 

@@ -52,7 +52,7 @@ def _parameters(graph: Any) -> int:
 
 
 def _in_nodes(graph: Any) -> Iterator[tuple[str, int]]:
-    """Names of real numbers in `Constant` nodes, and how many there are."""
+    """Yield the names of real numbers in `Constant` nodes, and how many there are."""
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in STANDARD:
             for attribute in node.attribute:
