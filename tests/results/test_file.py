@@ -28,6 +28,16 @@ def test_what_is_written_is_read(tmp_path: Path, measured: bool) -> None:
     assert read_results(tmp_path / "report.json") == results
 
 
+def test_the_text_of_results_is_short() -> None:
+    """A notebook shows it at the end of a cell."""
+    results, none = sample_results(6), sample_results(0)
+    first, second = results.variants[:2]
+    where, latency = f"<Results on {results.context.device}, modelled: ", f"{first.latency_ms:.4g} ms"
+    assert repr(first) == f"<VariantResult {first.name}: {latency}>"
+    assert repr(results).startswith(f"{where}{first.name} {latency}, {second.name} ") and repr(results).endswith(" ms, and 2 more>")
+    assert len(repr(results)) < 300 and repr(none) == f"{where}no variants>"
+
+
 def test_shaped_like_google_benchmark(tmp_path: Path) -> None:
     results = sample_results(1, measured=True)
     write_results(results, tmp_path / "report.json")

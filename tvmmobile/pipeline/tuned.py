@@ -8,7 +8,7 @@ from tvmmobile.pipeline.compiled_library import CompiledLibrary
 from tvmmobile.results.file import Results
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedResults(Results):
     """Results of tuning, and the libraries that were timed: `results.libraries[0].run(image, device)`.
 

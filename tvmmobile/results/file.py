@@ -29,6 +29,9 @@ Value = TypeVar("Value")
 #: Network, width multiplier, side, precision, threads and format: what tables, baselines and comparisons know a variant by.
 VariantKey = tuple[str, float, str, str, int, str]
 
+#: Most variants that the text of results lists.
+_MOST_SHOWN = 4
+
 FORMAT = 4
 #: Versions that this one reads: what they lack has a default.
 READABLE = (2, 3, 4)
@@ -211,9 +214,13 @@ class VariantFields:
     weights_dtype: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VariantResult(VariantFields):
     """One library, verified and timed; its fields are those of `VariantFields`."""
+
+    def __repr__(self) -> str:
+        """Return its name and latency; all fields, with those of its kernels, fill pages."""
+        return f"<{type(self).__name__} {self.name}: {self.latency_ms:.4g} ms>"
 
     @property
     def side(self) -> str:
@@ -266,12 +273,19 @@ class VariantResult(VariantFields):
         return self.macs / (cycles * context.fma_lanes(self.dtype) * self.threads)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """One run of `bench`."""
 
     context: Context
     variants: tuple[VariantResult, ...]
+
+    def __repr__(self) -> str:
+        """Return the device and the latency of each variant, of many that of the first few."""
+        listed = [f"{variant.name} {variant.latency_ms:.4g} ms" for variant in self.variants]
+        more = f"and {len(listed) - _MOST_SHOWN} more"
+        shown = listed if len(listed) <= _MOST_SHOWN else [*listed[:_MOST_SHOWN], more]
+        return f"<{type(self).__name__} on {self.context.device}, {self.context.kind}: {', '.join(shown) or 'no variants'}>"
 
     @property
     def latency_ms(self) -> float:
