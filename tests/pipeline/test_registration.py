@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from conftest import CommandLine
 
@@ -60,7 +62,7 @@ def test_a_damaged_device_can_be_removed_and_hides_no_other(cli: CommandLine) ->
 
 
 def test_records_of_an_earlier_board_of_that_name_are_named(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "_board", lambda *_: _board())
+    monkeypatch.setattr(registration, "_with_agent", lambda *_: nullcontext(_board()))
     folder = own_logs() / "desk"
     for content, noted in ((None, False), ("", False), ("{}\n", True)):
         if content is not None:

@@ -297,3 +297,19 @@ def test_what_is_wrong_with_files_of_several_inputs(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", arrays["x"])
     with pytest.raises(UserError, match=r"one\.npy is not a \.npz file, and the network takes x: float32"):
         calibration_data(str(tmp_path / "one.npy"), TAKES, False, PORTS).samples()
+
+
+@pytest.mark.parametrize("ports", [(), PORTS])
+def test_what_is_no_array_is_not_unpacked(tmp_path: Path, ports: tuple[Port, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member of gigabytes fits into a file of megabytes."""
+    path = tmp_path / "large.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("x", "v"):
+            archive.writestr(f"{name}.npy", bytes(1 << 20))
+
+    def unpacked(*_arguments: object) -> bytes:
+        raise AssertionError("all of it was read")
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", unpacked)
+    with pytest.raises(UserError, match="holds something other than"):
+        calibration_data(str(path), TAKES, True, ports).samples()

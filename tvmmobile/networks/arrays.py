@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import MAGIC_PREFIX
+from numpy.lib.npyio import NpzFile
 
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.system.errors import UserError
@@ -25,6 +27,15 @@ def check_finite(what: str, array: Array, stored: str = FLOAT32.name) -> None:
         kept = array.astype(stored, copy=False)
     if not np.isfinite(kept).all():
         raise UserError(f"{what} holds values beyond the range of {stored}.", "Check the program that wrote it.")
+
+
+def archived(archive: NpzFile, name: str) -> Any:
+    """Return an array of a `.npz` file; of a member that is none its first bytes, where NumPy would unpack all of it, however large."""
+    assert archive.zip is not None, "the archive is open"
+    member = next(found for found in archive.zip.namelist() if found in (name, f"{name}.npy"))
+    with archive.zip.open(member) as stream:
+        start = stream.read(len(MAGIC_PREFIX))
+    return archive[name] if start == MAGIC_PREFIX else start
 
 
 def read_mapped(array: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tvmmobile.networks.arrays import check_finite, read_mapped
+from tvmmobile.networks.arrays import archived, check_finite, read_mapped
 from tvmmobile.networks.preprocessing import Preprocessing
 from tvmmobile.networks.signature import Port
 from tvmmobile.system.errors import UserError, one_line
@@ -115,7 +115,7 @@ def read_arrays(path: Path, takes: Sequence[Port]) -> Arrays:
         return Arrays({takes[0].name: _load_array(path)}, f"{path}, {names}")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {port.name: stored[port.name] for port in takes if port.name in stored.files}
+            arrays = {port.name: archived(stored, port.name) for port in takes if port.name in stored.files}
     except Exception as error:  # NumPy's readers raise errors of any kind
         raise UserError(f"{path} cannot be read: {one_line(error)}.", "Write it with numpy.savez.") from error
     for port in takes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,18 +101,35 @@ def add_device(
         address = _ssh_address(chosen.ssh, chosen, confirm_host_key)
     else:
         address = AdbAddress(serial=str(chosen.adb))
+    others = known.boards if known else ()
+    with _with_agent(name, address, chosen, others, on_progress) as board:
+        file = save_device(DeviceFile(name=name, boards=(*others, board)))
+    has_logs = known is None and any(path.stat().st_size for path in log_paths(own_logs(), name))
+    return AddedDevice(board, file, own_logs() / name if has_logs else None)
+
+
+@contextmanager
+def _with_agent(
+    name: str, address: Address, chosen: DeviceOptions, others: Sequence[RegisteredBoard], on_progress: OnProgress
+) -> Iterator[RegisteredBoard]:
+    """Yield a board on which the agent was installed and runs. If the context fails, the agent is removed again.
+
+    Args:
+        others: boards of that name.
+
+    Raises:
+        UserError: the board is not like the others.
+    """
     bundle = build_bundle(on_progress)
     with connected(address) as remote:
         board = _probed(remote, address, chosen)
-        if known is not None and not (_alike(known.boards[0].facts.cores, board.facts.cores) and known.boards[0].runner == board.runner):
+        if others and not (_alike(others[0].facts.cores, board.facts.cores) and others[0].runner == board.runner):
             raise UserError(
                 f"this board's cores differ from those of {name}.", "Boards of one name must be alike; give this one another name."
             )
         with removed_on_failure(remote, board.directory):
             check_runs(remote, install_agent(remote, board.directory, bundle, on_progress), chosen.runner)
-            file = save_device(DeviceFile(name=name, boards=(*(known.boards if known else ()), board)))
-    has_logs = known is None and any(path.stat().st_size for path in log_paths(own_logs(), name))
-    return AddedDevice(board, file, own_logs() / name if has_logs else None)
+            yield board
 
 
 def _alike(known: Sequence[LinuxCore], cores: Sequence[LinuxCore]) -> bool:

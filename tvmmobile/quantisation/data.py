@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tvmmobile.networks.arrays import check_finite, read_part
+from tvmmobile.networks.arrays import archived, check_finite, read_part
 from tvmmobile.networks.folders import files_below
 from tvmmobile.networks.images import INPUT_SUFFIXES, SUFFIXES, noise_count, noise_input, read_input
 from tvmmobile.networks.labelled import classes_of
@@ -152,7 +152,7 @@ def _arrays(place: Path, given: str) -> list[Any]:
     """Return the arrays of a `.npy` or `.npz` file; pickles are refused."""
     try:
         loaded = np.load(place, mmap_mode="r", allow_pickle=False)
-        return [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
+        return [loaded] if isinstance(loaded, np.ndarray) else [archived(loaded, name) for name in loaded.files]
     except Exception as error:  # NumPy's readers, and those of archives, raise errors of any kind
         raise UserError(
             f"--calibrate {given} cannot be read by NumPy: {one_line(error)}.", "Write it with numpy.save or numpy.savez."

@@ -17,7 +17,7 @@ def _needs_adb() -> None:
         pytest.skip("there is no adb program; apt-get install -y adb")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with private_adb_server(tmp_path_factory.mktemp("adb")) as port:
         yield port
