@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
+import paramiko
 import pytest
 from ssh_server import USER, Server
 
+from tvmmobile.devices.ssh import process
 from tvmmobile.devices.ssh.remote import connect_ssh
 from tvmmobile.system.errors import DeviceUnavailable
 
@@ -38,6 +41,29 @@ def test_a_user_who_may_run_nothing(own: Callable[..., Server], command: str, re
         connect_ssh(own(f"ForceCommand {command}").address)
     assert f"lets {USER} in, but runs no programs: {reason}" in caught.value.message
     assert f"{USER}@127.0.0.1 true" in caught.value.remedy
+
+
+def test_threads_that_are_refused_at_the_same_time() -> None:
+    """paramiko keeps the last reason for all threads, so that one of them gets none."""
+
+    class Crowded:
+        refusals: ClassVar = [paramiko.ChannelException(2, "Connect failed"), paramiko.SSHException("Unable to open channel.")]
+
+        def is_active(self) -> bool:
+            return True
+
+        def is_alive(self) -> bool:
+            return True
+
+        def join(self, _timeout: float) -> None:
+            pass
+
+        def open_session(self, timeout: float) -> str:
+            if self.refusals:
+                raise self.refusals.pop()
+            return "a channel"
+
+    assert process._open_session(Crowded(), "pi", 30.0) == "a channel"
 
 
 def test_a_server_with_few_sessions_a_connection(own: Callable[..., Server]) -> None:

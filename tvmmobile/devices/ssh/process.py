@@ -90,18 +90,21 @@ def _open_session(transport: Any, where: str, timeout_s: float) -> Any:
     """Open a session channel; raise `LinkLost` if the connection is gone, `DeviceUnavailable` if the server refuses another session."""
     deadline = time.monotonic() + _CROWDED_S
     while True:
+        asked = time.monotonic()
         try:
             return transport.open_session(timeout=timeout_s)
-        except paramiko.ChannelException as error:
-            if is_gone(transport):
+        except paramiko.SSHException as error:
+            # A refusal is a ChannelException, unless another thread was refused at the same time: paramiko keeps one reason for both.
+            if is_gone(transport) or time.monotonic() - asked >= timeout_s:
                 raise lost(transport, where) from error
             if time.monotonic() > deadline:
+                reason = str(getattr(error, "text", "") or error).rstrip(".")
                 raise DeviceUnavailable(
-                    f"{where} refuses to run another program over its connection: {error.text or error.code}.",
+                    f"{where} refuses to run another program over its connection: {reason}.",
                     "Set MaxSessions 10, OpenSSH's default, in its sshd_config.",
                 ) from error
             time.sleep(_CROWDED_PAUSE_S)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except (EOFError, OSError) as error:
             raise lost(transport, where) from error
 
 
