@@ -51,6 +51,7 @@ _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 #: Name of worker processes.
 _WORKER = "tvmmobile worker"
 _preparation = spawn.get_preparation_data
+#: Held while a process is started, so that no other thread sees that this one is no daemon meanwhile.
 _STARTING = threading.Lock()
 
 

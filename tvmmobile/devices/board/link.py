@@ -242,17 +242,16 @@ class BoardLink:
 
     def _end(self, remote: Remote, process: RemoteProcess, pid: str, work: str) -> None:
         """End the agent with its session and remove its folder, if the board still answers."""
-        with contextlib.suppress(LinkLost):
-            if not remote.alive():
-                raise LinkLost("no answer")
-            if pid.isdigit() and process.poll() is None:
-                remote.run(["kill", "-TERM", pid])
-                deadline = time.monotonic() + STOP_S
-                while process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                if process.poll() is None:
-                    remote.run(["kill", "-KILL", pid])
-            remote.run(["rm", "-rf", work])
+        if remote.alive():
+            with contextlib.suppress(LinkLost):
+                if pid.isdigit() and process.poll() is None:
+                    remote.run(["kill", "-TERM", pid])
+                    deadline = time.monotonic() + STOP_S
+                    while process.poll() is None and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    if process.poll() is None:
+                        remote.run(["kill", "-KILL", pid])
+                remote.run(["rm", "-rf", work])
         process.stop()
 
 
