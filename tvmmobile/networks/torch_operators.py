@@ -21,6 +21,11 @@ from tvmmobile.networks.torch_scatter import scatter_converters
 from tvmmobile.networks.torch_selection import selection_converters
 from tvmmobile.networks.torch_special import special_decompositions
 
+#: Operators for which PyTorch has decompositions that it leaves out of those for an export.
+_ALSO_DECOMPOSED = (
+    *("addmv", "dist", "ldexp"),
+    *("as_strided_copy", "narrow_copy", "permute_copy", "split_copy", "squeeze_copy", "unbind_copy", "view_copy"),
+)
 #: From an operator's node and TVM's importer to a Relax variable; `importer.env` has the operands'.
 Converter = Callable[[Any, Any], Any]
 
@@ -35,6 +40,7 @@ def decompositions() -> Mapping[Any, Callable[..., Any]]:
 def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Callable[..., Any]]:
     aten = torch.ops.aten
     table: Any = torch.export.default_decompositions()
+    table.update(torch._decomp.get_decompositions([getattr(aten, name) for name in _ALSO_DECOMPOSED]))
     for operator in [operator for operator in table if is_resize(operator)]:
         del table[operator]  # PyTorch's own compute positions at run time
     table.update(
@@ -54,11 +60,14 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten.im2col.default: _im2col,
             aten.col2im.default: _col2im,
             aten.unfold.default: _unfold,
+            **{one.default: partial(_of_numbers, other) for one, other in ((aten.fmax, torch.maximum), (aten.fmin, torch.minimum))},
             aten.kthvalue.default: _kth,
             aten.median.dim: _median,
             aten.median.default: lambda x: _median(x.flatten(), 0)[0],
             aten.sort.stable: lambda x, *, stable=None, dim=-1, descending=False: torch.sort(x, dim, descending),
             **dict.fromkeys((aten.any.default, aten.any.dim, aten.any.dims), _any),
+            aten.permute.default: _permute,
+            aten.addbmm.default: lambda x, one, two, *, beta=1, alpha=1: beta * x + alpha * (one @ two).sum(0),
             aten.cat.default: _cat,
             aten.clamp.default: _clamp,
             aten.clamp.Tensor: _clamp_by_tensors,
@@ -253,6 +262,16 @@ def _power(base: Any, exponent: torch.Tensor) -> Any:
     if kind.is_floating_point or kind.is_complex:
         return NotImplemented
     return torch.pow(base.float() if isinstance(base, torch.Tensor) else float(base), exponent.float()).round().to(kind)
+
+
+def _of_numbers(extreme: Callable[[Any, Any], Any], x: torch.Tensor, y: torch.Tensor) -> Any:
+    """Return the greater or smaller of two numbers, of which a NaN is none."""
+    return torch.where(x.isnan(), y, torch.where(y.isnan(), x, extreme(x, y)))
+
+
+def _permute(x: torch.Tensor, dims: Sequence[int]) -> Any:
+    """Return a permutation whose axes are counted from the front, as TVM's layout inference needs them."""
+    return NotImplemented if min(dims, default=0) >= 0 else torch.permute(x, [dim % x.dim() for dim in dims])
 
 
 def _any(x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> Any:

@@ -54,6 +54,7 @@ BOTH: dict[str, Function] = {
     "group norm without parameters": lambda x: F.group_norm(x, 2),
     "leaky ReLU": lambda x: F.leaky_relu(x, 0.1),
     "NaN found by comparison": lambda x: torch.where((y := x.log()) != y, 7.0, y) + torch.where(y == y, y, 3.0),
+    "one part": lambda x: torch.cat([part * 2 for part in x.chunk(1, 1)], 1),
     "PReLU": lambda x: F.prelu(x, torch.tensor([0.1, -0.2, 0.3, 1.4])),
     "PReLU with one slope": lambda x: F.prelu(x, torch.tensor([0.3])),
     "places in two dimensions": lambda x: x[:, :, torch.tensor([0, 2]), torch.tensor([1, -1])],
@@ -70,6 +71,8 @@ BOTH: dict[str, Function] = {
     "writing channels": assigned,
 }
 PYTORCH: dict[str, Function] = {
+    "addmv, addbmm": lambda x: torch.addmv(x[0, 0, 0], x[0, 1], x[0, 2, 0]) + torch.addbmm(x[0, 0], x[0], x[0]),
+    "dist": lambda x: x * torch.dist(x, 2 * x),
     "adaptive max pool": lambda x: F.adaptive_max_pool2d(x, (4, 2)),
     "adaptive max pool, equal windows": lambda x: F.adaptive_max_pool2d(x, (3, 2)),
     "amin": lambda x: x.amin(1, keepdim=True),
@@ -78,6 +81,7 @@ PYTORCH: dict[str, Function] = {
     "celu": lambda x: F.celu(x, 0.5),
     "divisions": lambda x: torch.div(x, 2, rounding_mode="floor") + torch.div(x * 5, 3, rounding_mode="trunc"),
     "exp2, erfc, hypot": lambda x: torch.exp2(x) + torch.erfc(x) + torch.hypot(x, x + 1),
+    "fmax, fmin": lambda x: torch.fmax(x.log(), x) + torch.fmin(x.log(), 1 - x),
     "fold": lambda x: F.fold(F.unfold(x, 3, padding=1), (6, 6), 3, padding=1),
     "fold, side by side": lambda x: F.fold(F.unfold(x, (3, 2), stride=(3, 2)).sin(), (6, 6), (3, 2), stride=(3, 2)),
     "grid_sample": warped,
@@ -87,8 +91,10 @@ PYTORCH: dict[str, Function] = {
     "nothing joined": lambda x: torch.cat([x[:, :0], x, x[:, 3:3]], 1).sin(),
     "numbers in place": masked,
     "one_hot": lambda x: F.one_hot(x.argmax(1), 4).float(),
+    "permutation of axes from the end": lambda x: x.permute(0, -2, -1, 1).sin(),
     "prod": lambda x: x.prod(1),
     "unpooled": lambda x: F.avg_pool2d(F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), 3, 1),
+    "view_copy, narrow_copy, unbind_copy": lambda x: torch.stack(torch.unbind_copy(torch.view_copy(x, (8, 18)).narrow_copy(1, 2, 9), 1)),
     "var_mean": lambda x: sum(torch.var_mean(x, 1)),
     "windows of an axis": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2),
 }

@@ -1,5 +1,5 @@
 """Rewrites views and parts of tensors in forms that TVM 0.27 compiles: squeezes become reshapes, parts of splits and single places become
-slices, other indices become non-negative, and views of the same shape stand where layout inference has to stop.
+slices, other indices become non-negative, and views of the same shape stand where layout inference has to stop. What changes nothing goes.
 
 Its layout inference runs out of memory over a squeeze of negative axes, a kernel here has one result, and the `take` that PyTorch's
 `x[:, -1]` is imported as reads what lies before the tensor.
@@ -21,27 +21,32 @@ _PERMUTE = "relax.permute_dims"
 
 
 def plain_views(module: Any) -> Any:
-    """Rewrite `squeeze`, `reshape` to the same shape, `scatter_nd`, the parts of `split`, and `take` of one place or at negative ones."""
+    """Rewrite `squeeze`, views that show all as it is, `scatter_nd`, the parts of `split`, and `take` of one place or at negative ones."""
     data, places = wildcard(), is_const()
     split = is_op("relax.split")(data)
     module = rewrite_main(module, is_op("relax.squeeze")(data), lambda call, matched: relax.op.reshape(matched[data], call.ty.shape))
-    module = replace_values(module, lambda value, _: _shown(value) if operator_of(value) == VIEW else _guarded(value))
+    module = replace_values(module, lambda value, _: _guarded(value) if operator_of(value) == "relax.scatter_nd" else _shown(value))
     module = rewrite_main(module, is_tuple_get_item(split), lambda part, matched: _sliced(part.index, matched[split], matched[data]))
     return rewrite_main(module, is_op("relax.take")(data, places), lambda call, matched: _positive(call, matched[places].value.numpy()))
 
 
-def _guarded(value: Any) -> Any:
-    """Return numbers written into a tensor, behind views that layout inference would turn without their places; else `None`."""
-    if operator_of(value) != "relax.scatter_nd":
-        return None
-    target, places, numbers = value.args
+def _guarded(scatter: Any) -> Any:
+    """Return numbers written into a tensor, behind views that layout inference would turn without their places."""
+    target, places, numbers = scatter.args
     views = [relax.op.reshape(part, shape_of(part)) for part in (target, numbers)]
-    return relax.Call(value.op, [views[0], places, views[1]], value.attrs)
+    return relax.Call(scatter.op, [views[0], places, views[1]], scatter.attrs)
 
 
-def _shown(view: Any) -> Any:
-    """Return the variable that a view shows unchanged; `None` for other views."""
-    return view.args[0] if isinstance(view.args[0], relax.Var) and shape_of(view.args[0]) == shape_of(view) else None
+def _shown(value: Any) -> Any:
+    """Return the variable that a view, a split into one part or a permutation shows unchanged; `None` for other values."""
+    if operator_of(value) == VIEW:
+        unchanged = shape_of(value.args[0]) == shape_of(value)
+    elif operator_of(value) == "relax.split":
+        unchanged = not isinstance(value.ty, relax.TupleType)
+    else:
+        axes = value.attrs.axes if operator_of(value) == _PERMUTE else None
+        unchanged = axes is not None and [*axes] == [*range(len(axes))]
+    return value.args[0] if unchanged and isinstance(value.args[0], relax.Var) else None
 
 
 def _sliced(index: int, split: Any, data: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +69,21 @@ def discrete(seed: int) -> Case:
     return case("DFT", opset, nodes, (1, int(np.prod(shape))), {"s": np.array(shape, np.int64), **length}, seed)
 
 
+def to_real(seed: int) -> Case:
+    """Transforms of half of the complex numbers back to real ones, as many as there were; the first and last one need not be real."""
+    random = np.random.default_rng(seed)
+    shape, axis = [int(random.integers(1, 4)), int(random.integers(1, 5)), int(random.integers(1, 5)), 2], int(random.integers(0, 3))
+    shape[axis] = int(random.integers(2, 9))
+    length, opset = {"n": number(2 * (shape[axis] - 1))} if seed % 2 else {}, (17, 20)[seed % 3 > 0]
+    names, more = ["d", "n" if length else "", *(["a"] if opset == 20 else [])], {"axis": axis} if opset == 17 else {}
+    nodes = [helper.make_node("Reshape", ["c", "s"], ["d"]), helper.make_node("DFT", names, ["y"], inverse=1, onesided=1, **more)]
+    return case("DFT", opset, nodes, (1, math.prod(shape)), {"s": np.array(shape, np.int64), **length, "a": number(axis)}, seed)
+
+
 @pytest.mark.parametrize("seeds", [range(5), pytest.param(range(5, 16), marks=pytest.mark.long)], ids=["few", "more"])
 def test_random_transforms_agree_with_onnx_runtime(seeds: range) -> None:
-    found = list(outcomes([*map(short_time, seeds), *map(discrete, seeds)]))
-    assert [outcome for outcome in found if outcome.result != AGREES] == [] and len(found) == 2 * len(seeds)
+    found = list(outcomes([*map(short_time, seeds), *map(discrete, seeds), *map(to_real, seeds)]))
+    assert [outcome for outcome in found if outcome.result != AGREES] == [] and len(found) == 3 * len(seeds)
 
 
 def long(seed: int) -> tuple[Case, Array]:

@@ -20,6 +20,10 @@ from tvmmobile.system.errors import UserError
 IMAGE, SHIFT = torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 1, 1)
 
 
+def attended(x: torch.Tensor, dropout: float) -> torch.Tensor:
+    return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=dropout)
+
+
 class Net(nn.Module):
     """A convolution, and what `compute` makes of it and the arguments of a call."""
 
@@ -113,8 +117,9 @@ def test_booleans_and_numbers_are_returned_as_bytes_and_vectors(tmp_path: Path) 
         (lambda conv, image: nn.functional.dropout(conv(image)), r"aten\.dropout\.default \(test_calls\.py, line \d+\)"),
         (lambda conv, image: nn.functional.dropout2d(conv(image), 0.1), r"aten\.feature_dropout\.default"),
         (lambda conv, image: nn.functional.rrelu(conv(image), training=True), r"aten\.rrelu\.default"),
+        (lambda conv, image: attended(conv(image), 0.3), r"aten\.scaled_dot_product_attention\.default"),
     ],
-    ids=["dropout", "channels", "slopes"],
+    ids=["dropout", "channels", "slopes", "attention"],
 )
 def test_operators_that_are_random_in_training(tmp_path: Path, compute: Any, operator: str) -> None:
     torch.export.save(torch.export.export(Net(compute).eval(), (IMAGE,)), tmp_path / "net.pt2")
@@ -123,8 +128,24 @@ def test_operators_that_are_random_in_training(tmp_path: Path, compute: Any, ope
     assert wrong.value.remedy.startswith("Call eval() before exporting")
 
 
+@pytest.mark.parametrize(
+    ("compute", "operator"),
+    [
+        (lambda conv, image: nn.functional.gumbel_softmax(conv(image), dim=1), r"aten\.exponential_\.default \(test_calls\.py, line \d+\)"),
+        (lambda conv, image: conv(image) + 0.1 * torch.randn(1, 4, 6, 6), r"aten\.randn\.default"),
+        (lambda conv, image: conv(image) * torch.empty(1, 4, 1, 1).bernoulli_(0.5), r"aten\.bernoulli_\.float"),
+    ],
+    ids=["exponential", "noise", "dropped paths"],
+)
+def test_operators_that_are_always_random(tmp_path: Path, compute: Any, operator: str) -> None:
+    torch.export.save(torch.export.export(Net(compute).eval(), (IMAGE,)), tmp_path / "net.pt2")
+    with pytest.raises(UserError, match=rf"has a random operator: {operator}[^\n]*\.\n") as wrong:
+        load(tmp_path / "net.pt2")
+    assert "as an input" in wrong.value.remedy
+
+
 def test_a_dropout_of_nothing_is_not_random(tmp_path: Path) -> None:
-    module = Net(lambda conv, image: nn.functional.dropout(conv(image), 0.0)).eval()
+    module = Net(lambda conv, image: attended(nn.functional.dropout(conv(image), 0.0), 0.0)).eval()
     torch.export.save(torch.export.export(module, (IMAGE,)), tmp_path / "net.pt2")
     assert load(tmp_path / "net.pt2").macs
 

@@ -141,25 +141,30 @@ def dft(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     """Convert `DFT` along one axis of real `[…, 1]` or complex numbers `[…, 2]`.
 
     Raises:
-        ValueError: length or axis are computed, or the output of an inverse transform is real.
+        ValueError: length or axis are computed, or real numbers are not twice as many as their complex ones less one: for others, ONNX
+            Runtime, which the network is compared with, does not compute what ONNX says.
     """
     data, length, chosen = [*inputs, None, None][:3]
     op, shape = relax.op, shape_of(data)
     inverse, half = attrs.get("inverse", 0), attrs.get("onesided", 0)
-    if inverse and half:
-        raise ValueError("DFT with inverse and onesided is not supported")
+    to_real = inverse and half
     given = attrs.get("axis", 1) if opset < 20 else -2 if chosen is None else _number(chosen, "axis")
     axis, parts = given % len(shape), shape[-1]
-    count = shape[axis] if length is None else _number(length, "length")
+    extent = shape[axis]
+    usual = 2 * (extent - 1) if to_real else extent
+    count = usual if length is None else _number(length, "length")
+    if to_real and (count != usual or parts != 2):
+        raise ValueError(f"an inverse DFT of {extent} numbers to {count} real ones is not supported")
     others = [place for place in range(len(shape) - 1) if place != axis]
-    extent, outside = shape[axis], [shape[place] for place in others]
+    outside = [shape[place] for place in others]
     rows = op.reshape(op.permute_dims(data, [*others, axis, len(shape) - 1]), [math.prod(outside), extent * parts])
     if parts == 1 and not inverse and (lengths := _lengths(count, min(extent, count))):
         whole = op.nn.pad(rows, [0, 0, 0, count - extent]) if extent < count else op.strided_slice(rows, [1], [0], [count])
         found = _in_two_stages(relax.BlockBuilder.current().emit(whole), np.ones(count), count, lengths, bool(half))
     else:
-        found = op.matmul(rows, constant(_matrix(extent, parts, _factors(min(extent, count), count, half, inverse))))
-    ordered = op.reshape(found, [*outside, count // 2 + 1 if half else count, 2])
+        factors = _to_real(count) if to_real else _factors(min(extent, count), count, half, inverse)
+        found = op.matmul(rows, constant(_matrix(extent, parts, factors)[:, :: 1 + to_real]))
+    ordered = op.reshape(found, [*outside, count, 1] if to_real else [*outside, count // 2 + 1 if half else count, 2])
     return op.permute_dims(ordered, [*range(axis), len(others), *range(axis, len(others)), len(others) + 1])
 
 
@@ -203,6 +208,13 @@ def _factors(samples: int, count: int, half: Any, inverse: Any = 0) -> Array:
     angle = 2 * np.pi / count * (np.outer(np.arange(samples), np.arange(bins)) % count)
     found = np.stack([np.cos(angle), np.sin(angle) * (1 if inverse else -1)], -1)
     return found / count if inverse else found
+
+
+def _to_real(count: int) -> Array:
+    """Return each complex number's factors in `count` real ones; those between the first and the last stand for two, see `_factors`."""
+    factors = _factors(count, count, True, True).swapaxes(0, 1)
+    factors[1:-1] *= 2
+    return factors
 
 
 def _number(value: Any, what: str) -> int:

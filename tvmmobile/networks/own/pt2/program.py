@@ -38,6 +38,8 @@ from tvmmobile.networks.own.pt2.quantised import register_operators, without_int
 from tvmmobile.networks.torch_trace import trace_program
 from tvmmobile.system.errors import UserError
 
+#: Arguments of operators that are random in training only.
+_SWITCHES = frozenset({"train", "training", "dropout_p"})
 _FIX = "Export it so: torch.export.save(torch.export.export(module.cpu().eval(), (torch.zeros(1, 3, 224, 224),)), FILE)"
 
 
@@ -140,18 +142,22 @@ def _ends(file: OwnFile, program: torch.export.ExportedProgram) -> tuple[list[Fi
 
 
 def _refuse_random(file: OwnFile, program: torch.export.ExportedProgram) -> None:
-    """Raise `UserError` for operators that are random in training, such as dropouts: nothing can be compared with their results."""
+    """Raise `UserError` for operators that are random, always or as dropouts in training: nothing can be compared with their results."""
     for node in program.graph.nodes:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         names = [argument.name for argument in node.target._schema.arguments]
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
         in_training = given.get("train") or (node.target == torch.ops.aten.rrelu.default and given.get("training"))
-        if in_training and given.get("p", given.get("dropout", 1)):
+        if (in_training and given.get("p", given.get("dropout", 1))) or given.get("dropout_p"):
             raise UserError(
                 f"{file} has a random operator: {node.target}{place_of(node)} is in training mode.",
-                "Call eval() before exporting; torch.nn.functional.dropout needs training=self.training as well.",
+                "Call eval() before exporting; torch.nn.functional.dropout needs training=self.training as well; attention, dropout_p=0.",
             )
+        used = node.users or node.target._schema.is_mutable
+        if used and torch.Tag.nondeterministic_seeded in node.target.tags and _SWITCHES.isdisjoint(names):
+            what = f"{file} has a random operator: {node.target}{place_of(node)}."
+            raise UserError(what, "Have the network take random numbers as an input, or leave them out of what is exported.")
 
 
 def _tensor(name: str, value: Any) -> FileTensor:
