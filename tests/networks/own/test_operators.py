@@ -77,6 +77,8 @@ PYTORCH: dict[str, Function] = {
     "adaptive max pool, equal windows": lambda x: F.adaptive_max_pool2d(x, (3, 2)),
     "amin": lambda x: x.amin(1, keepdim=True),
     "antialiased": lambda x: F.interpolate(x, size=(4, 3), mode="bilinear", antialias=True),
+    "argmax of infinities": lambda x: torch.where(x > 99, x, float("-inf")).argmax(1).float() + 1,
+    "argmax and argmin of NaNs": lambda x: torch.cat([x.log().argmax(1), x.log().argmin(1), x.log().flip(2).argmin(1)]).float()[None],
     "average by a divisor": lambda x: F.avg_pool2d(F.avg_pool2d(x, 3, 2, 1, True, divisor_override=7), 3, 2, divisor_override=5),
     "celu": lambda x: F.celu(x, 0.5),
     "divisions": lambda x: torch.div(x, 2, rounding_mode="floor") + torch.div(x * 5, 3, rounding_mode="trunc"),

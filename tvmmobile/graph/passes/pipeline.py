@@ -32,6 +32,7 @@ from tvmmobile.graph.passes.input_pieces import integer_pieces
 from tvmmobile.graph.passes.input_steps import input_steps
 from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
+from tvmmobile.graph.passes.legalized import legalize
 from tvmmobile.graph.passes.linear_layers import linear_layers
 from tvmmobile.graph.passes.neutral_steps import neutral_steps
 from tvmmobile.graph.passes.norms import group_norms, layer_norms_of_images, rms_norms
@@ -161,7 +162,7 @@ def _lowering_passes(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
         *convert,
         ("copied_outputs", copied_outputs),
         ("given_resizes", given_resizes),
-        ("legalize_rest", transform.LegalizeOps()),
+        ("legalize_rest", legalize),
         ("reshape_to_view", transform.RewriteDataflowReshape()),
         ("annotate_rest", transform.AnnotateTIROpPattern()),
         ("fuse_rest", transform.FuseOps()),
