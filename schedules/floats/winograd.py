@@ -65,10 +65,12 @@ class Winograd(Template):
             return None
         if not isinstance(layer, Conv2d) or (layer.kernel, layer.stride, layer.groups) != ((TAPS, TAPS), (1, 1), 1):
             return None
+        if layer.pieces and layer.in_layout != "NHWC":  # blocks of the first tensor, which need not divide all channels
+            return None
         in_block, out_block = channel_block(layer.in_layout, layer.in_channels), channel_block(layer.out_layout, layer.out_channels)
         if min(layer.in_channels, layer.out_channels) < LEAST_CHANNELS or in_block % task.lanes or out_block % task.lanes:
             return None
-        if layer.pieces and (layer.in_layout != "NHWC" or any(count % task.lanes for _, _, count in layer.pieces)):
+        if any(count % task.lanes for _, _, count in layer.pieces):
             return None
         depth, channels = layer.in_channels, layer.out_channels
         most = TileGrid(layer, min(SIZES), 0).tiles

@@ -63,6 +63,10 @@ def moved(network: nn.Module) -> int:
         pytest.param(lambda one, other: torch.where(one > 0, one, other), id="choice"),
         pytest.param(lambda one, other: F.pad(one, (1, 2, 0, 1, 0, 3), value=0.5), id="more rows, columns and channels"),
         pytest.param(lambda one, other: F.pad(F.max_pool2d(one + other, 3, 2, 1), (0, 0, 0, 0, 0, 4)).relu(), id="greatest, more channels"),
+        pytest.param(lambda one, other: F.pad(one + other, (1, 2, 2, 1), mode="reflect"), id="reflected"),
+        pytest.param(lambda one, other: F.pad(other, (1, 2, 0, 1), mode="replicate") * F.pad(one, (1, 2, 0, 1)), id="border repeated"),
+        pytest.param(lambda one, other: (one + other)[:, torch.tensor([7, 0, 0, 3])], id="chosen channels"),
+        pytest.param(lambda one, other: torch.roll(one, 2, 3) + one.flip(2), id="columns in another order, rows from below"),
         pytest.param(lambda one, other: F.max_pool2d(one * other, (2, 3), ceil_mode=True), id="greatest of parts of windows"),
     ],
 )

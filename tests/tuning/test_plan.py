@@ -15,6 +15,7 @@ from tvmmobile.graph.layers import Conv2d, Dense, Layer, Pool
 from tvmmobile.graph.layouts import Layout
 from tvmmobile.graph.network import Network, Node
 from tvmmobile.graph.tasks import Task
+from tvmmobile.schedules import template_for
 from tvmmobile.tuning.plan import Plan, PlannedKernel, Price, detours, make_plan
 from tvmmobile.tuning.regions import MAX_REGION, Region, candidate_regions, edge_layouts
 
@@ -198,6 +199,14 @@ def test_layouts_behind_a_product(channels: int, expected: tuple[Layout, ...]) -
 def test_no_blocks_where_none_divide_the_channels() -> None:
     layer: Layer = Conv2d(8, 8, 184, 184)
     assert edge_layouts(layer, layer) == ("NHWC",)
+
+
+def test_no_blocks_in_front_of_joined_channels() -> None:
+    """The blocks of the first of two tensors do not divide the channels of both, as in a convolutional GRU."""
+    joined = Conv2d(8, 8, 242, 96, (3, 3), padding=(1, 1, 1, 1), sources=(96, 146), pieces=((0, 0, 96), (1, 0, 146)))
+    network = Network(tuple(Node(layer, None, None, False) for layer in (Conv2d(8, 8, 96, 96), joined)), None)
+    regions = candidate_regions(network, lambda task: template_for(task) is not None, Task)
+    assert {(region.before, region.after) for region in regions} == {("NHWC", "NHWC")}
 
 
 def test_blocks_are_whole_vectors() -> None:

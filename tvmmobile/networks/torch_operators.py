@@ -14,6 +14,7 @@ from tvm import relax
 from tvmmobile.graph.expressions import constant, shape_of
 from tvmmobile.networks.reductions import reduced
 from tvmmobile.networks.torch_elements import element_decompositions
+from tvmmobile.networks.torch_pads import pad_converters, pad_decompositions
 from tvmmobile.networks.torch_pools import adaptive_max_pool, average_pool, max_pool, pool_converters, refuse_random_windows, without_places
 from tvmmobile.networks.torch_recurrent import recurrent_converters
 from tvmmobile.networks.torch_resizes import is_resize, resize_converters
@@ -85,7 +86,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
         }
     )
-    table.update({**element_decompositions(), **special_decompositions()})
+    table.update({**element_decompositions(), **pad_decompositions(table), **special_decompositions()})
     integers = torch.ops.quantized_decomposed
     if hasattr(integers, "quantize_per_tensor"):  # `own/pt2/quantised.py` has made it known, or torchao has
         table[integers.quantize_per_tensor.default] = _quantised
@@ -135,6 +136,7 @@ def converters() -> dict[str, Converter]:
             )
             for kind in kinds
         },
+        **pad_converters(),
         **pool_converters(),
         **resize_converters(),
         **scatter_converters(),

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.bindings import values_of
-from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, VIEW, constant, operator_of, permutation_source, shape_of, swaps_last
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, VIEW, constant, numbers_of, operator_of, permutation_source, shape_of, swaps_last
 from tvmmobile.graph.operators import Trait, operators_with
 from tvmmobile.graph.passes.channel_order import MOST_PIECES
 from tvmmobile.graph.passes.channel_trace import slice_of
@@ -26,7 +26,8 @@ _STEPS = operators_with(Trait.ELEMENT_WISE)
 
 
 def channels_last(module: Any) -> Any:
-    """Rewrite element-wise steps, slices, pads, max pools and concatenations of images that were NHWC before, in `main`.
+    """Rewrite element-wise steps, moves (slices, choices of rows or channels, pads), max pools and concatenations of images in `main` that
+    were NHWC before.
 
     Readers that need NCHW get the result transposed. Values computed from an input alone stay as they are.
     """
@@ -105,6 +106,10 @@ class _ImageRewriter:
         if name == "relax.nn.pad" and value.args[0] in self.last:
             widths = [int(value.attrs.pad_width[2 * axis + side]) for axis in TO_LAST for side in (0, 1)]
             return relax.op.nn.pad(self.last[value.args[0]], widths, value.attrs.pad_mode, float(value.attrs.pad_value))
+        if name == "relax.take" and value.args[0] in self.last and value.attrs.axis is not None and numbers_of(value.args[1]) is not None:
+            return relax.op.take(self.last[value.args[0]], value.args[1], _axis(value.attrs.axis), value.attrs.mode)
+        if name == "relax.flip" and value.args[0] in self.last:
+            return relax.op.flip(self.last[value.args[0]], _axis(value.attrs.axis))
         if name == "relax.nn.max_pool2d" and value.args[0] in self.last and value.attrs.layout == value.attrs.out_layout == "NCHW":
             numbers = ([int(number) for number in getattr(value.attrs, part)] for part in ("pool_size", "strides", "padding", "dilation"))
             return relax.op.nn.max_pool2d(self.last[value.args[0]], *numbers, ceil_mode=value.attrs.ceil_mode, layout="NHWC")

@@ -1,13 +1,16 @@
-"""Removes steps that change nothing: Python's `sum` begins with 0, factors default to 1, and a branch may have no channels."""
+"""Removes steps that change nothing: Python's `sum` begins with 0, factors default to 1, a branch may have no channels, and gates are often
+repeated for every pixel before the product with an image, which does so itself (`x * gate.expand_as(x)`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import relax
 
 from tvmmobile.graph.expressions import holds, operator_of, shape_of
-from tvmmobile.graph.operators import constant_operand
+from tvmmobile.graph.operators import Trait, constant_operand, has
 from tvmmobile.graph.passes.rewriting import replace_values
 
 #: The second operand that leaves the first unchanged; for the first two operators, it may also be the first operand.
@@ -15,8 +18,37 @@ _NEUTRAL = {"relax.add": 0.0, "relax.multiply": 1.0, "relax.subtract": 0.0, "rel
 
 
 def neutral_steps(module: Any) -> Any:
-    """Rewrite `x + 0`, `x - 0`, `x * 1` and `x / 1` as `x` in `main`, and leave tensors without elements out of concatenations."""
-    return replace_values(module, lambda value, _: _joined(value) if operator_of(value) == "relax.concat" else _operand(value))
+    """Rewrite `x + 0`, `x - 0`, `x * 1` and `x / 1` as `x` in `main`, leave tensors without elements out of concatenations, and let
+    arithmetic read tensors before they are repeated.
+    """
+    module = replace_values(module, lambda value, _: _joined(value) if operator_of(value) == "relax.concat" else _operand(value))
+    return replace_values(module, _without_repetitions)
+
+
+def _without_repetitions(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Return an arithmetic step whose operands are not repeated, where it repeats them itself; `None` for other values."""
+    if not has(value, Trait.ARITHMETIC):
+        return None
+    operands, changed = list(value.args), False
+    for place in range(2):
+        source = _repeated(values.get(operands[place]))
+        if source is not None and _extents(source, operands[1 - place]) == shape_of(value):
+            operands[place], changed = source, True
+    return relax.Call(value.op, operands, value.attrs) if changed else None
+
+
+def _repeated(value: Any) -> Any:
+    """Return the tensor of which a value repeats dimensions of extent 1; `None` for other values."""
+    if operator_of(value) not in ("relax.broadcast_to", "relax.tile") or len(shape_of(value.args[0])) != len(shape_of(value)):
+        return None
+    pairs = zip(shape_of(value.args[0]), shape_of(value), strict=True)
+    return value.args[0] if all(extent in (1, whole) for extent, whole in pairs) else None
+
+
+def _extents(one: Any, other: Any) -> list[int]:
+    """Return the extents of the result of two tensors that can be broadcast together; nothing if their numbers of dimensions differ."""
+    first, second = shape_of(one), shape_of(other)
+    return list(map(max, first, second)) if len(first) == len(second) else []
 
 
 def _operand(value: Any) -> Any:

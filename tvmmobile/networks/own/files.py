@@ -23,6 +23,8 @@ from tvmmobile.system.errors import UserError, shown
 SUFFIXES = (".pt2", ".onnx", ".tflite")
 #: The forms of `--model` for a user's own network.
 FORMS = "path.py:factory, file.pt2, file.onnx or file.tflite"
+#: Files that PyTorch and its users write with `torch.save` or `torch.jit.save`, which networks are not read from.
+_WEIGHTS = frozenset({".pt", ".pth", ".ckpt", ".torchscript", ".safetensors"})
 #: Characters of a network's name: those of its library's files, with more behind them, have at most 255.
 _MOST_CHARACTERS = 150
 #: Names that programs give to any network.
@@ -115,6 +117,9 @@ def own_file(model: str) -> OwnFile | None:
         return OwnFile(Path(match["path"]), match["factory"])
     if path.suffix.lower() in SUFFIXES:
         return OwnFile(path)
+    if path.suffix.lower() in _WEIGHTS:
+        problem = f"--model {model} is not a network file: it has weights, pickled objects or TorchScript."
+        raise UserError(problem, "Export the network with torch.export.save (file.pt2) or torch.onnx.export (file.onnx), and give that.")
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"--model {model} is not a network file.", f"Give a built-in network's name, {FORMS}.")
     return None

@@ -194,7 +194,7 @@ def _gather(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
 
 
 def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
-    """Convert a `Pad` with one number to an operator; TVM's converter writes loops, which no pass reads."""
+    """Convert a `Pad` with one number, by reflection or by the border to an operator; TVM's converter writes loops, which no pass reads."""
     operands = [*inputs, None, None, None]
     data, widths, number, axes = operands[:4]
     given = attrs.get("pads") if opset < 11 else numbers_of(widths)
@@ -202,12 +202,13 @@ def _pad(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
     chosen = list(range(len(shape_of(data)))) if axes is None else numbers_of(axes)
     if given is None or value is None or chosen is None or min(given) < 0:
         return None
-    if attrs.get("mode", b"constant") != b"constant" or not _is_float(data):
+    mode = {b"constant": "constant", b"reflect": "reflect", b"edge": "replicate"}.get(attrs.get("mode", b"constant"))
+    if mode is None or not _is_float(data):
         return None
     around = [[0, 0] for _ in shape_of(data)]
     for place, axis in enumerate(chosen):
         around[axis] = [int(given[place]), int(given[place + len(chosen)])]
-    return relax.op.nn.pad(data, [width for pair in around for width in pair], "constant", value)
+    return relax.op.nn.pad(data, [width for pair in around for width in pair], mode, value)
 
 
 def _reshape(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
