@@ -48,6 +48,7 @@ from tvmmobile.graph.passes.roundings import compose_roundings, simpler_rounding
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.selected_scores import selected_scores
 from tvmmobile.graph.passes.sequences import sequences
+from tvmmobile.graph.passes.sliced_permutations import sliced_permutations
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.split_steps import split_steps
@@ -157,6 +158,7 @@ def _lowering_passes(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     """List the passes from layers to one call per kernel; `convert` bring the network to another precision."""
     transform = relax.transform
     return [
+        ("sliced_permutations", sliced_permutations),
         ("joined_views", joined_views),
         *convert,
         ("copied_outputs", copied_outputs),
