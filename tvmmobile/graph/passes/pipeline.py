@@ -41,7 +41,7 @@ from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
-from tvmmobile.graph.passes.products import transposed_products
+from tvmmobile.graph.passes.products import computed_weights, transposed_products
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.roundings import compose_roundings, simpler_roundings
@@ -120,6 +120,7 @@ def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | 
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("transposed_products", transposed_products),
+        ("computed_weights", computed_weights),
         ("transposed_rows", transposed_rows),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
