@@ -71,6 +71,15 @@ def test_two_pixels_of_two_are_a_product(tmp_path: Path) -> None:
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_without_a_stride_it_is_a_convolution(tmp_path: Path, groups: int) -> None:
+    """LowFormer's attention ends with such layers, depthwise or not."""
+    transposed = nn.ConvTranspose2d(8, 8, 3, 1, 1, groups=groups, bias=False)
+    network = seeded(*unit(3, 8, 3), transposed, nn.BatchNorm2d(8), nn.ReLU(), *unit(8, 5))
+    assert [type(node.layer) for node in prepared(network, IMAGE).nodes] == [Conv2d, Conv2d, Conv2d]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_what_another_layer_reads_too_is_shuffled_once(tmp_path: Path) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

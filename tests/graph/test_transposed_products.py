@@ -8,7 +8,7 @@ import torch
 from small_networks import Lambda, error_against_torch, prepared, seeded, unit
 from torch import nn
 
-from tvmmobile.graph.layers import Attention, Opaque
+from tvmmobile.graph.layers import Attention, Opaque, Product
 
 IMAGE = (1, 3, 5, 6)
 
@@ -30,6 +30,26 @@ def test_values_times_transposed_weights(tmp_path: Path) -> None:
     network = seeded(*unit(3, 8), ChannelsFirst(), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     layers = [node.layer for node in prepared(network, IMAGE).nodes]
     assert [type(layer) for layer in layers].count(Attention) == 1
+    assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5
+
+
+class Routed(nn.Module):
+    """A convolution whose weights are a mixture of three experts', as CondConv's (arXiv 1904.04971) are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.route, self.experts = nn.Linear(8, 3), nn.Linear(3, 12 * 8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        weights = self.experts(self.route(image[:1].mean((2, 3))).sigmoid())
+        return nn.functional.conv2d(image, weights.reshape(12, 8, 1, 1))
+
+
+def test_a_pointwise_convolution_with_computed_weights_is_a_product(tmp_path: Path) -> None:
+    network = seeded(*unit(3, 8), Routed(), nn.BatchNorm2d(12), nn.SiLU(), *unit(12, 8, 3))
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    assert [type(layer) for layer in layers].count(Product) == 1
     assert not [layer.name for layer in layers if isinstance(layer, Opaque)]
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= 1e-5
 

@@ -68,6 +68,7 @@ FUNCTIONS: dict[str, Function] = {
     "bounds with more elements": lambda x: (x[:, :1].clamp(x, x + 0.1), x.clamp(max=torch.tensor(0.3)), x.clamp(x.mean())),
     "descending numbers": lambda x: (torch.arange(6, -1, -1) * x, torch.arange(5, 0, -2) * x[..., :3], torch.arange(3.0, 0, -0.5)),
     "running products": lambda x: (x.cumprod(1), x.cumprod(-1)),
+    "rolled": lambda x: (x.roll((-2, 10), (2, -1)), x.roll(5), x.roll((1, 2), (3, 3)), x.roll(-7, 3)),
     "running maxima": lambda x: (x.cummax(2)[0], x.cummin(-1)[0], x.logcumsumexp(2)),
     "median of all": lambda x: x.median(),
     "norm of order 0": lambda x: x.relu().norm(p=0, dim=1),

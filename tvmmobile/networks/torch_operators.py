@@ -81,6 +81,7 @@ def _decompositions(_operators: frozenset[tuple[str, int]]) -> Mapping[Any, Call
                 x.var(dim, keepdim=keepdim, **options),
                 x.mean(dim, keepdim),
             ),
+            aten.roll.default: _rolled,
             aten.remainder.Scalar_Tensor: lambda number, x: torch.remainder(torch.full((), number), x),
             **dict.fromkeys((aten.pow.Scalar, aten.pow.Tensor_Tensor), _power),
             aten._cdist_forward.default: lambda x, y, p, _mode: torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, -1),
@@ -248,6 +249,18 @@ def _running(combine: Callable[[Any, Any], Any], x: torch.Tensor, dim: int) -> t
     while step < extent:
         first, later, earlier = x.narrow(dim, 0, step), x.narrow(dim, step, extent - step), x.narrow(dim, 0, extent - step)
         x, step = torch.cat([first, combine(later, earlier)], dim), 2 * step
+    return x
+
+
+def _rolled(x: torch.Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> torch.Tensor:
+    """Return the parts of a tensor in another order, which Relax fuses into one move; PyTorch's own takes elements, axis by axis."""
+    if not dims:
+        return _rolled(x.flatten(), shifts, [0]).reshape(x.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        extent = x.shape[dim]
+        last = shift % extent if extent else 0
+        if last:
+            x = torch.cat([x.narrow(dim, extent - last, last), x.narrow(dim, 0, extent - last)], dim)
     return x
 
 

@@ -42,13 +42,14 @@ from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
-from tvmmobile.graph.passes.products import transposed_products
+from tvmmobile.graph.passes.products import computed_weights, transposed_products
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.roundings import compose_roundings, simpler_roundings
 from tvmmobile.graph.passes.scaled_layers import scaled_layers
 from tvmmobile.graph.passes.selected_scores import selected_scores
 from tvmmobile.graph.passes.sequences import sequences
+from tvmmobile.graph.passes.sliced_permutations import sliced_permutations
 from tvmmobile.graph.passes.space_to_depth import space_to_depth
 from tvmmobile.graph.passes.split_batch import split_batch
 from tvmmobile.graph.passes.split_steps import split_steps
@@ -120,6 +121,7 @@ def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | 
         ("rms_norms", rms_norms),
         ("plain_views", plain_views),
         ("transposed_products", transposed_products),
+        ("computed_weights", computed_weights),
         ("transposed_rows", transposed_rows),
         ("channel_constants", channel_constants),
         ("average_pools", average_pools),
@@ -158,6 +160,7 @@ def _lowering_passes(*convert: tuple[str, Pass]) -> list[tuple[str, Pass]]:
     """List the passes from layers to one call per kernel; `convert` bring the network to another precision."""
     transform = relax.transform
     return [
+        ("sliced_permutations", sliced_permutations),
         ("joined_views", joined_views),
         *convert,
         ("copied_outputs", copied_outputs),

@@ -1,4 +1,6 @@
-"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves, or behind them."""
+"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves, or behind them; and
+makes products of pointwise convolutions with computed weights.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.access import Access
-from tvmmobile.graph.expressions import operator_of, shape_of, swaps_last
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, is_float32, operator_of, shape_of, swaps_last, variables_of
 from tvmmobile.graph.operators import is_view
 from tvmmobile.graph.passes.rewriting import value_pass
 
@@ -70,6 +72,32 @@ def transposed_products(value: Any, values: Mapping[Any, Any]) -> Any:
     axes = [*range(len(leading)), len(leading) + 1, len(leading)]
     weights = relax.op.reshape(swap.args[0], [*leading, queries, keys])
     return relax.op.permute_dims(relax.op.matmul(weights, relax.op.permute_dims(value.args[0], axes)), axes)
+
+
+@value_pass
+def computed_weights(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Rewrite pointwise convolutions of one image with computed weights, such as those of CondConv (arXiv 1904.04971), as products."""
+    if operator_of(value) != "relax.nn.conv2d" or not is_float32(value) or not _is_computed(value.args[1], values):
+        return None
+    attrs, (batch, channels, height, width), taps = value.attrs, shape_of(value), shape_of(value.args[1])
+    plain = (attrs.data_layout, attrs.kernel_layout, int(attrs.groups), batch) == ("NCHW", "OIHW", 1, 1)
+    if not plain or taps[2:] != [1, 1] or any(map(int, attrs.padding)) or set(map(int, attrs.strides)) != {1}:
+        return None
+    rows = relax.op.reshape(relax.op.permute_dims(value.args[0], TO_LAST), [1, height * width, taps[1]])
+    weights = relax.op.permute_dims(relax.op.reshape(value.args[1], [1, channels, taps[1]]), [0, 2, 1])
+    image = relax.op.reshape(relax.op.matmul(rows, weights), [1, height, width, channels])
+    return relax.op.permute_dims(image, TO_FIRST)
+
+
+def _is_computed(variable: Any, values: Mapping[Any, Any]) -> bool:
+    """Return whether a tensor depends on the network's inputs; a quantised weight that is still to be scaled does not."""
+    left, seen = [variable] if isinstance(variable, relax.Var) else [], set[Any]()
+    while left:
+        if (one := left.pop()) not in values:
+            return True
+        left += [each for each in variables_of(values[one]) if each not in seen]
+        seen.update(left)
+    return False
 
 
 def _swap_of_softmax(value: Any, values: Mapping[Any, Any]) -> Any:

@@ -1,4 +1,5 @@
 """Rewrites transposed convolutions as convolutions: outputs that share an input pixel become its channels, shuffled at the end.
+With a stride of 1, nothing is shuffled.
 
 W. Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv 1609.07009. Taps that an output lacks are zeros.
 Channel-wise operators behind it (bias, batch norm, activation) are applied before the shuffle, so that they become part of the layer.
@@ -27,7 +28,7 @@ _ALIKE = operators_with(Trait.ARITHMETIC) | operators_with(Trait.UNARY) | {_NORM
 
 
 def sub_pixels(module: Any) -> Any:
-    """Rewrite every `conv2d_transpose` with constant weights and a stride; NCHW."""
+    """Rewrite every `conv2d_transpose` with constant weights; NCHW."""
     if not any(operator_of(binding.value) == _TRANSPOSED for binding in bindings_of(module["main"])):
         return module
     return _TransposedConvRewriter(module["main"]).in_module(module)
@@ -81,6 +82,8 @@ class _TransposedConvRewriter(MainRewriter):
         found = _unfolded(value, self.rebuild) if operator_of(value) == _TRANSPOSED else self._before_the_shuffle(value)
         if found is None:
             return self.rebuild(value)
+        if found.strides == (1, 1):
+            return found.source
         emitted = self.builder.emit(found.source)
         self.shuffled[variable] = found = replace(found, source=emitted)
         # A batch norm is read through its parts.
@@ -121,7 +124,7 @@ def _unfolded(call: Any, new: Any) -> _PendingShuffle | None:
     attrs, weight = call.attrs, call.args[1]
     strides = [int(step) for step in attrs.strides]
     plain = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NCHW", "IOHW", "NCHW")
-    if not plain or strides == [1, 1] or not isinstance(weight, tvm.ir.GenericConst):
+    if not plain or not isinstance(weight, tvm.ir.GenericConst):
         return None
     shape, given = (shape_of(one) for one in (call, call.args[0]))
     padding, dilation = [int(amount) for amount in attrs.padding], [int(step) for step in attrs.dilation]

@@ -201,7 +201,11 @@ def test_the_passes_over_roundings_are_among_those_whose_modules_are_written(tmp
     in_integers(write_quantised_onnx(residual_network(), tmp_path), dump_dir=tmp_path / "passes")
     names = [path.stem.partition("_")[2] for path in sorted((tmp_path / "passes").iterdir())]
     composed = names.index("compose_layers")
-    assert names[0] == "simpler_roundings" and names[composed + 1 : composed + 4] == ["compose_roundings", "steps_apart", "joined_views"]
+    assert names[0] == "simpler_roundings" and names[composed + 1 : composed + 4] == [
+        "compose_roundings",
+        "steps_apart",
+        "sliced_permutations",
+    ]
 
 
 def quantised_convolution(kind: str = "int8", scale: float = 0.05, weights: Any = np.int8, after: str = "", **changes: Array) -> Graph:
