@@ -130,6 +130,13 @@ class Vectors:
         """Return exp(x) for x ≤ 0 with a relative error of at most 2e-7; exp(-85) below -85, any value for NaN."""
         return self._exp(self.bind(self.at_least(x, -_MOST)), _LOG2_E)
 
+    def expm1_below(self, x: Expr) -> Expr:
+        """Return exp(min(x, 0)) - 1 with an absolute error of at most 2e-7; any value for NaN."""
+        if self.wide != self.dtype:
+            wide = self._wider()
+            return self.cast(wide.expm1_below(wide.cast(x)))
+        return self.exp_negative(self.limited(x, None, 0.0)) - self.number(1.0)
+
     def spoiled(self, x: Expr, source: Expr) -> Expr:
         """Return x, or NaN where `source` is NaN or infinite."""
         return x + (self._opaque(source) - source)

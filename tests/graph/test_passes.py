@@ -74,6 +74,7 @@ def test_batch_norm_is_folded_into_weights_and_bias() -> None:
         (nn.SiLU(), "silu"),
         (nn.Sigmoid(), "sigmoid"),
         (nn.Tanh(), "tanh"),
+        (nn.ELU(), "elu"),
         (nn.Identity(), NO_CLAMP),
     ],
 )

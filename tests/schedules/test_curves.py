@@ -74,7 +74,8 @@ def test_infinities_and_nans(tmp_path: Path, curve: str, lanes: int) -> None:
     above, below, *_ = values = values_of(curve, lanes, inputs, tmp_path)
     bounded = curve in ("sigmoid", "hsigmoid", "tanh")
     assert above == (pytest.approx(1, abs=1e-6) if bounded else np.inf)
-    limits = {"tanh": -1, "square": np.inf, **dict.fromkeys(("prelu", "times", "plus", "gated", "scaled"), -np.inf), "hswish": np.nan}
+    limits = {**dict.fromkeys(("tanh", "elu"), -1), **dict.fromkeys(("prelu", "times", "plus", "gated", "scaled"), -np.inf)}
+    limits |= {"square": np.inf, "hswish": np.nan}
     assert below == pytest.approx(limits.get(curve, 0), abs=1e-6, nan_ok=True)
     assert np.isfinite(values[2:4]).all() and np.isnan(values[4:]).all()
 

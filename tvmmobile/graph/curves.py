@@ -81,6 +81,12 @@ def _emit_gelu_tanh(v: Any, x: Any) -> Any:
     return x * v.sigmoid_from(v.at_least(_gelu_argument(v.bind(v.at_most(x, 13.0)), v.number), -85.0))
 
 
+def _elu_form(x: Any, number: Callable[[float], Any]) -> Any:
+    """Return the form in which importers leave ELU, -max(1 - exp(x), 0) + max(x, 0)."""
+    above = _op("maximum")(x, number(0.0))
+    return _op("add")(_op("multiply")(number(-1.0), _op("maximum")(_op("subtract")(number(1.0), _op("exp")(x)), number(0.0))), above)
+
+
 def _squared(x: Any) -> Any:
     return _op("multiply")(x, x)
 
@@ -129,6 +135,14 @@ CURVES: dict[str, Curve] = {
         lambda v, x: v.sigmoid(x + x) * v.number(2.0) - v.number(1.0),
         4e-7,
         (lambda x, number: _op("tanh")(x),),
+        long=True,
+    ),
+    # D. Clevert et al., "Exponential linear units", arXiv 1511.07289, with α = 1.
+    "elu": Curve(
+        lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+        lambda v, x: v.limited(x, 0.0, None) + v.expm1_below(x),
+        3e-7,
+        (_elu_form,),
         long=True,
     ),
     # One slope per channel; leaky ReLUs have one slope for all channels.
