@@ -139,7 +139,7 @@ CURVES: dict[str, Curve] = {
     ),
     # D. Clevert et al., "Exponential linear units", arXiv 1511.07289, with α = 1.
     "elu": Curve(
-        lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+        lambda x: np.maximum(x, 0) + np.expm1(np.minimum(x, 0)),
         lambda v, x: v.limited(x, 0.0, None) + v.expm1_below(x),
         3e-7,
         (_elu_form,),

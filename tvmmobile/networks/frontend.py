@@ -201,9 +201,12 @@ def refuse_operators(unknown: Iterable[str]) -> None:
     """Raise `UserError` naming the network's operators that Relax's importer lacks, if there are any."""
     names = sorted(set(unknown))
     if names:
+        fourier = any("_fft_" in name for name in names)
         raise UserError(
             f"the network has {'an operator' if len(names) == 1 else 'operators'} that cannot be imported: {', '.join(names)}.",
-            "Express it with others, or leave that part out.",
+            "Export it with torch.onnx.export(…, dynamo=True): Fourier transforms are read from ONNX files."
+            if fourier
+            else "Express it with others, or leave that part out.",
         )
 
 

@@ -150,6 +150,18 @@ def test_a_dropout_of_nothing_is_not_random(tmp_path: Path) -> None:
     assert load(tmp_path / "net.pt2").macs
 
 
+def test_fourier_transforms_are_refused_with_the_format_that_has_them(tmp_path: Path) -> None:
+    module = Net(lambda conv, image: torch.fft.irfft2(torch.fft.rfft2(conv(image))))
+    torch.export.save(torch.export.export(module.eval(), (IMAGE,)), tmp_path / "net.pt2")
+    with pytest.raises(UserError, match=r"aten\._fft_c2r\.default") as wrong:
+        load(tmp_path / "net.pt2")
+    assert "torch.onnx.export" in wrong.value.remedy
+    torch.onnx.export(module, (IMAGE,), tmp_path / "net.onnx", dynamo=True, verbose=False)
+    imported = load(tmp_path / "net.onnx")
+    image = np.random.default_rng(0).normal(0, 1, (1, 3, 8, 8)).astype(np.float32)
+    assert relative_error(run_all(network_of(imported), [image])[0], module(torch.from_numpy(image)).detach().numpy()) < 1e-5
+
+
 def test_branches_are_refused_by_name(tmp_path: Path) -> None:
     module = Net(lambda conv, image: torch.cond(image.sum() > 0, torch.sin, torch.cos, (conv(image),)))
     torch.export.save(torch.export.export(module.eval(), (IMAGE,)), tmp_path / "net.pt2")
