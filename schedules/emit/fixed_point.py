@@ -11,7 +11,7 @@ from functools import partial
 
 from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, TileSums
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest
 from tvmmobile.schedules.emit.vectors import ROUNDER, vector_of
 from tvmmobile.schedules.space import round_up
@@ -37,31 +37,29 @@ class FixedTile(MatmulTile):
     values: Buffer = None
     scales: Buffer = None
 
-    def _sum(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
-    ) -> None:
+    def _sum(self, sums: TileSums, row: Expr, weights: Expr, part: Extent, alike: bool, blank: bool) -> None:
         whole, rest = divmod(part.count, BLOCK)
         with self.kernel.loop(whole) as number:
-            self._block(acc, number, weights, width, BLOCK)
+            self._block(sums, number, weights, BLOCK)
         if rest:
-            self._block(acc, whole, weights, width, rest)
+            self._block(sums, whole, weights, rest)
 
-    def _block(self, acc: Buffer, number: Expr, weights: Expr, width: int, count: int) -> None:
-        """Add a block's products: summed in int32, then scaled and added to `acc`."""
-        kernel, T, lanes = self.kernel, self.kernel.T, self.kernel.lanes  # noqa: N806
-        sums = kernel.places(width)
-        kernel.fill(sums, T.int32(0), width // lanes)
+    def _block(self, sums: TileSums, number: Expr, weights: Expr, count: int) -> None:
+        """Add a block's products: summed in int32, then scaled and added to `sums`."""
+        kernel, T, lanes, width = self.kernel, self.kernel.T, self.kernel.lanes, sums.width  # noqa: N806
+        integers = kernel.places(width)
+        kernel.fill(integers, T.int32(0), width // lanes)
         start = number * BLOCK
         whole, rest = divmod(count, _STEPS)
         if whole:
             with kernel.loop(whole) as step:
-                self._multiply_fixed(sums, start + step * _STEPS, weights, width, _STEPS)
+                self._multiply_fixed(integers, start + step * _STEPS, weights, width, _STEPS)
         if rest:
-            self._multiply_fixed(sums, start + whole * _STEPS, weights, width, rest)
+            self._multiply_fixed(integers, start + whole * _STEPS, weights, width, rest)
         scale = T.bind(kernel.splat(kernel.load(self.scales, number, 1)))
         for place in range(0, width, lanes):
-            total = kernel.vectors().cast(kernel.load(sums, place))
-            kernel.store(acc, kernel.multiply_add(kernel.load(acc, place), total, scale), place)
+            total = kernel.vectors().cast(kernel.load(integers, place))
+            kernel.store(sums.registers, kernel.multiply_add(kernel.load(sums.registers, place), total, scale), place)
 
     def _multiply_fixed(self, sums: Buffer, begin: Expr, weights: Expr, width: int, count: int) -> None:
         """Add the products of `count` values of the row, from index `begin` on."""

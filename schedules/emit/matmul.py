@@ -137,6 +137,32 @@ def _depth_block(kernel: Kernel, start: int, count: int, size: int, first: bool,
 
 
 @dataclass(frozen=True)
+class TileSums:
+    """The accumulators of a register tile, or of some of its rows.
+
+    Attributes:
+        registers: accumulators of the whole tile, row after row.
+        rows, width: number of rows, each of a pixel, and of columns.
+        first: first of the tile's rows.
+    """
+
+    registers: Buffer
+    rows: int
+    width: int
+    first: int = 0
+
+    @property
+    def start(self) -> int:
+        """Index of the first sum."""
+        return self.first * self.width
+
+    @property
+    def count(self) -> int:
+        """Number of sums."""
+        return self.rows * self.width
+
+
+@dataclass(frozen=True)
 class MatmulTile:
     """Emits register tiles of one matrix product C[pixel, n] = epilogue(Σ_k A[pixel, k] · W[k, n]).
 
@@ -175,11 +201,15 @@ class MatmulTile:
             part: part of K, inside one channel block of A or covering whole blocks.
             weights: index in W of the first weight of this part of the panel.
         """
-        acc = self.kernel.accumulators(rows * panel.width)
+        sums = self.new_sums(rows, panel.width)
         spots = self.spots(target, rows, panel, index)
-        self.epilogue.fill(acc, spots, None if part.first else self.c.buffer)
-        self.accumulate(acc, row, rows, panel.width, weights, part, alike=part.first and self.epilogue.begins_alike)
-        self.epilogue.drain(acc, spots, self.c.buffer, part.last)
+        self.epilogue.fill(sums.registers, spots, None if part.first else self.c.buffer)
+        self.accumulate(sums, row, weights, part, alike=part.first and self.epilogue.begins_alike)
+        self.epilogue.drain(sums.registers, spots, self.c.buffer, part.last)
+
+    def new_sums(self, rows: int, width: int) -> TileSums:
+        """Return new accumulators of a tile."""
+        return TileSums(self.kernel.accumulators(rows * width), rows, width)
 
     def spots(self, target: Expr, rows: int, panel: Panel, index: Expr) -> list[Spot]:
         """Return the spots of a tile, pixel after pixel; the arguments are those of `emit`."""
@@ -199,100 +229,91 @@ class MatmulTile:
         lane = scattered(self.c, target + i, channel + j, lanes)
         return Spot(channel + j, place(self.c, target), shifted, lanes, min(lanes, panel.columns - j), lane)
 
-    def accumulate(
-        self,
-        acc: Buffer,
-        row: Expr,
-        rows: int,
-        width: int,
-        weights: Expr,
-        part: Extent,
-        first: int = 0,
-        alike: bool = False,
-        blank: bool = False,
-    ) -> None:
-        """Emit acc[first : first + rows] += A[row : row + rows, part] · W[part], or `=` if `blank`.
+    def accumulate(self, sums: TileSums, row: Expr, weights: Expr, part: Extent, *, alike: bool = False, blank: bool = False) -> None:
+        """Emit sums += A[row : row + sums.rows, part] · W[part], or `=` if `blank`.
 
-        If A consists of pieces, the part must be all of K.
+        If A consists of pieces, the part must be all of K. `alike` says that all rows begin with the same sums.
 
         The first and last steps are peeled off the loops, so that loads and stores of C overlap with multiplications: with 64 K steps,
         a tile takes 1.5 % longer than its multiplications rather than 4 %.
         """
         if self.pieces:
-            self._in_pieces(acc, row, rows, width, weights, part, first, alike)
+            self._in_pieces(sums, row, weights, part, alike)
         else:
-            self._sum(acc, row, rows, width, weights, part, first, alike, blank)
+            self._sum(sums, row, weights, part, alike, blank)
 
-    def _sum(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
-    ) -> None:
+    def _sum(self, sums: TileSums, row: Expr, weights: Expr, part: Extent, alike: bool, blank: bool) -> None:
         """Emit the terms of `accumulate` for an A without pieces."""
         chained = self.kernel.chain > 0 and (self.kernel.chain < part.count or (self.apart and not blank))
         block = min(self.a.block, part.count)
-        places = partial(self._place, row, weights, part, first, block)
-        loop = self._in_order(rows, width, part.count, block, alike, chained) if self.kernel.inner else None
+        places = partial(self._place, row, weights, part, block)
+        loop = self._in_order(sums, part.count, block, alike, chained) if self.kernel.inner else None
         if chained and not loop:
-            self._in_chains(acc, row, rows, width, weights, part, first)
+            self._in_chains(sums, row, weights, part)
             return
         if loop:
             if blank:
-                self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
+                self._clear(sums)
             start = places(0)
-            self.kernel.call(loop.symbol, loop.llvm, (acc, first * width), (self.a.buffer, start.origin), (self.w, weights))
-            self._steps(acc, start, rows, width, loop.passes * loop.shape.steps, part.count)
+            self.kernel.call(loop.symbol, loop.llvm, (sums.registers, sums.start), (self.a.buffer, start.origin), (self.w, weights))
+            self._steps(sums, start, loop.passes * loop.shape.steps, part.count)
         elif block == part.count:
-            self._one_block(acc, places(0), rows, width, block, blank)
+            self._one_block(sums, places(0), block, blank)
         else:
-            self._blocks(acc, places, rows, width, block, part.count // block, blank)
+            self._blocks(sums, places, block, part.count // block, blank)
 
-    def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
+    def _clear(self, sums: TileSums) -> None:
+        """Set all accumulators of a tile to zero."""
+        self.kernel.fill(sums.registers, self.kernel.number(0.0), sums.count // self.kernel.lanes)
+
+    def _place(self, row: Expr, weights: Expr, part: Extent, block: int, number: Expr) -> _Place:
         """Return where the operands of channel block `number` of A begin."""
-        return _Place(self.a.at(row, part.start + number * block), weights, number * block, first)
+        return _Place(self.a.at(row, part.start + number * block), weights, number * block)
 
-    def _one_block(self, acc: Buffer, place: _Place, rows: int, width: int, block: int, blank: bool) -> None:
+    def _one_block(self, sums: TileSums, place: _Place, block: int, blank: bool) -> None:
         """Emit the terms of `accumulate` for a part of K inside one channel block of A."""
         if self.kernel.chain and block <= FEW * self.unroll:
             if blank and block > self.unroll:
-                self.kernel.fill(acc, self.kernel.number(0.0), rows * width // self.kernel.lanes)
-            self._steps(acc, place, rows, width, 0, block, blank and block <= self.unroll)
+                self._clear(sums)
+            self._steps(sums, place, 0, block, blank and block <= self.unroll)
             return
         ends = min(self.unroll, block)
-        self._steps(acc, place, rows, width, 0, ends, blank)
+        self._steps(sums, place, 0, ends, blank)
         rest = (block - ends) % self.unroll or self.unroll
-        self._steps(acc, place, rows, width, ends, max(block - rest, ends))
-        self._steps(acc, place, rows, width, max(block - rest, ends), block)
+        self._steps(sums, place, ends, max(block - rest, ends))
+        self._steps(sums, place, max(block - rest, ends), block)
 
-    def _blocks(self, acc: Buffer, places: Callable[[Expr], _Place], rows: int, width: int, block: int, blocks: int, blank: bool) -> None:
+    def _blocks(self, sums: TileSums, places: Callable[[Expr], _Place], block: int, blocks: int, blank: bool) -> None:
         """Emit the terms of `accumulate`, channel block by channel block of A."""
-        self._steps(acc, places(0), rows, width, 0, min(self.unroll, block), blank)
-        self._steps(acc, places(0), rows, width, min(self.unroll, block), block)
+        self._steps(sums, places(0), 0, min(self.unroll, block), blank)
+        self._steps(sums, places(0), min(self.unroll, block), block)
         if blocks > 2:
             with self.kernel.T.serial(0, blocks - 2) as number:
-                self._steps(acc, places(number + 1), rows, width, 0, block)
-        self._steps(acc, places(blocks - 1), rows, width, 0, block - self.unroll)
-        self._steps(acc, places(blocks - 1), rows, width, max(block - self.unroll, 0), block)
+                self._steps(sums, places(number + 1), 0, block)
+        self._steps(sums, places(blocks - 1), 0, block - self.unroll)
+        self._steps(sums, places(blocks - 1), max(block - self.unroll, 0), block)
 
-    def _in_pieces(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool) -> None:
+    def _in_pieces(self, sums: TileSums, row: Expr, weights: Expr, part: Extent, alike: bool) -> None:
         """Emit the terms of `accumulate`, piece by piece of A."""
         for piece in self.pieces:
             piece_tile = replace(self, a=piece.activation, pieces=())
             piece_part = replace(part, start=piece.first, count=piece.count)
-            piece_tile.accumulate(acc, row, rows, width, weights, piece_part, first, alike and piece is self.pieces[0])
-            weights = weights + piece.count * self.pitch(width)
+            piece_tile.accumulate(sums, row, weights, piece_part, alike=alike and piece is self.pieces[0])
+            weights = weights + piece.count * self.pitch(sums.width)
 
-    def _in_chains(self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int) -> None:
+    def _in_chains(self, sums: TileSums, row: Expr, weights: Expr, part: Extent) -> None:
         """Emit the terms of `accumulate` as separate sums of `Kernel.chain` terms, or of whole channel blocks; the last may be shorter."""
         kernel, lanes = self.kernel, self.kernel.lanes
         chain = kernel.chain if self.a.block >= part.count else max(kernel.chain // self.a.block, 1) * self.a.block
         whole, rest = divmod(part.count, chain)
 
         def add(number: Expr, count: int) -> None:
-            sums = kernel.accumulators(rows * width)
+            linked = self.new_sums(sums.rows, sums.width)
             link = replace(part, start=part.start + number * chain, count=count)
-            self.accumulate(sums, row, rows, width, weights + number * chain * self.pitch(width), link, blank=True)
-            for place in range(0, rows * width, lanes):
-                total = first * width + place
-                kernel.store(acc, kernel.load(acc, total) + kernel.load(sums, place), total)
+            self.accumulate(linked, row, weights + number * chain * self.pitch(sums.width), link, blank=True)
+            for place in range(0, sums.count, lanes):
+                total = sums.start + place
+                kernel.store(sums.registers, kernel.load(sums.registers, total) + kernel.load(linked.registers, place), total)
 
         if whole:
             with kernel.loop(whole) as number:
@@ -300,46 +321,46 @@ class MatmulTile:
         if rest:
             add(whole, rest)
 
-    def _in_order(self, rows: int, width: int, count: int, block: int, alike: bool, chained: bool) -> InOrderLoop | None:
+    def _in_order(self, sums: TileSums, count: int, block: int, alike: bool, chained: bool) -> InOrderLoop | None:
         """Return the loop over `count` K steps with our own instruction order, or `None` if an `InOrderLoop` cannot express it."""
         blocks, lanes, size = count // block, self.kernel.lanes, self.kernel.bytes
-        shape = TileShape(rows, width // lanes, self.kernel.inner == 2, lanes, chained)
+        shape = TileShape(sums.rows, sums.width // lanes, self.kernel.inner == 2, lanes, chained)
         if (blocks > 1 and block % lanes) or not shape.fits:
             return None
-        row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(width) * size
+        row_bytes, step_bytes = self.step * self.a.block * size, self.pitch(sums.width) * size
         jump = (self.a.pixels * self.a.block - block + lanes) * size
         blocked = (block // lanes, jump) if blocks > 1 else (0, 0)
         chain = self.kernel.chain // lanes if chained else 0
         loop = InOrderLoop(shape, count // lanes, row_bytes, step_bytes, *blocked, alike, self.kernel.has_words, chain)
         return loop if loop.fits else None
 
-    def _steps(self, acc: Buffer, place: _Place, rows: int, width: int, first: int, last: int, blank: bool = False) -> None:
+    def _steps(self, sums: TileSums, place: _Place, first: int, last: int, blank: bool = False) -> None:
         """Emit K steps `first` to `last` of a channel block of A; if `blank`, at most `unroll` of them."""
         whole, rest = divmod(max(last - first, 0), self.unroll)
         if whole > 1:
             with self.kernel.T.serial(0, whole) as step:
-                self._multiply(acc, place, rows, width, first + step * self.unroll, self.unroll)
+                self._multiply(sums, place, first + step * self.unroll, self.unroll)
         elif whole:
-            self._multiply(acc, place, rows, width, first, self.unroll, blank)
+            self._multiply(sums, place, first, self.unroll, blank)
         if rest:
-            self._multiply(acc, place, rows, width, first + whole * self.unroll, rest, blank and not whole)
+            self._multiply(sums, place, first + whole * self.unroll, rest, blank and not whole)
 
-    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
-        """Emit `count` K steps, unrolled; A is loaded a vector of K values at a time. If `blank`, the first step overwrites `acc`."""
+    def _multiply(self, sums: TileSums, place: _Place, step: Expr, count: int, blank: bool = False) -> None:
+        """Emit `count` K steps, unrolled; A is loaded a vector of K values at a time. If `blank`, the first step overwrites the sums."""
         load, data, vector = self.kernel.load, self.a.buffer, self.kernel.lanes
         for begin in range(0, count, vector):
             lanes = min(vector, count - begin)
-            source = [place.origin + i * (self.step * self.a.block) + step + begin for i in range(rows)]
+            source = [place.origin + i * (self.step * self.a.block) + step + begin for i in range(sums.rows)]
             for lane in range(lanes):
-                weights = place.weights + (place.done + step + begin + lane) * self.pitch(width)
-                for j, w in self._weights(weights, width):
-                    for i in range(rows):
+                weights = place.weights + (place.done + step + begin + lane) * self.pitch(sums.width)
+                for j, w in self._weights(weights, sums.width):
+                    for i in range(sums.rows):
                         whole = lanes == vector or self.padded
                         a = self.kernel.lane(load(data, source[i]), lane) if whole else self.kernel.splat(load(data, source[i] + lane, 1))
-                        position = (place.row + i) * width + j
+                        position = sums.start + i * sums.width + j
                         begins = blank and begin + lane == 0
-                        total = w * a if begins else self.kernel.multiply_add(load(acc, position), w, a)
-                        self.kernel.store(acc, total, position)
+                        total = w * a if begins else self.kernel.multiply_add(load(sums.registers, position), w, a)
+                        self.kernel.store(sums.registers, total, position)
 
     def _weights(self, begin: Expr, width: int) -> Iterator[tuple[int, Expr]]:
         """Yield the weights of one K step, from index `begin` of W on, as (first column, vector)."""
@@ -364,10 +385,8 @@ class _Place:
         origin: index in A of the first row's first value.
         weights: index in W of the part's first weight.
         done: K steps of the part before this block.
-        row: first row of the accumulators.
     """
 
     origin: Expr
     weights: Expr
     done: Expr
-    row: int

@@ -12,7 +12,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.bfloats import bits_at, multiply_pairs
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, _Place
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, TileSums, _Place
 
 #: Input channels that one instruction reduces: half a vector.
 GROUP = 4
@@ -55,18 +55,17 @@ class PairTile(MatmulTile):
     Accumulators are permuted before and after each loop, with one instruction per vector; LLVM removes the permutations between two loops.
     """
 
-    def _sum(
-        self, acc: Buffer, row: Expr, rows: int, width: int, weights: Expr, part: Extent, first: int, alike: bool, blank: bool
-    ) -> None:
+    def _sum(self, sums: TileSums, row: Expr, weights: Expr, part: Extent, alike: bool, blank: bool) -> None:
         """Permute the sums to 2 × 2 order, add the products, and permute the sums back."""
-        kernel, vector = self.kernel, self.kernel.lanes
-        sums = kernel.accumulators(-(-rows // 2) * 2 * width)
+        kernel, vector, rows, width = self.kernel, self.kernel.lanes, sums.rows, sums.width
+        permuted = TileSums(kernel.accumulators(-(-rows // 2) * 2 * width), rows, width)
         pairs = [(i, min(i + 1, rows - 1), j) for i, j in itertools.product(range(0, rows, 2), range(0, width, vector))]
-        for i, partner, j in pairs:
-            self._exchange(acc, [(first + i) * width + j, (first + partner) * width + j], sums, self._places(i, j, width))
-        MatmulTile._sum(replace(self, unroll=2 * GROUP), sums, row, rows, width, weights, part, first=0, alike=False, blank=False)
-        for i, partner, j in pairs:
-            self._exchange(sums, self._places(i, j, width), acc, [(first + i) * width + j, (first + partner) * width + j])
+        places = [([sums.start + i * width + j, sums.start + partner * width + j], self._places(i, j, width)) for i, partner, j in pairs]
+        for origins, targets in places:
+            self._exchange(sums.registers, origins, permuted.registers, targets)
+        MatmulTile._sum(replace(self, unroll=2 * GROUP), permuted, row, weights, part, alike=False, blank=False)
+        for origins, targets in places:
+            self._exchange(permuted.registers, targets, sums.registers, origins)
 
     @staticmethod
     def _places(pixel: int, channel: int, width: int) -> list[int]:
@@ -80,16 +79,16 @@ class PairTile(MatmulTile):
         for place, lanes in list(zip(places, ([0, 1, 4, 5], [2, 3, 6, 7]), strict=True))[: len(set(places))]:
             kernel.store(target, kernel.T.Shuffle(vectors, lanes), place)
 
-    def _multiply(self, acc: Buffer, place: _Place, rows: int, width: int, step: Expr, count: int, blank: bool = False) -> None:
+    def _multiply(self, sums: TileSums, place: _Place, step: Expr, count: int, blank: bool = False) -> None:
         """Add the products of four or eight K steps; A is loaded that many values at a time."""
-        kernel, T = self.kernel, self.kernel.T  # noqa: N806
-        for group, values in enumerate(self._values(place, rows, step, count)):
+        kernel, T, registers, width = self.kernel, self.kernel.T, sums.registers, sums.width  # noqa: N806
+        for group, values in enumerate(self._values(place, sums.rows, step, count)):
             weights = place.weights + (place.done + step + group * GROUP) * width
             for j in range(0, width, 2):
                 weight = T.bind(bits_at(kernel, self.w, weights + j * GROUP, 2 * GROUP))
                 for number, value in enumerate(values):
                     position = 2 * number * width + 2 * j
-                    kernel.store(acc, multiply_pairs(kernel, kernel.load(acc, position), value, weight), position)
+                    kernel.store(registers, multiply_pairs(kernel, kernel.load(registers, position), value, weight), position)
 
     def _values(self, place: _Place, rows: int, step: Expr, count: int) -> Iterator[list[Expr]]:
         """Yield, for each group of K, the interleaved values of each pair of pixels."""
@@ -109,8 +108,8 @@ class JoinedTile(PairTile):
     def depth(self) -> int:
         return self.a.channels // 2
 
-    def _place(self, row: Expr, weights: Expr, part: Extent, first: int, block: int, number: Expr) -> _Place:
-        return _Place(self.a.at(row // 2, 2 * (part.start + number * block)), weights, number * block, first)
+    def _place(self, row: Expr, weights: Expr, part: Extent, block: int, number: Expr) -> _Place:
+        return _Place(self.a.at(row // 2, 2 * (part.start + number * block)), weights, number * block)
 
     def _values(self, place: _Place, rows: int, step: Expr, count: int) -> Iterator[list[Expr]]:
         kernel = self.kernel

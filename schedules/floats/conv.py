@@ -16,7 +16,7 @@ from tvmmobile.schedules.emit.activations import input_of, output_of, pieces_of_
 from tvmmobile.schedules.emit.epilogue import Epilogue, k_blocks, layer_body, pack_constants, panel_spots
 from tvmmobile.schedules.emit.expansion import Expansion, is_expandable, stored_taps
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, share
-from tvmmobile.schedules.emit.matmul import Extent, Panel, depth_blocks, good_tile, pack_panels, packed_elements, panels
+from tvmmobile.schedules.emit.matmul import Extent, Panel, TileSums, depth_blocks, good_tile, pack_panels, packed_elements, panels
 from tvmmobile.schedules.emit.pairs import PAIRS, conv_group, grouped, tile_of
 from tvmmobile.schedules.emit.tiles import Run, partition
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
@@ -263,7 +263,8 @@ class _ConvNest:
                 with self.kernel.span(first_x, end_x) if tap_x is None else nullcontext(tap_x) as tap:
                     left = (column + first) * layer.stride[1] - layer.padding[1] + tap * layer.dilation[1]
                     at = weights + ((tap_y - first_y) * (end_x - first_x) + tap - first_x) * (extent.count * width)
-                    self.tile.accumulate(acc, (top + tap_y * layer.dilation[0]) * layer.width + left, count, width, at, depth, first)
+                    source = (top + tap_y * layer.dilation[0]) * layer.width + left
+                    self.tile.accumulate(TileSums(acc, count, width, first), source, at, depth)
         self.epilogue.drain(acc, spots, self.c.buffer, extent.last)
 
     def _columns_inside(self, run: Run, window: TapWindow) -> Iterator[tuple[int | None, int, int]]:

@@ -16,7 +16,7 @@ from typing import Any
 from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Spot
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, depth_blocks
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, TileSums, depth_blocks
 from tvmmobile.schedules.space import Knobs
 
 #: A block of a 2×2 partition: (row, column).
@@ -244,10 +244,10 @@ class StrassenNest:
         if a is self.tile.a:
             start = self._depth(step.a[0][0], product)
             row = self._pixel(step.a[0][0], rows.start)
-            self.tile.accumulate(acc, row, rows.count, width, weights, Extent(start, part.count, True, True), alike=alike)
+            self.tile.accumulate(TileSums(acc, rows.count, width), row, weights, Extent(start, part.count, True, True), alike=alike)
         else:
             tile = replace(self.tile, a=a)
-            tile.accumulate(acc, rows.place, rows.count, width, weights, Extent(0, part.count, True, True), alike=alike)
+            tile.accumulate(TileSums(acc, rows.count, width), rows.place, weights, Extent(0, part.count, True, True), alike=alike)
         for i, j in vectors:
             value = kernel.load(acc, i * width + j)
             self._store(product, step.base, value, rows, panel, i, j)

@@ -85,10 +85,10 @@ class _ChainedTile(MatmulTile):
     def emit(self, row: Expr, target: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> None:
         """Emit one tile, see `MatmulTile.emit`."""
         kernel, c = self.kernel, self.c.buffer
-        sums = kernel.accumulators(rows * panel.width)
-        self.accumulate(sums, row, rows, panel.width, weights, part, blank=True)
+        sums = self.new_sums(rows, panel.width)
+        self.accumulate(sums, row, weights, part, blank=True)
         for number, spot in enumerate(self.spots(target, rows, panel, index)):
-            total = kernel.load(sums, number * spot.lanes)
+            total = kernel.load(sums.registers, number * spot.lanes)
             kernel.store(c, total if part.first else kernel.load(c, spot.target) + total, spot.target)
 
 

@@ -107,10 +107,10 @@ class DotTile(IntegerTile):
 
     def sums(self, row: Expr, rows: int, panel: Panel, index: Expr, part: Extent, weights: Expr) -> Buffer:
         """Emit the loop over words; return the sums."""
-        acc = self.kernel.accumulators(rows * panel.width)
-        self.epilogue.fill(acc, rows, panel.channel + index * panel.width, panel.width)
-        self.accumulate(acc, row, rows, panel.width, weights, part, alike=True)
-        return acc
+        sums = self.new_sums(rows, panel.width)
+        self.epilogue.fill(sums.registers, rows, panel.channel + index * panel.width, panel.width)
+        self.accumulate(sums, row, weights, part, alike=True)
+        return sums.registers
 
 
 def extents(layer: Layer) -> tuple[Pixels, int, int]:

@@ -28,7 +28,7 @@ from tvmmobile.system.workers import JOBS_EACH, Workers, worker_count
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search.trial import Outcome, TrialJob, run_trial
-from tvmmobile.tuning.search.tuner import Search, TrialBudget, assign, tune
+from tvmmobile.tuning.search.tuner import Search, TrialAssignment, assign, tune
 
 #: Two kernels with an odd number of candidates: a pause after each kernel would cost a third.
 TASKS = {Task((Conv2d(7, 7, 16, 16),)): None, Task((Conv2d(7, 7, 32, 16),)): None}
@@ -81,7 +81,7 @@ class Silent(Quiet):
         super().__init__()
         self.finished: list[Task] = []
 
-    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialAssignment, best: Record | None) -> None:
         """See `SearchListener`."""
         assert sum(record.task == assignment.task for record in self.records) == CANDIDATES
         self.finished.append(assignment.task)

@@ -27,7 +27,7 @@ from tvmmobile.pipeline.needed_trials import nothing_to_try
 from tvmmobile.pipeline.stages.building import build_libraries
 from tvmmobile.system.environment import SHIPPED_LOGS
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import Search, TrialBudget
+from tvmmobile.tuning.search.tuner import Search, TrialAssignment
 
 ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
 
@@ -36,7 +36,7 @@ ONE, OTHER = Task((Dense(64, 10),)), Task((Dense(64, 20),))
 class FirstRound:
     """The part of a `TuningPlan` that `run_rounds` reads."""
 
-    assignments: list[TrialBudget]
+    assignments: list[TrialAssignment]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Needs:
         """See `needed.NeededTrials`."""
         return FirstRound(self._lacking({ONE: 4, OTHER: 4}))
 
-    def _lacking(self, wanted: dict[Task, int]) -> list[TrialBudget]:
+    def _lacking(self, wanted: dict[Task, int]) -> list[TrialAssignment]:
         done = {task: sum(most for tried, most in self.database if tried == task) for task in wanted}
-        return [TrialBudget(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
+        return [TrialAssignment(task, None, (), done[task], max(most - done[task], 0)) for task, most in wanted.items()]
 
-    def further(self, most: int, _may_gain: float) -> list[TrialBudget]:
+    def further(self, most: int, _may_gain: float) -> list[TrialAssignment]:
         """See `needed.NeededTrials`."""
         improved = sum(count for task, count in self.database if task == ONE) == 24
         return self._lacking({ONE: most} | ({OTHER: most} if improved else {}))
@@ -72,7 +72,7 @@ class Needs:
 def test_a_finished_run_leaves_nothing_for_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     needs, bench = Needs(), ProfiledBench()
 
-    def search(assignments: Sequence[TrialBudget], database: list[tuple[Task, int]], *_: object) -> None:
+    def search(assignments: Sequence[TrialAssignment], database: list[tuple[Task, int]], *_: object) -> None:
         database += [(assignment.task, assignment.missing) for assignment in assignments if assignment.missing]
 
     monkeypatch.setattr(stage, "search", search)
@@ -160,7 +160,7 @@ def test_lines_that_were_skipped_are_said_once(tmp_path: Path, count: int) -> No
 
 def test_a_plan_says_what_was_skipped_and_why_it_is_idle(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     refused = (RefusedLine(tmp_path / "pi4-virtual" / "float32_t1.jsonl", 3, "it lies"),)
-    Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialBudget(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
+    Shown().plan_ready(TuningPlan(PROFILE, 1, (TrialAssignment(ONE, None, (), 1, 0),), 4, 4, 0, (), refused, "Nothing to try."))
     said = " ".join(capsys.readouterr().err.split())
     assert "1 variant, 1 distinct kernel, 1 record, 0 trials to run Nothing to try. 1 line of the tuning logs was skipped: " in said
     assert "float32_t1.jsonl, line 3: it lies." in said
@@ -187,7 +187,9 @@ def test_large_kernels_count_for_more_of_the_estimated_time_on_virtual_boards_al
     """A trial of a VGG's layers with 1.8 billion multiply-adds takes seconds of emulation."""
 
     def seconds(task: Task, profile: DeviceProfile) -> float:
-        return TuningPlan(profile, 1, (TrialBudget(task, None, (), 0, 2), TrialBudget(OTHER, None, (), 8, 0)), 2, 8, 0, ()).estimated_s
+        return TuningPlan(
+            profile, 1, (TrialAssignment(task, None, (), 0, 2), TrialAssignment(OTHER, None, (), 8, 0)), 2, 8, 0, ()
+        ).estimated_s
 
     huge, board = Task((Dense(30_000, 60_000),)), replace(PROFILE, origin=MEASURED)
     assert seconds(huge, PROFILE) - seconds(ONE, PROFILE) > 4

@@ -20,7 +20,7 @@ from tvmmobile.tuning.search import similar_core
 from tvmmobile.tuning.search.cost_model import CostModels
 from tvmmobile.tuning.search.similar_core import FROM_SIMILAR_CORE, first_guesses, similar_core_database, similar_core_identity, unlikeness
 from tvmmobile.tuning.search.strategy import RandomSampling
-from tvmmobile.tuning.search.tuner import Search, SearchListener, TrialBudget, _Tuning
+from tvmmobile.tuning.search.tuner import Search, SearchListener, TrialAssignment, _Tuning
 
 PI5 = find_device("pi5-virtual").profile
 TASK = Task((Conv2d(14, 14, 512, 512, clamp=(0.0, 6.0)),), machine=PI5.machine)
@@ -110,7 +110,7 @@ def test_a_search_measures_them_first() -> None:
     members = list(space)
     own = database("here", OTHER, [])
     search = Search("random", similar=database("there", TASK, members[20:23]))
-    tuning = _Tuning(TrialBudget(TASK, None, (), 0, 4, template), CostModels(own), search, SearchListener())
+    tuning = _Tuning(TrialAssignment(TASK, None, (), 0, 4, template), CostModels(own), search, SearchListener())
     assert isinstance(tuning.strategy, RandomSampling)
     assert list(tuning.next_batch())[:2] == [members[20], space.default]
 

@@ -23,7 +23,7 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Identity, Record
 from tvmmobile.tuning.search import tuner
 from tvmmobile.tuning.search.trial import Outcome, TrialJob
-from tvmmobile.tuning.search.tuner import DEADLINES, Deadlines, Search, TrialBudget, assign, tune
+from tvmmobile.tuning.search.tuner import DEADLINES, Deadlines, Search, TrialAssignment, assign, tune
 
 TASKS = {Task((Conv2d(14, 14, 64, 64),)): None, Task((Dense(64, 64),)): None}
 PROFILE = find_device("pi4").profile
@@ -52,7 +52,7 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def kernel_started(self, assignment: TrialBudget) -> None:
+    def kernel_started(self, assignment: TrialAssignment) -> None:
         """See `SearchListener`."""
         self.events.append("start")
 
@@ -60,7 +60,7 @@ class Heard:
         """See `SearchListener`."""
         self.events.append("trial")
 
-    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialAssignment, best: Record | None) -> None:
         """See `SearchListener`."""
         self.events.append("end" if best else "end without any")
 

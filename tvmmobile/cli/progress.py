@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tvmmobile.pipeline.listener import Listener
 from tvmmobile.pipeline.sentences import outdated_sentence, skipped_lines
 from tvmmobile.results.report.wording import plural
-from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
+from tvmmobile.tuning.search.tuner import SearchListener, TrialAssignment
 
 if TYPE_CHECKING:
     from tvmmobile.graph.tasks import Task
@@ -61,7 +61,7 @@ class Shown(Listener):
         if plan.outdated:
             self.message(outdated_sentence(plan.outdated))
 
-    def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
+    def search(self, assignments: Sequence[TrialAssignment], kind: str) -> AbstractContextManager[SearchListener]:
         """Implement `Listener.search`."""
         return TuningProgress(assignments, kind)
 
@@ -73,7 +73,7 @@ class Shown(Listener):
 class TuningProgress(SearchListener):
     """Shows the course of a tuning run, finished assignments included: kernel, trials, time left, best latency and failures."""
 
-    def __init__(self, assignments: Sequence[TrialBudget], kind: str) -> None:
+    def __init__(self, assignments: Sequence[TrialAssignment], kind: str) -> None:
         self._kind = kind
         self._console = errors()
         self._total = sum(assignment.missing for assignment in assignments)
@@ -98,7 +98,7 @@ class TuningProgress(SearchListener):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def kernel_started(self, assignment: TrialBudget) -> None:
+    def kernel_started(self, assignment: TrialAssignment) -> None:
         """Implement `SearchListener.kernel_started`."""
         self._kernel += 1
         self._progress.update(self._bar, status=f"kernel {self._kernel}/{self._kernels}")
@@ -112,7 +112,7 @@ class TuningProgress(SearchListener):
             status += f", {failures} failed"
         self._progress.update(self._bar, advance=1, status=status)
 
-    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialAssignment, best: Record | None) -> None:
         """Implement `SearchListener.kernel_finished`."""
         self._finished += 1
         head = f"[{self._finished}/{self._kernels}] {assignment.title}"

@@ -12,7 +12,7 @@ from tvmmobile.results.report.fallback import UsedKernel
 from tvmmobile.system.errors import UserError
 from tvmmobile.system.keywords import in_calls
 from tvmmobile.tuning.claims import RefusedLine
-from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget
+from tvmmobile.tuning.search.tuner import SearchListener, TrialAssignment
 
 #: Seconds of a trial on two desktop cores: besides its runs, and on a virtual board for each emulated multiply-add.
 _TRIAL_S, _EMULATED_S_PER_MAC = 0.45, 2.2e-9
@@ -37,7 +37,7 @@ class TuningPlan:
 
     profile: DeviceProfile
     variants: int
-    assignments: tuple[TrialBudget, ...]
+    assignments: tuple[TrialAssignment, ...]
     first: int
     trials: int
     outdated: int
@@ -67,7 +67,7 @@ class TuningPlan:
         return sum(assignment.missing * (_TRIAL_S + assignment.task.macs * emulated) for assignment in self.assignments)
 
 
-def missing_trials(assignments: Sequence[TrialBudget]) -> int:
+def missing_trials(assignments: Sequence[TrialAssignment]) -> int:
     """Return the number of trials still to run."""
     return sum(assignment.missing for assignment in assignments)
 
@@ -92,7 +92,7 @@ class Listener(SearchListener):
     def plan_ready(self, plan: TuningPlan) -> None:
         """Report the `plan` of the run, once networks are imported and the logs' gaps are known."""
 
-    def search(self, assignments: Sequence[TrialBudget], kind: str) -> AbstractContextManager[SearchListener]:
+    def search(self, assignments: Sequence[TrialAssignment], kind: str) -> AbstractContextManager[SearchListener]:
         """Report a search, with the `assignments` to work on and the `kind` of its latencies, e.g. `modelled`.
 
         Returns:

@@ -19,7 +19,7 @@ from tvmmobile.tuning.logs.directories import LogDirs
 from tvmmobile.tuning.regions import VariantTasks, distinct_tasks
 from tvmmobile.tuning.search.rounds import FIRST_TRIALS, hopeless, later_rounds, promising, worth_trying
 from tvmmobile.tuning.search.similar_core import similar_core_database
-from tvmmobile.tuning.search.tuner import TrialBudget, assign
+from tvmmobile.tuning.search.tuner import TrialAssignment, assign
 from tvmmobile.tuning.search.twin import FIRST_FROM_TWIN, twin_database
 
 #: The templates prune so much that 8 trials, from nothing, come within 1.5 % of 24 (MobileNet v1 1.0-224: 102.5 against 101.1 ms modelled).
@@ -85,11 +85,11 @@ class NeededTrials:
                 )
             yield
 
-    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[TrialBudget]:
+    def _lacking(self, wanted: Mapping[Task, str | None], most: int) -> list[TrialAssignment]:
         found = assign(wanted, self.database, most, self._profile.target)
         return [replace(each, missing=0) if self._asked is None and self._shipped.best(each.task) else each for each in found]
 
-    def further(self, most: int, may_gain: float) -> list[TrialBudget]:
+    def further(self, most: int, may_gain: float) -> list[TrialAssignment]:
         """Return a later round: trials for kernels that some network's best plan would use if they were a little faster."""
         lacking = self._lacking(promising(self._variants, self.database, self._tried, may_gain), most)
         return [replace(each, missing=0) if hopeless(each, self.database) else each for each in lacking]

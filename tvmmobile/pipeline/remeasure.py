@@ -11,7 +11,7 @@ from tvmmobile.results.report.kernel_rows import far_off, is_far
 from tvmmobile.running.bench import Bench
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.records import Record
-from tvmmobile.tuning.search.tuner import TrialBudget, measured, record_of
+from tvmmobile.tuning.search.tuner import TrialAssignment, measured, record_of
 
 
 def doubted(results: Results, database: Database, tasks: Mapping[Task, str | None]) -> dict[Task, Record]:
@@ -35,7 +35,7 @@ def measure_again(
     """
     false = False
     for task, old in records.items():
-        ((job, outcome),) = measured([(TrialBudget(task, tasks[task], (), 0, 1), old.schedule)], bench)
+        ((job, outcome),) = measured([(TrialAssignment(task, tasks[task], (), 0, 1), old.schedule)], bench)
         new = replace(record_of(job, outcome), again=True)
         database.append([new])
         assert old.latency_us is not None

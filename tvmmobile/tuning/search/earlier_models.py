@@ -17,7 +17,7 @@ from tvmmobile.tuning.compacted import Dropped
 from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.logs.files import lines_of_any_model, log_paths
 from tvmmobile.tuning.records import Identity, Line, Record
-from tvmmobile.tuning.search.tuner import SearchListener, TrialBudget, measured, record_of
+from tvmmobile.tuning.search.tuner import SearchListener, TrialAssignment, measured, record_of
 from tvmmobile.tuning.trials import Trials, family
 
 
@@ -117,7 +117,7 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
     return tuple((best | {record.schedule: record for record in of_family.values()}).values())
 
 
-def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: Mapping[Task, str]) -> list[TrialBudget]:
+def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: Mapping[Task, str]) -> list[TrialAssignment]:
     """Return the budgets for the schedules that remain to be measured; records that an interrupted run left in the database count as done.
 
     Args:
@@ -126,12 +126,12 @@ def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: M
     assignments = []
     for ranking in ranked:
         done = len(ranking.old) - len(_missing(ranking, database))
-        assignments.append(TrialBudget(ranking.task, sources.get(ranking.task), (), done, len(ranking.old) - done))
+        assignments.append(TrialAssignment(ranking.task, sources.get(ranking.task), (), done, len(ranking.old) - done))
     return assignments
 
 
 def rescore(
-    ranked: Sequence[ScheduleRanking], assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener
+    ranked: Sequence[ScheduleRanking], assignments: Sequence[TrialAssignment], database: Database, bench: Bench, listener: SearchListener
 ) -> None:
     """Measure the missing schedules, and log each record at once, beside the old ones.
 
@@ -145,7 +145,7 @@ def rescore(
         missing.setdefault(ranking.task, {}).update(dict.fromkeys(_missing(ranking, database)))
     open_ones = {assignment.task: assignment for assignment in assignments if missing[assignment.task]}
 
-    def wanted() -> Iterator[tuple[TrialBudget, Schedule]]:
+    def wanted() -> Iterator[tuple[TrialAssignment, Schedule]]:
         for task, assignment in open_ones.items():
             listener.kernel_started(assignment)
             yield from ((assignment, schedule) for schedule in list(missing[task]))

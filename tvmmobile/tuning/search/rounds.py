@@ -11,7 +11,7 @@ from tvmmobile.tuning.database import Database
 from tvmmobile.tuning.plan import detours
 from tvmmobile.tuning.regions import VariantTasks
 from tvmmobile.tuning.search.nearest import best_with_knobs
-from tvmmobile.tuning.search.tuner import TrialBudget
+from tvmmobile.tuning.search.tuner import TrialAssignment
 
 #: Number of first trials per kernel and template, which include the nearest tuned shape's schedules and the template's usual knobs. On a
 #: Cortex-A53 and a Cortex-A76, MobileNet v1's diagonal comes as close to its final latencies (within 0.5 %) as with four first trials.
@@ -66,7 +66,7 @@ def promising(
     return {task: source for task, source in tasks.items() if task in chosen}
 
 
-def hopeless(assignment: TrialBudget, database: Database) -> bool:
+def hopeless(assignment: TrialAssignment, database: Database) -> bool:
     """Return whether a tried template is so far behind another template for the same kernel that more trials would be wasted."""
     best, template = database.best(assignment.task), assignment.template
     if template is None or best is None or best.latency_us is None or not assignment.done:

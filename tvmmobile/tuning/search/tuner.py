@@ -54,7 +54,7 @@ DEADLINES = Deadlines()
 
 
 @dataclass(frozen=True)
-class TrialBudget:
+class TrialAssignment:
     """The trials that remain for a task and one of the templates that accept it.
 
     Attributes:
@@ -104,17 +104,17 @@ class SearchListener:
     `record` is the outcome of a trial: its `schedule` with its `latency_us`, or the reason for its failure.
     """
 
-    def kernel_started(self, assignment: TrialBudget) -> None:
+    def kernel_started(self, assignment: TrialAssignment) -> None:
         """Report that the first batch of trials of `assignment` is about to run."""
 
     def trial_finished(self, record: Record, best: Record | None) -> None:
         """Report that a trial is over: `record` is its outcome, and `best` is the task's fastest record so far, if any."""
 
-    def kernel_finished(self, assignment: TrialBudget, best: Record | None) -> None:
+    def kernel_finished(self, assignment: TrialAssignment, best: Record | None) -> None:
         """Report that `assignment` has all its trials, or that its space is exhausted; `best` is the task's fastest record, if any."""
 
 
-def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[TrialBudget]:
+def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, target: Mapping[str, Any]) -> list[TrialAssignment]:
     """Return the trials that remain until each task and template has `trials` trials, or fewer for small spaces.
 
     Args:
@@ -131,11 +131,11 @@ def assign(tasks: Mapping[Task, str | None], database: Database, trials: int, ta
             done = sum(record.schedule in space for record in known.records) + known.dropped_of(space.template, space.version)
             wanted = min(trials, template.enough_trials or trials)
             missing = max(0, space.size(wanted) - done) if done < wanted else 0
-            assignments.append(TrialBudget(task, source, (), done, missing, template))
+            assignments.append(TrialAssignment(task, source, (), done, missing, template))
         if not templates:
             done = len(known)
             candidates = _sampled(task, source, target, trials) if done < trials else ()
-            assignments.append(TrialBudget(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
+            assignments.append(TrialAssignment(task, source, candidates, done, max(0, min(trials, len(candidates)) - done)))
     return assignments
 
 
@@ -146,7 +146,9 @@ def _sampled(task: Task, source: str | None, target: Mapping[str, Any], count: i
     return FallbackSpace(task, tvm.ir.load_json(source), target).members(count)
 
 
-def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()) -> None:
+def tune(
+    assignments: Sequence[TrialAssignment], database: Database, bench: Bench, listener: SearchListener, search: Search = Search()
+) -> None:
     """Run the missing trials; each outcome is recorded in the database before the next one is awaited.
 
     Candidates of a watched board are measured while it is cool, and measured again if its state spoiled them; they are recorded in batches,
@@ -164,7 +166,7 @@ def tune(assignments: Sequence[TrialBudget], database: Database, bench: Bench, l
         _overlapping(tunings, runner)
 
 
-def measured(wanted: Iterable[tuple[TrialBudget, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
+def measured(wanted: Iterable[tuple[TrialAssignment, Schedule]], bench: Bench) -> Iterator[tuple[TrialJob, Outcome]]:
     """Yield the outcomes of tasks' schedules as they come; candidates lost to an outage are retried.
 
     Raises:
@@ -219,13 +221,13 @@ class _Runner:
     def __init__(self, bench: Bench, deadlines: Deadlines) -> None:
         self._bench, self._deadlines = bench, deadlines
 
-    def job(self, assignment: TrialBudget, schedule: Schedule) -> TrialJob:
+    def job(self, assignment: TrialAssignment, schedule: Schedule) -> TrialJob:
         """Return a candidate for a task's schedule, with the device's core, which tasks read from a log lack."""
         agents = self._bench.agents
         task = replace(assignment.task, machine=agents.profile.machine)
         return TrialJob(task, schedule, assignment.source, agents, self._deadlines.run_s, self._deadlines.trial_s)
 
-    def jobs(self, assignment: TrialBudget, schedules: Sequence[Schedule]) -> list[TrialJob]:
+    def jobs(self, assignment: TrialAssignment, schedules: Sequence[Schedule]) -> list[TrialJob]:
         """Return candidates for schedules of one task."""
         return [self.job(assignment, schedule) for schedule in schedules]
 
@@ -341,7 +343,7 @@ class _Tuning:
         exhausted: true once there are no more proposals.
     """
 
-    def __init__(self, assignment: TrialBudget, models: CostModels, search: Search, listener: SearchListener) -> None:
+    def __init__(self, assignment: TrialAssignment, models: CostModels, search: Search, listener: SearchListener) -> None:
         self.assignment, self.models, self.listener = assignment, models, listener
         self.database = models.database
         self.left, self.exhausted = assignment.missing, False
