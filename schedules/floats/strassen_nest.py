@@ -16,7 +16,7 @@ from typing import Any
 from tvmmobile.schedules.emit.activations import Activation
 from tvmmobile.schedules.emit.epilogue import Spot
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
-from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, TileSums, depth_blocks
+from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, depth_blocks
 from tvmmobile.schedules.space import Knobs
 
 #: A block of a 2×2 partition: (row, column).
@@ -234,22 +234,22 @@ class StrassenNest:
     def _tile(self, product: _Product, a: Activation, rows: _Rows, panel: Expr) -> None:
         """Emit one register tile of a product, and add it to its blocks of C."""
         kernel, part, width, step = self.kernel, product.part, self.width, product.step
-        acc = kernel.accumulators(rows.count * width)
+        sums = self.tile.new_sums(rows.count, width)
         vectors = [(i, j) for i in range(rows.count) for j in range(0, width, kernel.lanes)]
         for i, j in vectors:
             before = self._before(product, step.base, rows, panel, i, j)
-            kernel.store(acc, kernel.splat(kernel.number(0)) if before is None else before, i * width + j)
+            kernel.store(sums.registers, kernel.splat(kernel.number(0)) if before is None else before, i * width + j)
         weights = product.weights + panel * (part.count * width)
         alike = step.base not in product.initialised and self.tile.epilogue.begins_alike
         if a is self.tile.a:
             start = self._depth(step.a[0][0], product)
             row = self._pixel(step.a[0][0], rows.start)
-            self.tile.accumulate(TileSums(acc, rows.count, width), row, weights, Extent(start, part.count, True, True), alike=alike)
+            self.tile.accumulate(sums, row, weights, Extent(start, part.count, True, True), alike=alike)
         else:
             tile = replace(self.tile, a=a)
-            tile.accumulate(TileSums(acc, rows.count, width), rows.place, weights, Extent(0, part.count, True, True), alike=alike)
+            tile.accumulate(sums, rows.place, weights, Extent(0, part.count, True, True), alike=alike)
         for i, j in vectors:
-            value = kernel.load(acc, i * width + j)
+            value = kernel.load(sums.registers, i * width + j)
             self._store(product, step.base, value, rows, panel, i, j)
             for block in step.copies if part.last else ():
                 before = self._before(product, block, rows, panel, i, j)

@@ -45,6 +45,13 @@ def test_a_gate_is_not_repeated_for_every_pixel(tmp_path: Path, name: str) -> No
     assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE
 
 
+def test_a_product_with_a_tensor_of_fewer_dimensions(tmp_path: Path) -> None:
+    weights = torch.linspace(0.1, 2, 42).reshape(7, 6)
+    network = Gated(lambda image, gate: image + gate.expand(-1, -1, 7, 6) * weights).eval()
+    assert not [node.layer.name for node in prepared(network, SHAPE).nodes if "broadcast" in node.layer.name]
+    assert error_against_torch(network, SHAPE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_what_a_product_cannot_repeat_stays(tmp_path: Path) -> None:
     """Both operands are repeated along one axis, so one of them has to be."""
     network = Gated(lambda image, gate: gate.expand(-1, -1, 4, 5) * gate.sin().expand(-1, -1, 4, 5)).eval()

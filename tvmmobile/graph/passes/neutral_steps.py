@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
 from tvmmobile.graph.expressions import holds, operator_of, shape_of
@@ -46,9 +47,8 @@ def _repeated(value: Any) -> Any:
 
 
 def _extents(one: Any, other: Any) -> list[int]:
-    """Return the extents of the result of two tensors that can be broadcast together; nothing if their numbers of dimensions differ."""
-    first, second = shape_of(one), shape_of(other)
-    return list(map(max, first, second)) if len(first) == len(second) else []
+    """Return the extents of the result of two tensors that are broadcast together."""
+    return [*np.broadcast_shapes(tuple(shape_of(one)), tuple(shape_of(other)))]
 
 
 def _operand(value: Any) -> Any:

@@ -118,7 +118,7 @@ def _best(models: list[list[Record]], keep: int) -> tuple[Record, ...]:
 
 
 def unmeasured(ranked: Iterable[ScheduleRanking], database: Database, sources: Mapping[Task, str]) -> list[TrialAssignment]:
-    """Return the budgets for the schedules that remain to be measured; records that an interrupted run left in the database count as done.
+    """Return assignments of the schedules that remain to be measured; records that an interrupted run left in the database count as done.
 
     Args:
         sources: TIR functions of opaque tasks, as JSON text.

@@ -163,7 +163,8 @@ def dft(inputs: Sequence[Any], attrs: dict[str, Any], opset: int) -> Any:
         found = _in_two_stages(relax.BlockBuilder.current().emit(whole), np.ones(count), count, lengths, bool(half))
     else:
         factors = _to_real(count) if to_real else _factors(min(extent, count), count, half, inverse)
-        found = op.matmul(rows, constant(_matrix(extent, parts, factors)[:, :: 1 + to_real]))
+        matrix = _matrix(extent, parts, factors)
+        found = op.matmul(rows, constant(matrix[:, ::2] if to_real else matrix))
     ordered = op.reshape(found, [*outside, count, 1] if to_real else [*outside, count // 2 + 1 if half else count, 2])
     return op.permute_dims(ordered, [*range(axis), len(others), *range(axis, len(others)), len(others) + 1])
 
