@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Clusters(SparseLists):
     @property
     def lists(self) -> list[tuple[int, ...]]:
         """Groups of each list of a segment, counted within their cluster."""
-        return [members for count in (1, 2) for members in itertools.combinations(range(self.size), count)]
+        return _lists(self.size)
 
     def pack(self, weight: Array, stride: int, in_blocks: bool) -> list[Array]:
         """Return the kernel's `weight`, `offsets`, `starts` (first step of each list), `firsts` (first weight of each segment), `order`
@@ -95,12 +95,17 @@ class Clusters(SparseLists):
     def _chosen(self, pattern: Array) -> list[Array]:
         """Return a mask of the channels of each list, given their `pattern` [channel, group]; every nonzero is in exactly one list."""
         remaining = pattern.copy()
-        masks: list[Array] = []
-        for members in map(list, reversed(self.lists)):
-            chosen = np.asarray(remaining[:, members].all(1))
-            remaining[:, members] &= ~chosen[:, None]
-            masks.append(chosen)
-        return masks[::-1]
+        masks: dict[tuple[int, ...], Array] = {}
+        for members in reversed(self.lists):
+            masks[members] = remaining[:, members].all(1)
+            remaining[:, members] &= ~masks[members][:, None]
+        if self.unroll == 2:
+            for pair in _split_pairs(self.size, self.together, tuple(bool(masks[members].sum() % 2) for members in self.lists)):
+                channel = np.flatnonzero(masks[pair])[0]
+                masks[pair][channel] = False
+                for group in pair:
+                    masks[(group,)][channel] = True
+        return [masks[members] for members in self.lists]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -115,6 +120,31 @@ class Clusters(SparseLists):
             "bounds": self.threads + 1,
         }
         return {name: (extent,) for name, extent in extents.items()}
+
+
+def _lists(size: int) -> list[tuple[int, ...]]:
+    """Return the groups of each list of a cluster: one list for each group, and one for each pair of groups."""
+    return [members for count in (1, 2) for members in itertools.combinations(range(size), count)]
+
+
+@cache
+def _split_pairs(size: int, together: int, odd: tuple[bool, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the pairs of groups whose lists should each give a channel to both groups' own lists, which costs a load, so that fewer lists are
+    padded with an entry: as cheap as possible, counting loads and products.
+
+    Args:
+        odd: true for each list with an odd number of channels.
+    """
+    odd_lists = frozenset(members for members, is_odd in zip(_lists(size), odd, strict=True) if is_odd)
+    pairs = [members for members in sorted(odd_lists) if len(members) == 2]
+
+    def work(split: tuple[tuple[int, ...], ...]) -> int:
+        padded = odd_lists.symmetric_difference(split)
+        for group in itertools.chain.from_iterable(split):
+            padded = padded.symmetric_difference({(group,)})
+        return len(split) + sum(1 + len(members) * together for members in padded)
+
+    return min((split for count in range(len(pairs) + 1) for split in itertools.combinations(pairs, count)), key=work)
 
 
 def _clustered(pattern: Array, size: int) -> list[int]:

@@ -60,7 +60,7 @@ class Sparse(Template, Generic[Lists]):
         if not layer.channels_first or task.precision.group > 1:
             return None  # instructions that multiply several terms at once gain more than skipping zeros does
         options = {
-            "vectors": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20), max(layer.height * layer.width // task.lanes, 1)),
+            "vectors": up_to((1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 14, 16, 20), -(-layer.height * layer.width // task.lanes)),
             **self._own_options(layer),
             "k_block": (0, *(k for k in (64, 128, 256, 512) if k < layer.in_channels)),
             "copy": (1,) if layer.scaled else (0, 1),

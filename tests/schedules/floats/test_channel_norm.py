@@ -61,7 +61,7 @@ class Spelled(nn.Module):
         return self.function(rows, self.weight)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 12), (3, 12), (2, 2, 3, 12)], ids=str)
+@pytest.mark.parametrize("shape", [(12,), (1, 5, 12), (3, 12), (2, 2, 3, 12)], ids=str)
 def test_rms_norms(tmp_path: Path, shape: tuple[int, ...]) -> None:
     network = nn.Sequential(nn.RMSNorm(12, 1e-6)).eval()
     nn.init.uniform_(network[0].weight)

@@ -183,6 +183,24 @@ def test_clusters_join_outputs_that_share_inputs() -> None:
     assert sorted(offsets[:24]) == sorted(np.flatnonzero(pattern.any(1)))
 
 
+def test_a_channel_of_a_pair_fills_up_lists() -> None:
+    """Three channels of both outputs, one of each alone: the third of the pair goes to both other lists, and no list is padded."""
+    layer = replace(LAYER, in_channels=5, out_channels=2, sparse=(8, 1))
+    weight = np.array([[1, 2], [3, 4], [5, 6], [7, 0], [0, 8]], np.float32)
+    values, offsets, starts, *_ = Clusters(layer, k_block=0, threads=1, size=2, unroll=2).pack(weight, 1, False)
+    assert starts.tolist() == [0, 1, 2, 3]
+    assert offsets[:6].tolist() == [0, 3, 0, 4, 1, 2] and values[:8].tolist() == [1, 7, 2, 8, 3, 4, 5, 6]
+    one = Clusters(layer, k_block=0, threads=1, size=2, unroll=1).pack(weight, 1, False)
+    assert one[2].tolist() == [0, 1, 2, 5]
+
+
+def test_a_strip_may_be_the_whole_image() -> None:
+    """The last of 13 vectors of 7×7 pixels overlaps with the one before."""
+    task = Task((replace(LAYER, height=7, width=7),))
+    whole = [name for name in NAMES for schedule in space_of(task, name) if schedule.values["vectors"] == 13]
+    assert set(whole) == set(NAMES) and strips_of(49, 4, 13)[0].vectors[-2:] == (44, 45)
+
+
 def test_the_loops_of_clusters_load_pixels_once(tmp_path: Path) -> None:
     """Two entries for two outputs: 28 FMLA, and seven pairs of vectors of pixels."""
     knobs = {"vectors": 7, "cluster": 4, "unroll": 2, "k_block": 256, "copy": 1, "axis": 0}

@@ -135,14 +135,14 @@ def rms_norms(module: Any) -> Any:
 
 
 def _along_rows(module: Any) -> Any:
-    """Rewrite `nn.rms_norm` over several last axes, or the last of an image, as one of rows: layout inference would move the axes of an
-    image, but leave the factors as they are.
+    """Rewrite `nn.rms_norm` over several last axes, over all, or over the last of an image, as one of rows: layout inference would move the
+    axes of an image, but leave the factors as they are; and TVM 0.27 legalises no norm over all axes.
     """
     data, weight = wildcard(), wildcard()
     norm = is_op("relax.nn.rms_norm")(data, weight)
 
     def rewrite(call: Any, _: Any) -> Any:
-        if len(_axes(call)) == 1 and len(shape_of(call)) != 4:
+        if len(_axes(call)) == 1 and len(shape_of(call)) not in (1, 4):
             return None
         return _of_rows(call, lambda rows, factors: relax.op.nn.rms_norm(rows, factors, [-1], float(call.attrs.epsilon)))
 
