@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -154,3 +155,22 @@ def test_jump_hosts_are_left_to_openssh(home: Home) -> None:
     assert proxy is not None
     assert proxy[0] == "ssh" and proxy[-5:] == ("-J", "one", "-W", "[10.0.0.7]:2022", "ssh://me@two:2222")
     assert route_to("direct", None).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "beginning"),
+    [
+        ("ProxyCommand none", "ProxyJump bastion", None),
+        ("ProxyCommand none", "ProxyCommand nc %h %p", None),
+        ("ProxyJump none", "ProxyCommand nc %h %p", "/bin/sh"),
+        ("ProxyJump bastion", "ProxyCommand nc %h %p", "ssh"),
+        ("ProxyCommand nc %h %p", "ProxyJump bastion", "/bin/sh"),
+    ],
+)
+def test_the_proxy_that_is_set_first_counts(home: Home, first: str, second: str, beginning: str | None) -> None:
+    home.config(f"Host board\n  HostName 10.0.0.7\n  {first}\nHost *\n  {second}\n")
+    proxy = route_to("board", None).proxy
+    assert (proxy and proxy[0]) == beginning
+    resolved = subprocess.run(["ssh", "-F", str(home.ssh / "config"), "-G", "board"], capture_output=True, text=True, check=True)
+    said = [line.split(" ", 1)[0] for line in resolved.stdout.splitlines() if line.startswith(("proxyjump ", "proxycommand "))]
+    assert said == {"ssh": ["proxyjump"], "/bin/sh": ["proxycommand"], None: []}[beginning]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paramiko
 
-from tvmmobile.devices.ssh.config_lines import expanded, user_and_system_lines, words_of
+from tvmmobile.devices.ssh.config_lines import DIRECT, expanded, user_and_system_lines, words_of
 from tvmmobile.system.environment import environment, user_name
 from tvmmobile.system.errors import DeviceUnavailable, UserError, shown
 
@@ -181,14 +181,16 @@ def _known_hosts(options: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def _proxy(options: Mapping[str, str], host: str, port: int) -> tuple[str, ...] | None:
-    command = options.get("proxycommand")
-    if command:
-        return ("/bin/sh", "-c", f"exec {command}")  # a shell interprets it, as in OpenSSH
-    jumps = options.get("proxyjump")
-    if not jumps or jumps.lower() == "none":
+    """Return the command that leads to a server. As in OpenSSH, ProxyCommand or ProxyJump counts, whichever is set first."""
+    jumps = options.get("proxyjump", "none").lower() != "none"
+    name = next((name for name in options if name == "proxycommand" or (name == "proxyjump" and jumps)), "")
+    value = options.get(name, DIRECT)
+    if value == DIRECT:
         return None
+    if name == "proxycommand":
+        return ("/bin/sh", "-c", f"exec {value}")  # a shell interprets it, as in OpenSSH
     # As in OpenSSH: its own client, which knows the jump hosts' keys and configuration, forwards the bytes.
-    *earlier, last = (part.strip() for part in jumps.split(","))
+    *earlier, last = (part.strip() for part in value.split(","))
     through = ["-J", ",".join(earlier)] if earlier else []
     uri = last if last.startswith("ssh://") else f"ssh://{last}"
     settings = ("BatchMode=yes", "ClearAllForwardings=yes", "ServerAliveInterval=5", "ServerAliveCountMax=3")

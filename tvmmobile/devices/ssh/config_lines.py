@@ -10,6 +10,8 @@ from pathlib import Path
 from tvmmobile.system.errors import DeviceUnavailable
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+#: The value in place of ProxyCommand's none, which paramiko forgets: it comes before a later ProxyJump.
+DIRECT = "(none)"
 _DEEPEST_INCLUDE = 16
 #: A line up to the word that begins with #, outside of quotes.
 _BEFORE_COMMENT = re.compile(r"""(?:"[^"]*"?|'[^']*'?|(?<!\s)#|[^"'#])*""")
@@ -60,6 +62,8 @@ def _lines_of(path: Path, depth: int, section: str) -> list[str]:
             continue
         if keyword in ("host", "match"):
             section = line = _match(value) if keyword == "match" else line
+        elif keyword == "proxycommand" and value.strip().lower() == "none":
+            line = f"ProxyCommand {DIRECT}"
         lines.append(line)
     return lines
 
