@@ -189,6 +189,17 @@ def test_remove_leaves_nothing(ssh_board: SshBoard, device: DeviceFile, cli: Com
     assert cli("device", "remove", "desk").code == 1
 
 
+def test_a_board_is_not_removed_from_under_a_run(board: RegisteredBoard, ssh_board: SshBoard, cli: CommandLine) -> None:
+    theirs = BoardLease(lease_path(board), board.root, "ann@lab", "run")
+    with connected(board.address) as remote:
+        theirs.take(remote)
+        outcome = cli("device", "remove", "desk")
+        assert outcome.code == 3 and "is busy: ann@lab uses the board, for 60 s more" in outcome.err
+        assert registered_names() == ["desk"] and (ssh_board.directory / MARK).exists()
+        theirs.release(remote)
+    assert cli("device", "remove", "desk").code == 0
+
+
 def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: RegisteredBoard, ssh_board: SshBoard) -> None:
     path = lease_path(board)
     mine, theirs = (BoardLease(path, board.root, owner, owner) for owner in ("me@here", "ann@lab"))

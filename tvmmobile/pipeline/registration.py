@@ -14,6 +14,7 @@ from tvmmobile.devices.agent.build import build_bundle
 from tvmmobile.devices.board.connect import CONNECT_TIMEOUT_S, connected, described
 from tvmmobile.devices.board.health import read_health, with_clock
 from tvmmobile.devices.board.install import check_runs, check_separators, home_directory, install_agent, remove_folder, removed_on_failure
+from tvmmobile.devices.board.link import check_unused
 from tvmmobile.devices.board.probe import probe
 from tvmmobile.devices.board.registered import (
     AdbAddress,
@@ -151,13 +152,14 @@ def remove_device(name: str, keep_files: bool = False, on_progress: OnProgress =
 
     Raises:
         UserError: there is no such device.
-        DeviceUnavailable: a board cannot be reached.
+        DeviceUnavailable: a board cannot be reached, or a run uses it.
     """
     # With `keep_files` nothing depends on what the device's file says, and it may be damaged.
     boards = () if keep_files and name in registered_names() else registered(name).boards
     for board in boards:
         on_progress(f"Removing {board.directory} from {described(board.address)}")
         with connected(board.address) as remote:
+            check_unused(board, remote)
             remove_folder(remote, board.directory)
     forget_device(name)
 

@@ -67,11 +67,7 @@ class BoardLease:
 
     def take(self, remote: Remote) -> None:
         """Take or renew it; raise `BoardBusy` if somebody else has the board, and `DeviceUnavailable` if it cannot be written there."""
-        held, boot, uptime_s = self._state(remote)
-        if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
-            if held.run.startswith(self.run.partition(".")[0] + "."):
-                raise BoardBusy("it is the same board as another one of its device")
-            raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")
+        boot, uptime_s = self.check_free(remote)
         mine = Lease(self.owner, self.run, boot, uptime_s + LEASE_S)
         exists = remote.run(["sh", "-c", _CREATE, "sh", self.path], stdin=mine.to_bytes()).status != 0
         if exists:
@@ -81,6 +77,15 @@ class BoardLease:
         now_held, *_ = self._state(remote)
         if now_held is not None and now_held.run != self.run:
             raise BoardBusy(f"{now_held.owner} took the board at the same moment")
+
+    def check_free(self, remote: Remote) -> tuple[str, float]:
+        """Return the board's current boot and seconds since then; raise `BoardBusy` if somebody else has the board."""
+        held, boot, uptime_s = self._state(remote)
+        if held is not None and held.run != self.run and held.boot == boot and held.until_s > uptime_s:
+            if held.run.startswith(self.run.partition(".")[0] + "."):
+                raise BoardBusy("it is the same board as another one of its device")
+            raise BoardBusy(f"{held.owner} uses the board, for {math.ceil(held.until_s - uptime_s)} s more unless that is renewed")
+        return boot, uptime_s
 
     def release(self, remote: Remote) -> None:
         """Release it, if it is this run's. If the board has no memory for a program, this is retried for a while."""

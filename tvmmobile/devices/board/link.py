@@ -138,10 +138,9 @@ class BoardLink:
     def _as_unavailable(self, error: Exception) -> DeviceUnavailable:
         if isinstance(error, DeviceUnavailable):
             return error
-        place = described(self.board.address)
         if isinstance(error, BoardBusy):
-            return DeviceUnavailable(f"{place} is busy: {error}.", "Wait for it, or ask them.")
-        return silent(self.board.address, f"{place} does not answer: {error}.")
+            return busy(self.board, error)
+        return silent(self.board.address, f"{described(self.board.address)} does not answer: {error}.")
 
     def _use(self, remote: Remote) -> None:
         """Take the board, run its agent until this link is stopped, and release the board."""
@@ -253,6 +252,19 @@ class BoardLink:
                         remote.run(["kill", "-KILL", pid])
                 remote.run(["rm", "-rf", work])
         process.stop()
+
+
+def check_unused(board: RegisteredBoard, remote: Remote) -> None:
+    """Raise `DeviceUnavailable` if a run uses the board."""
+    try:
+        BoardLease(lease_path(board), board.root, owner="", run="nobody's").check_free(remote)
+    except BoardBusy as error:
+        raise busy(board, error) from error
+
+
+def busy(board: RegisteredBoard, error: BoardBusy) -> DeviceUnavailable:
+    """Return the error for a board that somebody else uses."""
+    return DeviceUnavailable(f"{described(board.address)} is busy: {error}.", "Wait for it, or ask them.")
 
 
 def lease_path(board: RegisteredBoard) -> str:
