@@ -129,8 +129,8 @@ def _lists(size: int) -> list[tuple[int, ...]]:
 
 @cache
 def _split_pairs(size: int, together: int, odd: tuple[bool, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the pairs of groups whose lists should each give a channel to both groups' own lists, which costs a load, so that fewer lists are
-    padded with an entry: as cheap as possible, counting loads and products.
+    """Return the pairs of groups whose lists should each give a channel to both groups' own lists, which costs a load, so that fewer lists
+    are padded with an entry: as cheap as possible, counting loads and products.
 
     Args:
         odd: true for each list with an odd number of channels.

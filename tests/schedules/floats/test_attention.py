@@ -87,6 +87,9 @@ class Heads(nn.Module):
             found = functional.scaled_dot_product_attention(query, key, value, torch.ones(count, count, dtype=torch.bool).tril())
         elif self.form == "biased":  # by the distance of tokens, as LeViT has it
             found = ((query @ key.transpose(-2, -1)) * 0.4 + self.distances[:, self.places]).softmax(-1) @ value
+        elif self.form == "temperatures":  # cosines with a factor for each head, as Swin 2 has it
+            cosines = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).transpose(-2, -1)
+            found = (cosines * self.distances[:, :1, None].clamp(max=1).exp() + self.distances[:, self.places]).softmax(-1) @ value
         elif self.form == "windows":  # each with a mask of its own, as Swin has it
             scores = (query @ key.transpose(-2, -1)) * 0.4 + self.distances[:, self.places].unsqueeze(0)
             windows = torch.where(torch.arange(count) < torch.tensor([[[2]], [[9]], [[5]]]), 0.0, -100.0)
@@ -101,11 +104,16 @@ class Heads(nn.Module):
         return merged
 
 
-@pytest.mark.parametrize("form", ["fused", "scaled", "divided", "parts", "one key head", "unmerged", "masked", "biased", "windows"])
+@pytest.mark.parametrize(
+    "form", ["fused", "scaled", "divided", "parts", "one key head", "unmerged", "masked", "biased", "windows", "temperatures"]
+)
 def test_networks(tmp_path: Path, form: str) -> None:
-    network, shape = Heads(form).eval(), (3 if form in ("fused", "scaled", "windows") else 1, 9, 12)
+    network, shape = Heads(form).eval(), (3 if form in ("fused", "scaled", "windows", "temperatures") else 1, 9, 12)
     found = [node.layer for node in prepared(network, shape).nodes]
     attentions = [layer for layer in found if isinstance(layer, Attention)]
-    assert [layer.bias for layer in attentions] == [{"masked": (1, 1), "biased": (1, 2), "windows": (3, 2)}.get(form, (0, 0))]
-    assert attentions[0].merged == (form != "unmerged") and not any(isinstance(layer, Opaque) for layer in found)
+    assert [layer.bias for layer in attentions] == [
+        {"masked": (1, 1), "biased": (1, 2), "windows": (3, 2), "temperatures": (1, 2)}.get(form, (0, 0))
+    ]
+    others = 6 if form == "temperatures" else 0  # queries and keys, each cut out, its norm, and its quotient
+    assert attentions[0].merged == (form != "unmerged") and sum(isinstance(layer, Opaque) for layer in found) == others
     assert error_against_torch(network, shape, tmp_path / "net.so") <= 1e-5

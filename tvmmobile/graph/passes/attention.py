@@ -165,8 +165,10 @@ def _read(
     while True:
         access = Access.through(shape_of(source), chain)
         place = _place(access.expand([*leading, *access.shape[-2:]]), heads, extents, transposed) if access else None
-        best = _TracedOperand(source, place, factor, len(chain)) if place else best
         value: Any = values.get(source)
+        # A slice of a permutation becomes a permutation of a slice, which moves less than the whole.
+        is_cut = bool(chain) and operator_of(chain[0]) == "relax.strided_slice" and operator_of(value) == "relax.permute_dims"
+        best = _TracedOperand(source, place, factor, len(chain)) if place and not is_cut else best
         step = _factor(value)
         if step is not None:
             source, factor = step[0], factor * step[1]

@@ -42,7 +42,7 @@ from tvmmobile.graph.passes.pads import pads_of_layers
 from tvmmobile.graph.passes.parallel_branches import parallel_branches
 from tvmmobile.graph.passes.plain_views import plain_views, unit_permute_to_reshape
 from tvmmobile.graph.passes.prelu import spell_prelus
-from tvmmobile.graph.passes.products import computed_weights, transposed_products
+from tvmmobile.graph.passes.products import computed_weights, temperatures, transposed_products
 from tvmmobile.graph.passes.recurrent_layers import recurrent_layers
 from tvmmobile.graph.passes.resized_pieces import resized_pieces
 from tvmmobile.graph.passes.roundings import compose_roundings, simpler_roundings
@@ -130,6 +130,7 @@ def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | 
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
         ("fold_rest", transform.FoldConstant()),
+        ("temperatures", temperatures),
         ("selected_scores", selected_scores),
         ("channels_last", channels_last),
         ("flat_images", flat_images),

@@ -1,5 +1,5 @@
-"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves, or behind them; and
-makes products of pointwise convolutions with computed weights.
+"""Moves transpositions next to the products of activations that read them, which can then transpose by themselves, or behind them, and
+factors of matrices in front of products; and makes products of pointwise convolutions with computed weights.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import tvm
 from tvm import relax
 
 from tvmmobile.graph.access import Access
-from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, is_float32, operator_of, shape_of, swaps_last, variables_of
-from tvmmobile.graph.operators import is_view
+from tvmmobile.graph.expressions import TO_FIRST, TO_LAST, constant, is_float32, numbers_of, operator_of, shape_of, swaps_last, variables_of
+from tvmmobile.graph.operators import constant_operand, is_view
 from tvmmobile.graph.passes.rewriting import value_pass
 
 
@@ -72,6 +72,27 @@ def transposed_products(value: Any, values: Mapping[Any, Any]) -> Any:
     axes = [*range(len(leading)), len(leading) + 1, len(leading)]
     weights = relax.op.reshape(swap.args[0], [*leading, queries, keys])
     return relax.op.permute_dims(relax.op.matmul(weights, relax.op.permute_dims(value.args[0], axes)), axes)
+
+
+@value_pass
+def temperatures(value: Any, values: Mapping[Any, Any]) -> Any:
+    """Move factors of a product's matrices, such as a temperature for each head (arXiv 2111.09883), to its first operand: what reads the
+    product is attention then.
+    """
+    found = constant_operand(value) if operator_of(value) == "relax.multiply" else None
+    product: Any = found and _behind_views(values.get(found[0]), values)
+    if found is None or operator_of(product) != "relax.matmul":
+        return None
+    factors, shape, depth = numbers_of(found[1]), shape_of(value), shape_of(product.args[0])[-1]
+    queries = source = product.args[0]
+    while is_view(view := cast(Any, values.get(source))):
+        source = view.args[0]
+        queries = source if shape_of(source) == [*shape[:-1], depth] else queries
+    plain = shape_of(found[0]) == shape and shape_of(queries) == [*shape[:-1], depth] and is_float32(value)
+    if not plain or factors.size == 1 or factors.ndim < 2 or factors.shape[-2:] != (1, 1):
+        return None
+    scaled = relax.op.reshape(relax.op.multiply(queries, constant(factors)), shape_of(product.args[0]))
+    return relax.op.reshape(relax.op.matmul(scaled, product.args[1]), shape)
 
 
 @value_pass
