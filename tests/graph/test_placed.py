@@ -13,6 +13,7 @@ from c_libraries import OK, CLibrary, Options, unplaced, write_host_library
 from host_kernels import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import run_lowered
 from tvm import relax
 from tvm.relax import op
 
@@ -118,6 +119,14 @@ def test_values_of_placed_nodes() -> None:
     assert placed_nodes(module) == {2, 3}
     np.testing.assert_array_equal(value_of_placed(module, 2, [whole[:, :ROWS], whole[:, ROWS:]]), whole.reshape(-1))
     np.testing.assert_array_equal(value_of_placed(module, 3, [whole]), whole[:, -3:].reshape(-1))
+
+
+def test_the_virtual_machine_computes_placed_nodes(tmp_path: Path) -> None:
+    """Which it runs to find the kernel that a C library computes wrongly."""
+    steps = [FIVE, TWO, step("join", 1, 2), step("last", 3, rows=3), step("first", 4, rows=2), step("tanh", 5)]
+    network, image = network_of(steps, [6]), np.random.default_rng(2).normal(size=(1, ROWS, COLUMNS)).astype(np.float32)
+    found = run_lowered(lower(network, unplaced(network)), image, tmp_path / "vm.so")
+    np.testing.assert_allclose(found, value_of(steps, image), rtol=1e-5, atol=1e-6)
 
 
 @st.composite
