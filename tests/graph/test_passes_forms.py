@@ -229,6 +229,28 @@ def test_average_pools(tmp_path: Path, pool: nn.Module, kinds: list[str]) -> Non
     assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
 
 
+class SeveralBiases(nn.Module):
+    """A convolution and a linear layer whose results are read with different biases, and without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(8, 8, bias=False)
+        self.biases = nn.Parameter(torch.arange(32.0).reshape(4, 8, 1, 1) / 32)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image, (one, two, three, four) = self.conv(image), self.biases
+        image = torch.sigmoid(image + one) * torch.tanh(image + two)
+        rows = self.linear(image.flatten(2).transpose(1, 2))
+        return (rows + three.flatten()).softmax(-1) * (rows + four.flatten()) + rows
+
+
+def test_several_biases(tmp_path: Path) -> None:
+    network = seeded(SeveralBiases())
+    layers = [node.layer for node in prepared(network, IMAGE).nodes]
+    assert not [layer.operator for layer in layers if isinstance(layer, Opaque) and "conv" in layer.operator]
+    assert error_against_torch(network, IMAGE, tmp_path / "net.so") <= TOLERANCE
+
+
 def test_without_a_bias(tmp_path: Path) -> None:
     """Convolutions and classifiers without one are layers, whoever reads them."""
     first, second = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 1, bias=False)

@@ -16,7 +16,7 @@ from own_networks import load, network_of
 import tvmmobile as tm
 from tvmmobile.devices.registry import find_device
 from tvmmobile.graph.layers import Array
-from tvmmobile.graph.placed import placed_concatenations
+from tvmmobile.graph.placed import placed_nodes
 from tvmmobile.networks.frontend import Imported
 from tvmmobile.pipeline.build import build
 from tvmmobile.pipeline.job import variant_job
@@ -112,7 +112,7 @@ def test_a_state_is_placed(tmp_path: Path) -> None:
     ]
     graph = Graph(nodes, {f"{read}w": random.normal(0, 0.5, (4, 2, 1, 1)).astype(np.float32) for read in "xh"})
     imported = load(write_model(tmp_path / "net.onnx", graph, shape, inputs=["h"], outputs=["hN"]))
-    assert len(placed_concatenations(network_of(imported).module)) == 1
+    assert len(placed_nodes(network_of(imported).module)) == 1
     write_own_library(imported, tmp_path / "net.so", ["h=hN"], THREADS)
     library = CLibrary(tmp_path / "net.so")
     instance, memory = library.started()

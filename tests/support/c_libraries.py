@@ -22,7 +22,7 @@ from tvmmobile.graph.bindings import results_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.lowering import Lowered, lower
 from tvmmobile.graph.network import Network
-from tvmmobile.graph.placed import placed_concatenations
+from tvmmobile.graph.placed import placed_nodes
 from tvmmobile.native.library import Written, WrittenSets, write_sets
 from tvmmobile.native.sets import LoweredSet, Suitability
 from tvmmobile.native.source import Description
@@ -229,7 +229,7 @@ def write_host_sets(
 
 def unplaced(network: Network, threads: int = 1) -> tuple[Lowered, ...]:
     """Kernels of a network's nodes, but those that C libraries place."""
-    placed = placed_concatenations(network.module)
+    placed = placed_nodes(network.module)
     return tuple(kernel for kernel in kernels_of(network, threads=threads) if kernel.first not in placed)
 
 

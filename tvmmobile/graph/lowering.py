@@ -8,6 +8,7 @@ from typing import Any
 from tvmmobile.graph.bindings import bindings_of, results_of, returned
 from tvmmobile.graph.expressions import constant, outermost_axis, shape_of, view_of, viewed
 from tvmmobile.graph.network import Network, kernel_bindings
+from tvmmobile.graph.placed import first_of_slice
 from tvmmobile.graph.tasks import Task
 
 
@@ -24,7 +25,7 @@ class Lowered:
 
 def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False) -> Any:
     """Return the network's Relax module with these kernels, in execution order. They must cover every node once, except placed
-    concatenations.
+    ones.
 
     If `observed`, it returns each kernel's output after its own results.
     """
@@ -54,7 +55,7 @@ def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False
                     continue
                 inputs = [current(argument) for argument in binding.value.args[1].fields]
                 if index not in covered:
-                    replaced[binding.var] = builder.emit(relax.op.concat(inputs, outermost_axis(shape_of(binding.value))))
+                    replaced[binding.var] = builder.emit(_placed(inputs, shape_of(binding.value), first_of_slice(module, binding.value)))
                     continue
                 if index in starts:
                     data.clear()
@@ -74,3 +75,13 @@ def lower(network: Network, kernels: tuple[Lowered, ...], observed: bool = False
             outputs = [builder.emit_output(result) for result in (*results, *(written if observed else ()))]
         builder.emit_func_output(returned(outputs))
     return builder.get()
+
+
+def _placed(inputs: list[Any], shape: list[int], first: int | None) -> Any:
+    """Return the value of a placed node: a slice of its input from place `first`, or the concatenation of its inputs."""
+    from tvm import relax
+
+    if first is None:
+        return relax.op.concat(inputs, outermost_axis(shape))
+    axis = outermost_axis(shape_of(inputs[0]))
+    return relax.op.strided_slice(inputs[0], [axis], [first], [first + shape[axis]])

@@ -57,7 +57,7 @@ class Program:
 
     Attributes:
         values: every tensor once; a reshaped one is the same.
-        placed: result that each part of a placed concatenation lies in, and the part's offset there in bytes.
+        placed: value that each part of a placed concatenation, or placed slice, lies in, and its offset there in bytes.
         inputs, outputs: numbers of the caller's tensors, in the caller's order.
         states: numbers of the tensors that are kept between calls: as a call finds it, and the next one that it writes.
         functions: a TIR function for every symbol that is called.
@@ -133,13 +133,15 @@ class _Reader:
         return len(self.values) - 1
 
     def bind(self, variable: Any, value: Any) -> None:
-        """Read one binding: a kernel's call, a placed concatenation, a view, or another name."""
+        """Read one binding: a kernel's call, a placed concatenation or slice, a view, or another name."""
         name = operator_of(value)
         if name == "relax.call_tir":
             arguments = tuple(self.number(argument) for argument in value.args[1].fields)
             self.calls.append(Call(value.args[0].name_hint, arguments, self.added(variable, "result")))
         elif name == "relax.concat":
             self._place(list(map(self.number, value.args[0].fields)), self.added(variable, "result"))
+        elif name == "relax.strided_slice":
+            self._place_slice(value, self.added(variable, "result"))
         elif name == "relax.reshape":
             self._numbers[variable] = self.number(value.args[0])
         elif isinstance(value, relax.Call):
@@ -152,3 +154,9 @@ class _Reader:
         assert all(self.values[part].kind == "result" and part not in self.placed for part in parts) and len({*parts}) == len(parts)
         ends = accumulate((self.values[part].bytes for part in parts), initial=0)
         self.placed.update((part, (whole, begin)) for part, begin in zip(parts, ends, strict=False))
+
+    def _place_slice(self, call: Any, part: int) -> None:
+        """Place a slice along the outermost axis of its source there."""
+        axis, first = (int(numbers.fields[0].value) for numbers in call.args[1:3])
+        whole = self.number(call.args[0])
+        self.placed[part] = whole, self.values[whole].bytes // shape_of(call.args[0])[axis] * first

@@ -256,11 +256,12 @@ def _arguments(program: Program, layout: Layout, number: int, call: Call, kernel
     before, after = ({pair[side]: place for pair, place in zip(program.states, layout.states, strict=True)} for side in (0, 1))
     for value, offset in map(program.place_of, (*call.arguments, call.result)):
         if value in before:
-            yield f"frame->before + {before[value]}"
+            yield f"frame->before + {before[value] + offset}"
         elif value in after:
             yield f"frame->after + {after[value] + offset}"
         elif value in program.inputs:
-            yield f"frame->inputs[{program.inputs.index(value)}]"
+            tensor = f"frame->inputs[{program.inputs.index(value)}]"
+            yield f"(const unsigned char *){tensor} + {offset}" if offset else tensor
         elif value in program.outputs:
             yield f"(unsigned char *)frame->outputs[{program.outputs.index(value)}] + {offset}"
         elif value in layout.expanded:

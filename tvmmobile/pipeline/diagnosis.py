@@ -12,6 +12,7 @@ import numpy as np
 from tvmmobile.graph.expressions import shape_of
 from tvmmobile.graph.layers import Array
 from tvmmobile.graph.network import by_number, results_from, sources_of
+from tvmmobile.graph.placed import value_of_placed
 from tvmmobile.graph.precision import FLOAT32, Precision
 from tvmmobile.kernels.codegen import export
 from tvmmobile.kernels.ranked import LEAST, ranking_of
@@ -217,12 +218,13 @@ def _sources(planned: PlannedVariant, step: PlannedKernel) -> list[int | Array]:
 
 
 def _value(planned: PlannedVariant, values: Mapping[int, Array], source: int | Array) -> Array:
-    """Return a constant or a numbered value; a placed concatenation, which no kernel computes, is joined from its parts."""
+    """Return a constant or a numbered value; a placed node, which no kernel computes, has elements of those that it reads."""
     if not isinstance(source, int):
         return source
     if source in values:
         return values[source]
-    return np.concatenate([_value(planned, values, part).reshape(-1) for part in sources_of(planned.network.module)[source]])
+    parts = [_value(planned, values, part) for part in sources_of(planned.network.module)[source]]
+    return value_of_placed(planned.network.module, source, parts)
 
 
 def _kernels_behind(planned: PlannedVariant, steps: Collection[int], sources: Iterable[int | Array]) -> Iterator[int]:

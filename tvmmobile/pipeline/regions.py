@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tvmmobile.graph.network import Network
-from tvmmobile.graph.placed import placed_concatenations
+from tvmmobile.graph.placed import placed_nodes
 from tvmmobile.graph.tasks import Task
 from tvmmobile.pipeline.job import VariantJob, template_accepts
 from tvmmobile.running.formats import C
@@ -15,8 +15,8 @@ from tvmmobile.tuning.search.twin import Reads, records_of_twin
 
 
 def regions_of(job: VariantJob, network: Network, candidates: Callable[..., list[Region]] = candidate_regions) -> list[Region]:
-    """Return the regions that may become kernels; C libraries lay out their memory and need none for placed concatenations."""
-    placed = placed_concatenations(network.module) if job.options.format == C else ()
+    """Return the regions that may become kernels; C libraries lay out their memory and need none for placed nodes."""
+    placed = placed_nodes(network.module) if job.options.format == C else ()
     return [region for region in candidates(network, template_accepts, job.task) if region.first not in placed]
 
 

@@ -55,12 +55,14 @@ def spell_batch_norms(module: Any) -> Any:
 
 
 def zero_bias(module: Any) -> Any:
-    """Add zeros to every convolution (NHWC) and matrix product with constant weights to which no bias is added."""
+    """Add zeros to every convolution (NHWC) and matrix product with constant weights to which no bias is added, or that something
+    else reads too.
+    """
     values, readers = values_of(module["main"]), readers_of(module["main"])
     found = {}
     for variable, value in values.items():
         shape = _bias_shape(value)
-        if shape and not any(_adds(values.get(reader), shape) for reader in readers[variable]):
+        if shape and [_adds(values.get(reader), shape) for reader in readers[variable]] != [True]:
             found[variable] = relax.op.add(value, relax.const(np.zeros(shape, str(value.ty.dtype))))
     return replace_variables(module, found)
 

@@ -1,4 +1,6 @@
-"""Numbers that a `.pt2` takes out of constants with `.item()` are known; those out of the input are refused as that."""
+"""Numbers that a `.pt2` takes out of constants with `.item()` are known; those out of the input are refused as that, unless it only checks
+them.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +57,19 @@ class Gain(nn.Module):
         return self.conv(x) * x.amax().item()
 
 
+class Checked(nn.Module):
+    """A check of computed values, as transformers' detectors have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        torch._check((x < 1e6).all().item(), lambda: "values are too large")
+        return x.relu()
+
+
 @pytest.mark.parametrize("side", [None, 48])
 def test_numbers_out_of_constants_are_numbers(tmp_path: Path, side: int | None) -> None:
     torch.manual_seed(5)
@@ -73,3 +88,10 @@ def test_a_number_out_of_the_input_is_refused_as_that(tmp_path: Path) -> None:
     path = write_pt2(Gain().eval(), tmp_path / "net.pt2", (1, 3, 8, 8), strict=False)
     with pytest.raises(UserError, match=r"takes a number out of a tensor that it computes, with \.item\(\)"):
         load(path)
+
+
+def test_a_number_that_is_only_checked_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    module = Checked().eval()
+    imported = load(write_pt2(module, tmp_path / "net.pt2", (1, 3, 8, 8), strict=False))
+    assert error_of(imported, tmp_path / "net.so") <= TOLERANCE

@@ -80,8 +80,8 @@ class UnknownExtentError(Exception):
 
 
 def is_dynamic(program: Any) -> bool:
-    """Return whether extents of a serialised program are expressions."""
-    return any(name == "expr_str" for name, _ in entries(program))
+    """Return whether extents of a serialised program are expressions, or it computes numbers, if only to check them."""
+    return any(name == "expr_str" or name in _PLAIN for name, _ in entries(program))
 
 
 def known_symbols(file: OwnFile, program: Any, wanted: RequestedShape, numbers: Mapping[str, Fraction]) -> dict[str, Fraction]:
