@@ -97,7 +97,7 @@ class Clusters(SparseLists):
         remaining = pattern.copy()
         masks: dict[tuple[int, ...], Array] = {}
         for members in reversed(self.lists):
-            masks[members] = remaining[:, members].all(1)
+            masks[members] = np.asarray(remaining[:, members].all(1))
             remaining[:, members] &= ~masks[members][:, None]
         if self.unroll == 2:
             for pair in _split_pairs(self.size, self.together, tuple(bool(masks[members].sum() % 2) for members in self.lists)):
