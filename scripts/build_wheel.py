@@ -29,7 +29,8 @@ from tvmmobile.system.toolchain import Toolchain
 ROOT = Path(__file__).resolve().parents[1]
 #: Of a wheel, from the folder of its sources; 1980 is the earliest year that zip files know.
 _BUILD = """
-import os, sys
+import os, sys, zlib
+zlib.Z_DEFAULT_COMPRESSION = 9  # the level for a writer that names none
 os.environ.setdefault("SOURCE_DATE_EPOCH", "315532800")
 os.chdir(sys.argv[1])
 from setuptools.build_meta import build_wheel
