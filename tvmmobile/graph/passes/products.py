@@ -88,8 +88,9 @@ def temperatures(value: Any, values: Mapping[Any, Any]) -> Any:
     while is_view(view := cast(Any, values.get(source))):
         source = view.args[0]
         queries = source if shape_of(source) == [*shape[:-1], depth] else queries
-    plain = shape_of(found[0]) == shape and shape_of(queries) == [*shape[:-1], depth] and is_float32(value)
-    if not plain or factors.size == 1 or factors.ndim < 2 or factors.shape[-2:] != (1, 1):
+    of_matrices = factors.size > 1 and factors.shape[-2:] == (1, 1) and shape_of(found[0]) == shape
+    computed = isinstance(queries, relax.Var) and shape_of(queries) == [*shape[:-1], depth]
+    if not (of_matrices and computed and is_float32(value)):
         return None
     scaled = relax.op.reshape(relax.op.multiply(queries, constant(factors)), shape_of(product.args[0]))
     return relax.op.reshape(relax.op.matmul(scaled, product.args[1]), shape)
