@@ -184,7 +184,7 @@ def test_clusters_join_outputs_that_share_inputs() -> None:
 
 
 def test_a_channel_of_a_pair_fills_up_lists() -> None:
-    """Three channels of both outputs, one of each alone: the third of the pair goes to both other lists, and no list is padded."""
+    """Three channels of both outputs, one of each alone: one of the three goes to both other lists, and no list is padded."""
     layer = replace(LAYER, in_channels=5, out_channels=2, sparse=(8, 1))
     weight = np.array([[1, 2], [3, 4], [5, 6], [7, 0], [0, 8]], np.float32)
     values, offsets, starts, *_ = Clusters(layer, k_block=0, threads=1, size=2, unroll=2).pack(weight, 1, False)
