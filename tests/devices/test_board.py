@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +23,17 @@ from small_disk import mounted_disk
 from ssh_server import Home, Server, free_port, new_key, public_key
 from waiting import wait_until
 
+from tvmmobile.devices.agents.tracker import Tracker
+from tvmmobile.devices.board import link
 from tvmmobile.devices.board.connect import connected
 from tvmmobile.devices.board.hardware import profile_of
 from tvmmobile.devices.board.health import Health, disturbances, read_health
 from tvmmobile.devices.board.install import MARK
 from tvmmobile.devices.board.lease import BoardBusy, BoardLease
-from tvmmobile.devices.board.link import lease_path
+from tvmmobile.devices.board.link import AgentPlan, BoardLink, check_unused, lease_path
 from tvmmobile.devices.board.pin import _GUARD, pinned
 from tvmmobile.devices.board.registered import DeviceFile, RegisteredBoard, registered_names
+from tvmmobile.devices.board.remote import LinkLost
 from tvmmobile.devices.board.watch import BoardWatch, watching
 from tvmmobile.devices.protocol import EMULATED
 from tvmmobile.system.errors import DeviceUnavailable
@@ -227,6 +232,30 @@ def test_a_lease_keeps_others_away_until_it_is_given_back_or_runs_out(board: Reg
         mine.take(remote)
         with pytest.raises(BoardBusy):
             theirs.take(remote)
+
+
+def test_a_run_that_is_interrupted_while_it_sends_the_agent_releases_the_board(
+    board: RegisteredBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = threading.Event()
+
+    def install(_remote: object, _directory: str, _bundle: Path, progress: Callable[[str], None]) -> str:
+        progress("pushing the agent (12 MB)")
+        sent.wait(60)
+        raise LinkLost("interrupted")
+
+    monkeypatch.setattr(link, "install_agent", install)
+    with selectors.DefaultSelector() as selector, connected(board.address) as remote:
+        sender = BoardLink(board, AgentPlan("desk", tmp_path, "", "ann@desk", "17"), Tracker(selector, "0" * 64))
+        sender.start()
+        try:
+            wait_until(lambda: sender.installing)
+            with pytest.raises(DeviceUnavailable, match="ann@desk uses the board"):
+                check_unused(board, remote)
+            sender.stop(timeout_s=1)
+            check_unused(board, remote)
+        finally:
+            sent.set()
 
 
 def test_governors_are_put_back_however_it_ends(board: RegisteredBoard, ssh_board: SshBoard) -> None:

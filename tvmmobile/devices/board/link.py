@@ -84,6 +84,8 @@ class BoardLink:
         self._ready_once = self._ready_lately = False
         self._stopping = threading.Event()
         self._remote: Remote | None = None
+        #: Connection and lease while the agent's files may be sent.
+        self._sending: tuple[Remote, BoardLease] | None = None
         self._places: dict[int, int] = {}
         self._thread = threading.Thread(target=self._keep, name=f"link {described(board.address)}", daemon=True)
 
@@ -92,9 +94,13 @@ class BoardLink:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End the agent, release the board and close the connection."""
+        """End the agent, release the board and close the connection; files that are being sent are not waited for."""
         self._stopping.set()
-        self._thread.join(timeout_s)
+        sending, self._sending = self._sending, None
+        if self.installing and sending is not None:
+            _release(*sending)
+        if not self.installing:
+            self._thread.join(timeout_s)
 
     @property
     def ready(self) -> bool:
@@ -153,8 +159,9 @@ class BoardLink:
                 _TAKING.release()
         try:
             begin = time.monotonic()
+            self._sending = remote, lease
             folder = self._install(remote)
-            if time.monotonic() - begin > RENEW_S:
+            if time.monotonic() - begin > RENEW_S and not self._stopping.is_set():
                 lease.take(remote)
             check_runs(remote, folder, self.board.runner)
             self._remote, self._places = remote, {}
@@ -163,9 +170,7 @@ class BoardLink:
             with pinned(remote, self.board) if self.plan.pin else contextlib.nullcontext():
                 self._serve(remote, lease, [*before, *self.board.runner, *agent_words(folder)], tracker_port)
         finally:
-            if remote.alive():  # otherwise each question would wait for an answer, before the next connection is tried
-                with contextlib.suppress(LinkLost):
-                    lease.release(remote)
+            _release(remote, lease)
 
     def _install(self, remote: Remote) -> str:
         """Make sure that the agent is on the board; return its folder there."""
@@ -252,6 +257,13 @@ class BoardLink:
                         remote.run(["kill", "-KILL", pid])
                 remote.run(["rm", "-rf", work])
         process.stop()
+
+
+def _release(remote: Remote, lease: BoardLease) -> None:
+    """Release a board if it answers; otherwise each question would wait for an answer, before the next connection is tried."""
+    if remote.alive():
+        with contextlib.suppress(LinkLost):
+            lease.release(remote)
 
 
 def check_unused(board: RegisteredBoard, remote: Remote) -> None:
