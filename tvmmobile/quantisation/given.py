@@ -63,7 +63,10 @@ def prepare_given(
         return template_for(task_of((layer,))) is not None
 
     def composes(layer: Layer) -> bool:
-        return accepts(layer) if is_sum(layer) else is_composed(layer)
+        if is_sum(layer):
+            return accepts(layer)
+        chooses = layer.apart_in_integers and not isinstance(layer, SumLayer)  # sums get their steps apart in `steps_apart`
+        return not chooses and is_composed(layer)
 
     def least(layer: Layer) -> int:
         exact = "dot" in task_of((layer,)).machine.has and not layer.is_depthwise  # other kernels add two products in 16 bits

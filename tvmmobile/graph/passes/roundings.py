@@ -24,11 +24,12 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import NO_PARAMETERS, Conv2d, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.graph.precision import FLOAT32, INT8, UINT8
+from tvmmobile.graph.taps import RESIZE
 
 #: Operators that only move numbers.
 _MOVING = {"relax.reshape", "relax.permute_dims", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.nn.batch_flatten"}
-#: Operators that join or cut tensors.
-JOINING_OR_SLICING = {"relax.concat", "relax.strided_slice"}
+#: Operators whose results hold only numbers that they read.
+_CHOOSING = {"relax.concat", "relax.strided_slice", "relax.nn.max_pool2d", RESIZE}
 _Bounds = tuple[float, float]
 
 
@@ -44,8 +45,8 @@ def simpler_roundings(accepts: Callable[[Layer], bool]) -> Callable[[Any], Any]:
     """Return the pass that reduces the roundings of an imported NCHW module, all of which have bounds of int8.
 
     A clip right before a rounding becomes part of it, if only roundings read it. The second of two roundings to the same integers is
-    dropped, even if numbers are moved or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one, with
-    weights of 1, that adds the other, if `accepts` such a layer.
+    dropped, even if numbers are moved, chosen or clipped in between. A sum of two rounded tensors becomes a depthwise convolution of one,
+    with weights of 1, that adds the other, if `accepts` such a layer.
     """
     return lambda module: _RoundingSimplifier(module["main"], accepts).in_module(module, canonical=True)
 
@@ -150,6 +151,12 @@ def _pads_zeros(value: Any) -> bool:
     return operator_of(value) == "relax.nn.pad" and value.attrs.pad_mode == "constant" and not float(value.attrs.pad_value)
 
 
+def chooses_numbers(value: Any) -> bool:
+    """Return whether a value joins or cuts tensors, or takes some of a tensor's numbers, as a max pool does."""
+    operator = operator_of(value)
+    return operator in _CHOOSING and (operator != RESIZE or value.attrs.method == "nearest_neighbor")
+
+
 def moved_variables(value: Any) -> list[Any]:
     """Return the variables that a move of numbers reads; none if it joins them with constants, which are not on their grid."""
     joined = getattr(value.args[0], "fields", ())
@@ -189,9 +196,9 @@ class _RoundingSimplifier(RoundingFinder):
         return self._emitted(self.replaced[source], layer)
 
     def _rounded_parts(self, variable: Any, value: Any) -> Any:
-        """Return the old value; if it joins or cuts tensors of one grid, repeat their rounding after it for its readers."""
+        """Return the old value; if it only joins or chooses numbers of one grid, repeat their rounding after it for its readers."""
         rebuilt = self.rebuild(value)
-        parts = list(map(self._moved, moved_variables(value))) if operator_of(value) in JOINING_OR_SLICING else []
+        parts = list(map(self._moved, moved_variables(value))) if chooses_numbers(value) else []
         grids = [part.layer for part in parts if part is not None]
         if not grids or len(grids) < len(parts) or not all(_same_integers(grid, grids[0]) for grid in grids):
             return rebuilt

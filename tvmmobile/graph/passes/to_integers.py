@@ -20,12 +20,8 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.layers import Gating, Layer, Rounding, shift_of
 from tvmmobile.graph.passes.rewriting import rebuilt
 from tvmmobile.graph.passes.rounded_outputs import rounded_output, roundings_of_readers
-from tvmmobile.graph.passes.roundings import JOINING_OR_SLICING, RoundingFinder, moved_variables
+from tvmmobile.graph.passes.roundings import RoundingFinder, chooses_numbers, moved_variables
 from tvmmobile.graph.precision import FLOAT32, INT8
-from tvmmobile.graph.taps import RESIZE
-
-#: Operators that put numbers elsewhere, or choose some of them.
-_MOVES = {*JOINING_OR_SLICING, "relax.permute_dims", "relax.nn.max_pool2d", RESIZE}
 
 
 def to_integers(
@@ -116,8 +112,7 @@ class _IntegerConversion(RoundingFinder):
 
         Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
         """
-        operator = operator_of(value)
-        moves = operator in _MOVES and (operator != RESIZE or value.attrs.method == "nearest_neighbor")
+        moves = operator_of(value) == "relax.permute_dims" or chooses_numbers(value)
         parts = moved_variables(value) if moves else []
         grids = {part: self.stored.get(part) or self.unrounded.get(part) for part in parts}
         first = next((self.stored[part] for part in parts if part in self.stored), None)

@@ -83,6 +83,20 @@ def test_padding_in_front_of_convolutions_is_theirs(tmp_path: Path, unsigned: bo
     assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
 
 
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_pools_and_repeated_pixels_stay_integers(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    """As operators on integers they have no rounding behind them; the convolutions that read them are in integers, too."""
+    layers = *unit(3, 16, 3), nn.MaxPool2d(3, 2, 1), *unit(16, 16, 3), nn.Upsample(scale_factor=2), *unit(16, 8, 3), nn.MaxPool2d(2)
+    path = write_quantised_onnx(seeded(*layers, nn.Conv2d(8, 8, 1)), tmp_path, operators=operators, unsigned=unsigned)
+    ready = in_integers(path)
+    assert convolutions(ready) == ["int8"] * 4 and ready.network.float32_layers == () and ready.integers is not None
+    opaque = [node.layer.operator for node in ready.network.nodes if isinstance(node.layer, Opaque)]
+    assert [name for name in opaque if "cast" in name] == ["cast_subtract_multiply"]  # the output in float32
+    assert sum("max_pool" in name for name in opaque) == 2 and sum("resize" in name for name in opaque) == 1
+    output, expected = ready.integers.outputs(noise(7)), run_onnxruntime(path, noise(7))
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+
+
 @pytest.mark.virtual
 @pytest.mark.parametrize(("board", "unsigned"), [("pi4", True), ("pi5", False)])
 def test_windows_that_onnx_runtime_has_quantised(tmp_path: Path, board: str, unsigned: bool) -> None:
