@@ -1,4 +1,6 @@
-"""Replaces operators by TIR functions: TVM's, but for `argmax` and `argmin`, which return -1 there where all numbers are infinite."""
+"""Replaces operators by TIR functions: TVM's, but for `argmax` and `argmin`, which return -1 there where all numbers are infinite, and for
+lookups of bytes, which become one function with the operators around them.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import tvm
 from tvm import relax, te, tirx
 
 _Pair = tuple[Any, Any]
+#: Number of values of a byte.
+BYTES = 256
+#: TVM's number for functions whose elements are computed each from some of the input's.
+_INJECTIVE = 2
 
 
 def legalize(module: Any) -> Any:
     """Replace all operators of a module by TIR functions."""
-    own = {"relax.argmax": _legalization("argmax", tirx.GT, -math.inf), "relax.argmin": _legalization("argmin", tirx.LT, math.inf)}
+    own = {
+        "relax.argmax": _legalization("argmax", tirx.GT, -math.inf),
+        "relax.argmin": _legalization("argmin", tirx.LT, math.inf),
+        "relax.take": _lookup,
+    }
     return relax.transform.LegalizeOps(own)(module)
 
 
@@ -43,6 +54,18 @@ def _legalization(name: str, beats: Callable[[Any, Any], Any], worst: float) -> 
         return builder.call_te(places, call.args[0], call.attrs.axis, bool(call.attrs.keepdims), primfunc_name_hint=name)
 
     return replaced
+
+
+def _lookup(builder: Any, call: Any) -> Any:
+    """Return what makes a call a TIR function, from a table's value for each byte to others by TVM's rule."""
+    table, places = call.args
+    if str(places.ty.dtype) != "uint8" or [int(extent) for extent in table.ty.shape] != [BYTES]:
+        return tvm.ir.Op.get("relax.take").get_attr("FLegalize")(builder, call)
+
+    def looked_up(table: Any, places: Any) -> Any:
+        return te.compute(places.shape, lambda *at: table[tirx.Cast("int32", places(*at))], name="lookup")
+
+    return builder.call_te(looked_up, table, places, primfunc_name_hint="lookup", primfunc_attrs={"op_pattern": _INJECTIVE})
 
 
 def _better(beats: Callable[[Any, Any], Any], first: _Pair, second: _Pair) -> _Pair:

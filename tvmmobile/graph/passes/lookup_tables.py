@@ -1,0 +1,120 @@
+"""Replaces element-wise steps from int8 to int8, such as an activation that a file quantises, by lookups in a table of 256 bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
+from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.passes.rewriting import rebound_main, with_main
+from tvmmobile.graph.precision import INT8
+
+#: Fewest operations that a lookup replaces: fewer are as fast, because they are computed in vectors.
+FEWEST = 12
+#: Operations that a function counts as, such as `exp`.
+_OF_FUNCTION = 6
+_ERF = np.vectorize(math.erf, otypes=[np.float64])
+#: Operators of one number each, and how numpy computes them; functions of float32 are computed in float64 and rounded once.
+_EVALUATORS: dict[str, Callable[..., Any]] = {
+    "relax.add": np.add,
+    "relax.subtract": np.subtract,
+    "relax.multiply": np.multiply,
+    "relax.divide": np.divide,
+    "relax.maximum": np.maximum,
+    "relax.minimum": np.minimum,
+    "relax.round": np.round,
+    "relax.negative": np.negative,
+    "relax.abs": np.abs,
+    "relax.sqrt": np.sqrt,
+    "relax.square": np.square,
+    "relax.power": np.power,
+    "relax.exp": lambda x: np.exp(x.astype(float)),
+    "relax.erf": lambda x: _ERF(x.astype(float)),
+    "relax.tanh": lambda x: np.tanh(x.astype(float)),
+    "relax.sigmoid": lambda x: 1 / (1 + np.exp(-x.astype(float))),
+    "relax.nn.relu": lambda x: np.maximum(x, 0),
+}
+
+_FUNCTIONS = {f"relax.{name}" for name in ("exp", "erf", "tanh", "sigmoid", "sqrt", "power")}
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The values of a variable as a function of int8 numbers.
+
+    Attributes:
+        source: variable with these numbers.
+        values: the function's value for each, from the lowest.
+        operations: number of operations that compute it.
+    """
+
+    source: Any
+    values: np.ndarray[Any, Any]
+    operations: int
+
+
+def lookup_tables(module: Any) -> Any:
+    """Let `main` look up what many element-wise operators make of int8 numbers, where the result is int8, too."""
+    main = module["main"]
+    steps = {given: _every(given) for given in main.params if _is_int8(given)}
+
+    def value_of(builder: Any, binding: Any) -> Any:
+        variable, value = binding.var, binding.value
+        found = _steps(value, steps)
+        if found is not None:
+            steps[variable] = found
+            return _lookup(builder, found) if _is_int8(variable) and found.operations >= FEWEST else value
+        if _is_int8(variable):
+            steps[variable] = _every(variable)
+        return value
+
+    return with_main(module, rebound_main(main, value_of))
+
+
+def _is_int8(variable: Any) -> bool:
+    return str(getattr(variable.ty, "dtype", "")) == INT8.name
+
+
+def _every(variable: Any) -> _Steps:
+    """Return a variable as a function of itself."""
+    return _Steps(variable, np.arange(LOWEST, HIGHEST + 1, dtype=np.int8), 0)
+
+
+def _steps(value: Any, steps: dict[Any, _Steps]) -> _Steps | None:
+    """Return an element-wise operator's result as a function of int8 numbers; `None` for other values."""
+    operator = operator_of(value)
+    if operator not in _EVALUATORS and operator != "relax.astype":
+        return None
+    known = [steps.get(argument) for argument in value.args]
+    sources = [found for found in known if found is not None]
+    if not sources or any(not found.source.same_as(sources[0].source) for found in sources):
+        return None
+    if shape_of(value) != shape_of(sources[0].source):
+        return None
+    arguments = [_number(argument) if found is None else found.values for argument, found in zip(value.args, known, strict=True)]
+    if any(argument is None for argument in arguments):
+        return None
+    kind = np.dtype(str(value.ty.dtype))
+    with np.errstate(all="ignore"):
+        cost = _OF_FUNCTION if operator in _FUNCTIONS else 1
+        values = arguments[0] if operator == "relax.astype" else _EVALUATORS[operator](*arguments)
+        return _Steps(sources[0].source, np.asarray(values).astype(kind), cost + sum({id(one): one.operations for one in sources}.values()))
+
+
+def _number(argument: Any) -> Any:
+    """Return a constant of one element as a scalar; `None` for other arguments."""
+    numbers = numbers_of(argument)
+    return None if numbers is None or numbers.size != 1 else numbers.reshape(())[()]
+
+
+def _lookup(builder: Any, found: _Steps) -> Any:
+    """Return the lookups; the table begins with the value for 0, so that the bits of an int8 number are its place."""
+    op, table = relax.op, np.roll(found.values, LOWEST)
+    places = builder.emit(op.astype(found.source, "uint8"))
+    return builder.normalize(op.take(relax.const(table, INT8.name), places, axis=0))
