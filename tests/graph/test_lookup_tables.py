@@ -90,7 +90,9 @@ def test_every_number_is_looked_up(name: str) -> None:
     assert "round" not in shorter.script()
     (found,), (expected,) = outputs_of(shorter), outputs_of(module)
     off = np.abs(found.astype(int) - expected)
-    assert off.max() <= 1 and (off > 0).sum() <= 2  # functions are approximated elsewhere, so that a rare tie is rounded otherwise
+    assert (
+        off.max() <= 1 and (off > 0).sum() <= 1
+    )  # functions are approximated otherwise elsewhere, so that a rare tie is rounded otherwise
     assert len(np.unique(found)) > 10
 
 
@@ -139,7 +141,7 @@ def test_activations_that_a_file_quantises(tmp_path: Path, activation: type[nn.M
     module = seeded(*unit(3, 16, 3, 2, activation=activation()), *unit(16, 24, activation=activation()), *unit(24, 8))
     path = write_quantised_onnx(module, tmp_path, unsigned=unsigned)
     opaque = [node.layer.operator for node in in_integers(path).network.nodes if isinstance(node.layer, Opaque)]
-    assert len(opaque) <= 3 and not any("round" in operator for operator in opaque), opaque
+    assert opaque.count("cast_lookup") == 2 and not any("round" in operator for operator in opaque), opaque
     library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", out=tmp_path / "out", logs=tmp_path)
     (image,), _ = library.reference()
     expected = run_onnxruntime(path, image)

@@ -15,12 +15,13 @@ from tvmmobile.graph.integers import HIGHEST, LOWEST
 from tvmmobile.graph.passes.rewriting import rebound_main, with_main
 from tvmmobile.graph.precision import INT8
 
-#: Fewest operations that a lookup replaces: fewer are as fast, because they are computed in vectors.
+#: Fewest operations that a lookup replaces: fewer are as fast, because they are computed in vectors. On a Cortex-A76, a lookup takes
+#: 1.5 cycles, and the 24 operations of a hard swish and its roundings, in four kernels, took 6.8 for each number (modelled).
 FEWEST = 12
 #: Operations that a function counts as, such as `exp`.
 _OF_FUNCTION = 6
-_ERF = np.vectorize(math.erf, otypes=[np.float64])
-#: Operators of one number each, and how numpy computes them; functions of float32 are computed in float64 and rounded once.
+_ERF = np.vectorize(math.erf, otypes=[np.float32])
+#: Operators of one number each, and how numpy computes them: in float32, as other runtimes do, so that ties are rounded alike.
 _EVALUATORS: dict[str, Callable[..., Any]] = {
     "relax.add": np.add,
     "relax.subtract": np.subtract,
@@ -34,10 +35,10 @@ _EVALUATORS: dict[str, Callable[..., Any]] = {
     "relax.sqrt": np.sqrt,
     "relax.square": np.square,
     "relax.power": np.power,
-    "relax.exp": lambda x: np.exp(x.astype(float)),
-    "relax.erf": lambda x: _ERF(x.astype(float)),
-    "relax.tanh": lambda x: np.tanh(x.astype(float)),
-    "relax.sigmoid": lambda x: 1 / (1 + np.exp(-x.astype(float))),
+    "relax.exp": np.exp,
+    "relax.erf": _ERF,
+    "relax.tanh": np.tanh,
+    "relax.sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "relax.nn.relu": lambda x: np.maximum(x, 0),
 }
 
@@ -66,13 +67,15 @@ def lookup_tables(module: Any) -> Any:
 
     def value_of(builder: Any, binding: Any) -> Any:
         variable, value = binding.var, binding.value
-        found = _steps(value, steps)
-        if found is not None:
-            steps[variable] = found
-            return _lookup(builder, found) if _is_int8(variable) and found.operations >= FEWEST else value
-        if _is_int8(variable):
-            steps[variable] = _every(variable)
-        return value
+        is_name = isinstance(value, relax.Var)
+        found = steps.get(value) if is_name else _steps(value, steps)
+        if found is None:
+            if _is_int8(variable):
+                steps[variable] = _every(variable)
+            return value
+        steps[variable] = found
+        pays = _is_int8(variable) and found.operations >= FEWEST and not is_name
+        return _lookup(builder, found) if pays else value
 
     return with_main(module, rebound_main(main, value_of))
 

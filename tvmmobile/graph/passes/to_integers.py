@@ -35,7 +35,7 @@ def to_integers(
     """
 
     def convert(module: Any) -> Any:
-        converted = _IntegerConversion(module["main"], quantised, layers, accepts).in_module(module, canonical=True)
+        converted = _IntegerConversion(module["main"], quantised, layers, accepts).in_module(module)
         layers.update({name: ComposedLayer(entry.layer, entry.parameters, INT8.name) for name, entry in quantised.items()})
         return converted
 
