@@ -403,7 +403,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
         "later": lambda: peers_table("benchmarks-later"),
         "half": lambda: peers_table("benchmarks-half", "benchmarks-half-later"),
         "int8": lambda: peers_table("benchmarks-int8", "benchmarks-int8-later", "benchmarks-int8-later-t4"),
-        "phones": lambda: peers_table("benchmarks-phones-int8"),
+        "phones": lambda: peers_table("benchmarks-phones-int8", "benchmarks-phones-half"),
         "trained": lambda: peers_table("benchmarks-int8-trained", "benchmarks-int8-later-trained"),
         "survey": lambda: peers_table("benchmarks-survey"),
     },
