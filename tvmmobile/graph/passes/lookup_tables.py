@@ -34,14 +34,13 @@ _EVALUATORS: dict[str, Callable[..., Any]] = {
     "relax.abs": np.abs,
     "relax.sqrt": np.sqrt,
     "relax.square": np.square,
-    "relax.power": np.power,
+    "relax.power": np.float_power,
     "relax.exp": np.exp,
     "relax.erf": _ERF,
     "relax.tanh": np.tanh,
     "relax.sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "relax.nn.relu": lambda x: np.maximum(x, 0),
 }
-
 _FUNCTIONS = {f"relax.{name}" for name in ("exp", "erf", "tanh", "sigmoid", "sqrt", "power")}
 
 
