@@ -11,6 +11,9 @@ from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 
 #: The attribute of TIR functions that put the elements of a tensor in order and return where they are.
 ORDERS = "tvmmobile.orders"
+#: Values of TVM's attribute `op_pattern`: functions whose elements are some of the input's, each perhaps changed, and functions that are
+#: never fused.
+INJECTIVE, NEVER_FUSED = 2, 8
 
 
 class Trait(Flag):

@@ -42,17 +42,25 @@ def _known(argument: Any) -> Any:
     return [int(extent) for extent in argument.values] if isinstance(argument, relax.ShapeExpr) else None
 
 
+def _without_attributes(function: Callable[..., Any]) -> Callable[[list[Any], Any], Any]:
+    return lambda arguments, _: function(*arguments)
+
+
+#: Operators on numbers, and how numpy computes them from their operands.
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "relax.add": np.add,
+    "relax.subtract": np.subtract,
+    "relax.multiply": np.multiply,
+    "relax.divide": lambda one, other: np.divide(one, other).astype(one.dtype),
+    "relax.negative": np.negative,
+    "relax.sqrt": np.sqrt,
+}
 _EVALUATORS: dict[str, Callable[[list[Any], Any], np.ndarray[Any, Any]]] = {
+    **{operator: _without_attributes(function) for operator, function in ARITHMETIC.items()},
     "relax.arange": lambda a, attrs: np.arange(*a, dtype=str(attrs.dtype)),
-    "relax.add": lambda a, _: a[0] + a[1],
-    "relax.subtract": lambda a, _: a[0] - a[1],
-    "relax.multiply": lambda a, _: a[0] * a[1],
-    "relax.divide": lambda a, _: np.divide(a[0], a[1]).astype(a[0].dtype),
-    "relax.negative": lambda a, _: -a[0],
     "relax.less_equal": lambda a, _: a[0] <= a[1],
     "relax.logical_and": lambda a, _: a[0] & a[1],
     "relax.where": lambda a, _: np.where(*a),
-    "relax.sqrt": lambda a, _: np.sqrt(a[0]),
     "relax.rsqrt": lambda a, _: 1 / np.sqrt(a[0]),
     "relax.reshape": lambda a, _: a[0].reshape(a[1]),
     "relax.permute_dims": lambda a, attrs: np.transpose(a[0], None if attrs.axes is None else [int(axis) for axis in attrs.axes]),

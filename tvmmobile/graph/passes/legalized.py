@@ -11,11 +11,12 @@ from typing import Any
 import tvm
 from tvm import relax, te, tirx
 
+from tvmmobile.graph.expressions import shape_of
+from tvmmobile.graph.operators import INJECTIVE
+
 _Pair = tuple[Any, Any]
 #: Number of values of a byte.
-BYTES = 256
-#: TVM's number for functions whose elements are computed each from some of the input's.
-_INJECTIVE = 2
+_BYTES = 256
 
 
 def legalize(module: Any) -> Any:
@@ -59,13 +60,13 @@ def _legalization(name: str, beats: Callable[[Any, Any], Any], worst: float) -> 
 def _lookup(builder: Any, call: Any) -> Any:
     """Return what makes a call a TIR function, from a table's value for each byte to others by TVM's rule."""
     table, places = call.args
-    if str(places.ty.dtype) != "uint8" or [int(extent) for extent in table.ty.shape] != [BYTES]:
+    if str(places.ty.dtype) != "uint8" or shape_of(table) != [_BYTES]:
         return tvm.ir.Op.get("relax.take").get_attr("FLegalize")(builder, call)
 
     def looked_up(table: Any, places: Any) -> Any:
         return te.compute(places.shape, lambda *at: table[tirx.Cast("int32", places(*at))], name="lookup")
 
-    return builder.call_te(looked_up, table, places, primfunc_name_hint="lookup", primfunc_attrs={"op_pattern": _INJECTIVE})
+    return builder.call_te(looked_up, table, places, primfunc_name_hint="lookup", primfunc_attrs={"op_pattern": INJECTIVE})
 
 
 def _better(beats: Callable[[Any, Any], Any], first: _Pair, second: _Pair) -> _Pair:

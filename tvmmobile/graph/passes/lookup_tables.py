@@ -12,6 +12,7 @@ from tvm import relax
 
 from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
 from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.passes.fold_constants import ARITHMETIC
 from tvmmobile.graph.passes.rewriting import rebound_main, with_main
 from tvmmobile.graph.precision import INT8
 
@@ -21,18 +22,15 @@ FEWEST = 12
 #: Operations that a function counts as, such as `exp`.
 _OF_FUNCTION = 6
 _ERF = np.vectorize(math.erf, otypes=[np.float32])
-#: Operators of one number each, and how numpy computes them: in float32, as other runtimes do, so that ties are rounded alike.
+#: Operators of one number each, and how numpy computes them: in float32, as other runtimes do, so that ties are rounded alike. The
+#: result then gets the operator's type.
 _EVALUATORS: dict[str, Callable[..., Any]] = {
-    "relax.add": np.add,
-    "relax.subtract": np.subtract,
-    "relax.multiply": np.multiply,
-    "relax.divide": np.divide,
+    **ARITHMETIC,
+    "relax.astype": lambda x: x,
     "relax.maximum": np.maximum,
     "relax.minimum": np.minimum,
     "relax.round": np.round,
-    "relax.negative": np.negative,
     "relax.abs": np.abs,
-    "relax.sqrt": np.sqrt,
     "relax.square": np.square,
     "relax.power": np.float_power,
     "relax.exp": np.exp,
@@ -91,22 +89,20 @@ def _every(variable: Any) -> _Steps:
 def _steps(value: Any, steps: dict[Any, _Steps]) -> _Steps | None:
     """Return an element-wise operator's result as a function of int8 numbers; `None` for other values."""
     operator = operator_of(value)
-    if operator not in _EVALUATORS and operator != "relax.astype":
+    if operator not in _EVALUATORS:
         return None
     known = [steps.get(argument) for argument in value.args]
-    sources = [found for found in known if found is not None]
-    if not sources or any(not found.source.same_as(sources[0].source) for found in sources):
-        return None
-    if shape_of(value) != shape_of(sources[0].source):
+    operands = {id(found): found for found in known if found is not None}.values()  # each once, as in a square
+    source = next((found.source for found in operands), None)
+    if source is None or any(not found.source.same_as(source) for found in operands) or shape_of(value) != shape_of(source):
         return None
     arguments = [_number(argument) if found is None else found.values for argument, found in zip(value.args, known, strict=True)]
     if any(argument is None for argument in arguments):
         return None
-    kind = np.dtype(str(value.ty.dtype))
     with np.errstate(all="ignore"):
-        cost = _OF_FUNCTION if operator in _FUNCTIONS else 1
-        values = arguments[0] if operator == "relax.astype" else _EVALUATORS[operator](*arguments)
-        return _Steps(sources[0].source, np.asarray(values).astype(kind), cost + sum({id(one): one.operations for one in sources}.values()))
+        values = _EVALUATORS[operator](*arguments).astype(str(value.ty.dtype))
+    own = _OF_FUNCTION if operator in _FUNCTIONS else 1
+    return _Steps(source, values, own + sum(found.operations for found in operands))
 
 
 def _number(argument: Any) -> Any:

@@ -14,14 +14,13 @@ from tvm import relax, te
 
 from tvmmobile.graph.expressions import constant, numbers_of, shape_of
 from tvmmobile.graph.layers import Array
+from tvmmobile.graph.operators import INJECTIVE, NEVER_FUSED
 from tvmmobile.networks.own.onnx.elementwise import over_no_axis
 
 #: Most numbers of a transform's matrix: one of 2,896 samples to as many complex numbers, 64 MiB.
 MOST_NUMBERS = 1 << 24
 #: Largest difference of weights that are a transform's, where the largest one is about 1.
 _ALIKE = 1e-6
-#: Relax's patterns of kernels: never joined with others, and joined with those that read it.
-_OPAQUE, _INJECTIVE = 8, 2
 
 
 def stft(inputs: Sequence[Any], attrs: dict[str, Any], _opset: int) -> Any:
@@ -108,13 +107,13 @@ def _in_two_stages(data: Any, window: Array, hop: int, lengths: tuple[int, int],
 
     factors = constant(np.ascontiguousarray(window.reshape(first, second).T, np.float32))
     # Frames overlap, so that what makes the signal is not computed for each; the order of bins costs nothing in what reads them.
-    rows = builder.emit_te(framed, data, factors, primfunc_name_hint="frames", primfunc_attrs={"op_pattern": _OPAQUE})
+    rows = builder.emit_te(framed, data, factors, primfunc_name_hint="frames", primfunc_attrs={"op_pattern": NEVER_FUSED})
     weights = constant(inner[:, :groups].reshape(first, first).astype(np.float32))
     pairs = op.reshape(op.matmul(op.reshape(rows, [count * second, first]), weights), [count, second, groups, 2])
     image = op.reshape(op.permute_dims(pairs, [0, 2, 3, 1]), [1, 1, count, size])
     found = op.nn.conv2d(image, constant(outer), groups=groups, data_layout="NHWC", kernel_layout="HWIO")
     values, tables = builder.emit(op.reshape(found, [count, size])), map(constant, (places[:bins], signs[:bins]))
-    return builder.emit_te(ordered, values, *tables, primfunc_name_hint="bins", primfunc_attrs={"op_pattern": _INJECTIVE})
+    return builder.emit_te(ordered, values, *tables, primfunc_name_hint="bins", primfunc_attrs={"op_pattern": INJECTIVE})
 
 
 def _second_stage(lengths: tuple[int, int]) -> tuple[Array, Array, Array]:
