@@ -309,6 +309,12 @@ class Kernel:
             return value if self._precision.accumulator == FLOAT32.name else self.vectors(lanes).cast(value)
         return self.vectors(lanes).cast(value) if self.is_converted(buffer) else value
 
+    def load_wide(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
+        """Return `lanes` consecutive elements in the type of `totals`, as they are if that is how they are stored."""
+        if str(buffer.dtype) == self._precision.total:
+            return buffer[self.at(index, lanes)]
+        return self.widened(self.load(buffer, index, lanes), lanes or self.lanes)
+
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
         """Store `lanes` values to consecutive elements, in the buffer's precision."""
         if self.is_converted(buffer):

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from tvmmobile.graph.layers import Array, LayerParameters, Softmax
-from tvmmobile.graph.precision import FLOAT32
+from tvmmobile.graph.precision import FLOAT16, FLOAT32
 from tvmmobile.graph.tasks import Task
 from tvmmobile.schedules.emit.kernel import Buffer, Expr, Kernel, parts_of, share
+from tvmmobile.schedules.emit.vectors import Vectors
 from tvmmobile.schedules.space import Knobs, Space, round_up, up_to, waste
 from tvmmobile.schedules.template import STORAGE, THREADS, Template, layer_of
 
 
 class AxisSoftmax(Template):
-    """Accepts one softmax or log-softmax over any axis; exponentials are computed in float32. Threads share the positions outside the axis.
+    """Accepts one softmax or log-softmax over any axis. Threads share the positions outside the axis.
+
+    Exponentials are computed in half precision if the layer reads and writes it, else in float32, and always added up in float32.
 
     Knobs:
         vectors: vectors of sums at a time: of neighbouring positions of the trailing axes, or one per row if the axis is the last.
@@ -45,23 +48,24 @@ class AxisSoftmax(Template):
 
     def _emit(self, task: Task, knobs: Knobs) -> Any:
         layer, kernel, vectors = layer_of(task, Softmax), Kernel(task), knobs["vectors"]
+        half = task.storage == (FLOAT16, FLOAT16) and not layer.logarithm
         shapes = {"data": layer.input_shape, "least": (1,), "output": layer.output_shape}
         with kernel.named_body(**shapes) as buffers, kernel.team(task.threads) as thread:
             if layer.behind == 1:
-                weights = None if layer.logarithm else kernel.scratch(vectors * round_up(layer.channels, kernel.lanes), totals=True)
+                weights = None if layer.logarithm else kernel.scratch(vectors * round_up(layer.channels, kernel.lanes), totals=not half)
                 first, last = share(thread, task.threads, layer.before)
                 steps = (last - first) // vectors
                 with kernel.loop(steps) as step:
-                    _Rows(kernel, layer, buffers, weights, first + step * vectors, vectors).emit()
+                    _Rows(kernel, layer, buffers, weights, half, first + step * vectors, vectors).emit()
                 with kernel.span(first + steps * vectors, last) as row:
-                    _Rows(kernel, layer, buffers, weights, row, 1).emit()
+                    _Rows(kernel, layer, buffers, weights, half, row, 1).emit()
             else:
-                weights = None if layer.logarithm else kernel.scratch(layer.channels * vectors * kernel.lanes, totals=True)
+                weights = None if layer.logarithm else kernel.scratch(layer.channels * vectors * kernel.lanes, totals=not half)
                 for size, panels, start in parts_of(layer.behind, vectors * kernel.lanes, kernel.lanes, 1):
                     lanes = min(size, kernel.lanes)
                     with kernel.span(*share(thread, task.threads, layer.before * panels)) as panel:
                         place = panel // panels * (layer.channels * layer.behind) + start + panel % panels * size
-                        _Columns(kernel, layer, buffers, weights, place, lanes, size // lanes).emit()
+                        _Columns(kernel, layer, buffers, weights, half, place, lanes, size // lanes).emit()
         return kernel.finish()
 
     def _pack(self, task: Task, knobs: Knobs, parameters: tuple[LayerParameters, ...]) -> list[Array]:
@@ -79,12 +83,30 @@ class _Softmax:
     Attributes:
         buffers: buffers by argument name.
         weights: scratch buffer for exponentials; `None` for a log-softmax, which needs only their sum.
+        half: true if exponentials are in half precision.
     """
 
     kernel: Kernel
     layer: Softmax
     buffers: dict[str, Buffer]
     weights: Buffer | None
+    half: bool
+
+    def _vectors_of(self, lanes: int) -> Vectors:
+        """Return the arithmetic of maxima and exponentials."""
+        return self.kernel.vectors(lanes) if self.half else self.kernel.vectors_of_totals(lanes)
+
+    def _maxima(self, vectors: int, lanes: int) -> Buffer:
+        """Return vectors in registers for running maxima, filled with -infinity."""
+        kernel, least = self.kernel, self.buffers["least"][0]
+        maxima = kernel.accumulators(vectors * lanes) if self.half else kernel.totals(vectors * lanes)
+        kernel.fill(maxima, least if self.half else kernel.widened(least, 1), vectors, lanes)
+        return maxima
+
+    def _loaded(self, index: Expr, lanes: int) -> Expr:
+        """Return consecutive numbers of the input."""
+        load = self.kernel.load if self.half else self.kernel.load_wide
+        return load(self.buffers["data"], index, lanes)
 
     def _larger(self, buffer: Buffer, value: Expr, place: int, lanes: int) -> None:
         """Update a vector of running maxima with `value`."""
@@ -92,22 +114,30 @@ class _Softmax:
         kernel.store(buffer, kernel.T.max(kernel.load(buffer, place, lanes), value), place, lanes)
 
     def _weigh(self, value: Expr, largest: Expr, lanes: int, place: Expr, sums: tuple[Buffer, int]) -> None:
-        """Store a vector of exp(value - largest), and add it to a sum."""
+        """Store a vector of `Vectors.scaled_exp`(value - largest), and add it to a sum."""
         kernel, (buffer, at) = self.kernel, sums
-        weight = kernel.T.bind(kernel.vectors_of_totals(lanes).exp_negative(value - largest))
+        weight = kernel.T.bind(self._vectors_of(lanes).scaled_exp(value - largest))
         if self.weights is not None:
             kernel.store(self.weights, weight, place, lanes)
-        kernel.store(buffer, kernel.load(buffer, at, lanes) + weight, at, lanes)
+        kernel.store(buffer, kernel.load(buffer, at, lanes) + kernel.widened(weight, lanes), at, lanes)
 
     def _closing(self, total: Expr, largest: Expr, sums: Buffer, place: int, lanes: int) -> Expr:
         """Return the reciprocal of a sum of exponentials, or for a log-softmax its logarithm, which the results subtract."""
-        kernel = self.kernel
-        total = kernel.vectors_of_totals(lanes).spoiled(total, largest)
+        kernel, scale = self.kernel, self._vectors_of(lanes).share_scale
+        total = kernel.vectors_of_totals(lanes).spoiled(total, kernel.widened(largest, lanes) if self.half else largest)
         if not self.layer.logarithm:
-            return kernel.T.bind(kernel.splat(kernel.total(1.0), lanes) / total)
+            reciprocal = kernel.splat(kernel.total(scale), lanes) / total
+            return kernel.T.bind(kernel.narrowed(reciprocal, lanes) if self.half else reciprocal)
         # TVM expands a bound value at each use, and then fails on names bound inside it.
         kernel.store(sums, kernel.T.log(total), place, lanes)
         return kernel.T.bind(kernel.load(sums, place, lanes))
+
+    def _share(self, weight: Expr, closing: Expr, lanes: int) -> Expr:
+        """Return a vector of results: exponentials, which `_weigh` stored, by their sum."""
+        kernel = self.kernel
+        if not self.half:
+            return kernel.narrowed(weight * closing, lanes)
+        return weight * closing * kernel.splat(kernel.number(1 / self._vectors_of(lanes).share_scale), lanes)
 
 
 @dataclass(frozen=True)
@@ -124,12 +154,11 @@ class _Rows(_Softmax):
     def emit(self) -> None:
         """Emit all passes."""
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.kernel.lanes
-        least = kernel.widened(self.buffers["least"][0], 1)
-        sums = kernel.totals(self.count * lanes)
-        kernel.fill(sums, least, self.count, lanes)
+        maxima = self._maxima(self.count, lanes)
         for row, start, have in self._vectors():
-            self._larger(sums, self._value(row, start, have), row * lanes, lanes)
-        largest = [self._joined(sums, row, kernel.T.max) for row in range(self.count)]
+            self._larger(maxima, self._value(row, start, have), row * lanes, lanes)
+        largest = [self._joined(maxima, row, kernel.T.max) for row in range(self.count)]
+        sums = kernel.totals(self.count * lanes)
         kernel.fill(sums, kernel.total(0.0), self.count, lanes)
         for row, start, have in self._vectors():
             place = row * round_up(self.layer.channels, lanes) + start
@@ -139,9 +168,10 @@ class _Rows(_Softmax):
         for row, start, have in self._vectors():
             if self.weights is None:
                 value = self._value(row, start, have) - kernel.splat(largest[row]) - kernel.splat(closing[row])
+                value = kernel.narrowed(value, lanes)
             else:
-                value = kernel.load(self.weights, row * round_up(self.layer.channels, lanes) + start) * kernel.splat(closing[row])
-            value = kernel.narrowed(value, lanes)
+                weight = kernel.load(self.weights, row * round_up(self.layer.channels, lanes) + start)
+                value = self._share(weight, kernel.splat(closing[row]), lanes)
             kernel.store_part(self.buffers["output"], value if have == lanes else bind(value), self._place(row, start), have)
 
     def _vectors(self) -> Iterator[tuple[int, Expr, int]]:
@@ -161,12 +191,12 @@ class _Rows(_Softmax):
 
     def _value(self, row: int, start: Expr, have: int) -> Expr:
         """Return a vector of a row, padded with -infinity, since all values of a masked row may be the smallest finite number."""
-        kernel, data, place = self.kernel, self.buffers["data"], self._place(row, start)
+        kernel, place = self.kernel, self._place(row, start)
         if have == kernel.lanes:
-            return kernel.T.bind(kernel.widened(kernel.load(data, place), have))
-        least = self.buffers["least"][0]
-        elements = [kernel.load(data, place + lane, 1) if lane < have else least for lane in range(kernel.lanes)]
-        return kernel.T.bind(kernel.widened(kernel.T.Shuffle(elements, list(range(kernel.lanes))), kernel.lanes))
+            return kernel.T.bind(self._loaded(place, have))
+        least = self.buffers["least"][0] if self.half else kernel.widened(self.buffers["least"][0], 1)
+        elements = [self._loaded(place + lane, 1) if lane < have else least for lane in range(kernel.lanes)]
+        return kernel.T.bind(kernel.T.Shuffle(elements, list(range(kernel.lanes))))
 
     def _joined(self, sums: Buffer, row: int, join: Any) -> Expr:
         """Return the reduction of a row's vector to a scalar."""
@@ -191,8 +221,7 @@ class _Columns(_Softmax):
         """Emit all passes."""
         kernel, bind, lanes = self.kernel, self.kernel.T.bind, self.lanes
         places = range(0, self.count * lanes, lanes)
-        largest, sums = (kernel.totals(self.count * lanes) for _ in range(2))
-        kernel.fill(largest, kernel.widened(self.buffers["least"][0], 1), self.count, lanes)
+        largest, sums = self._maxima(self.count, lanes), kernel.totals(self.count * lanes)
         kernel.fill(sums, kernel.total(0.0), self.count, lanes)
         with kernel.loop(self.layer.channels) as channel:
             for place in places:
@@ -206,14 +235,13 @@ class _Columns(_Softmax):
         with kernel.loop(self.layer.channels) as channel:
             for place, top, last in zip(places, most, closing, strict=True):
                 if self.weights is None:
-                    value = self._value(channel, place) - top - last
+                    value = kernel.narrowed(self._value(channel, place) - top - last, lanes)
                 else:
-                    value = kernel.load(self.weights, channel * (self.count * lanes) + place, lanes) * last
-                kernel.store(self.buffers["output"], kernel.narrowed(value, lanes), self._place(channel, place), lanes)
+                    value = self._share(kernel.load(self.weights, channel * (self.count * lanes) + place, lanes), last, lanes)
+                kernel.store(self.buffers["output"], value, self._place(channel, place), lanes)
 
     def _place(self, channel: Expr, place: int) -> Expr:
         return self.first + channel * self.layer.behind + place
 
     def _value(self, channel: Expr, place: int) -> Expr:
-        kernel, lanes = self.kernel, self.lanes
-        return kernel.T.bind(kernel.widened(kernel.load(self.buffers["data"], self._place(channel, place), lanes), lanes))
+        return self.kernel.T.bind(self._loaded(self._place(channel, place), self.lanes))

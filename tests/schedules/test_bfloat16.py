@@ -30,7 +30,10 @@ SUMS = 1e-4
 #: Templates that round in between, or have fewer digits than float32 in what they compute with.
 SEVERAL_ROUNDINGS = ("separable", "chain", "resize", "pool", "mean_pool")
 #: Those with precisions of their own, or for others.
-OTHERS = ("attention", "strassen", "winograd", "recurrent", "softmax", "batched_product", "sparse", "sparse_clusters", "sparse_separable")
+OTHERS = (
+    *("attention", "strassen", "winograd", "recurrent", "softmax", "batched_product", "digits"),
+    *("sparse", "sparse_clusters", "sparse_separable"),
+)
 TAKING, QUICK = [template.name for template in TEMPLATES if template.name not in OTHERS], ("separable", "depthwise")
 
 

@@ -81,14 +81,15 @@ def test_infinities_and_nans(tmp_path: Path, curve: str, lanes: int) -> None:
 
 
 @pytest.mark.parametrize("lanes", [8, 1])
-def test_silu_of_every_number_in_half_precision(tmp_path: Path, lanes: int) -> None:
+@pytest.mark.parametrize(("curve", "low", "high"), [("silu", -10.7, 9.0), ("gelu", -3.9, 4.2), ("gelu_tanh", -3.9, 4.2)])
+def test_values_of_every_number_in_half_precision(tmp_path: Path, curve: str, low: float, high: float, lanes: int) -> None:
     inputs = np.arange(1 << 16).astype(np.uint16).view(np.float16)
-    actual, exact = values_of("silu", lanes, inputs, tmp_path).astype(np.float64), inputs.astype(np.float64)
+    actual, exact = values_of(curve, lanes, inputs, tmp_path).astype(np.float64), inputs.astype(np.float64)
     finite = np.isfinite(exact)
-    wanted = CURVES["silu"].exact(exact[finite])
+    wanted = CURVES[curve].exact(exact[finite])
     error = np.abs(actual[finite] - wanted) / np.maximum(1, np.abs(exact[finite]))
     assert 1e-3 < error.max() <= 1.4e-3  # rounding the exact value makes 0.5e-3 of it
-    assert (actual[exact > 9] == exact[exact > 9]).all() and (np.abs(actual[exact < -10.7]) < 1e-4).all()
+    assert (actual[exact > high] == exact[exact > high]).all() and (np.abs(actual[exact < low]) < 1e-4).all()
     assert (np.isnan(actual) == np.isnan(exact)).all()
 
 

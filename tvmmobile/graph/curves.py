@@ -52,9 +52,9 @@ def _gelu(x: Float64) -> Float64:
     return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
 
 
-def _gelu_argument(x: Any, number: Callable[[float], Any] = float) -> Any:
-    """Return the argument of the sigmoid in GELU's second factor, (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2."""
-    return x * (number(1.5957691216057308) + number(0.07135481282553) * (x * x))
+def _gelu_tanh(x: Float64) -> Float64:
+    bound = np.clip(x, -50, 50)
+    return x * _sigmoid(2 * math.sqrt(2 / math.pi) * (bound + 0.044715 * bound**3))
 
 
 def _hsigmoid(x: Float64) -> Float64:
@@ -67,18 +67,6 @@ def _emit_hsigmoid(v: Any, x: Any) -> Any:
 
 def _emit_hswish(v: Any, x: Any) -> Any:
     return x * (v.bounded(x + v.number(3.0), 0.0, 6.0) * v.number(1 / 6))
-
-
-def _emit_gelu(v: Any, x: Any) -> Any:
-    """Emit GELU by the normal distribution's CDF."""
-    # Below -5.5 the CDF is 0 within its error.
-    x = v.bind(v.limited(x, -5.5, None))
-    return x * v.normal_cdf_from(x)
-
-
-def _emit_gelu_tanh(v: Any, x: Any) -> Any:
-    x = v.bind(v.limited(x, -13.0, None))
-    return x * v.sigmoid_from(v.at_least(_gelu_argument(v.bind(v.at_most(x, 13.0)), v.number), -85.0))
 
 
 def _elu_form(x: Any, number: Callable[[float], Any]) -> Any:
@@ -122,10 +110,10 @@ CURVES: dict[str, Curve] = {
     "silu": Curve(lambda x: x * _sigmoid(x), lambda v, x: v.silu(x), 3e-7, (lambda x, number: _op("nn.silu")(x),), long=True),
     "sigmoid": Curve(_sigmoid, lambda v, x: v.sigmoid(x), 2e-7, (lambda x, number: _op("sigmoid")(x),), long=True),
     # D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv 1606.08415.
-    "gelu": Curve(_gelu, _emit_gelu, 3.5e-7, (lambda x, number: _op("nn.gelu")(x),), long=True),
+    "gelu": Curve(_gelu, lambda v, x: v.gelu(x), 3.5e-7, (lambda x, number: _op("nn.gelu")(x),), long=True),
     "gelu_tanh": Curve(
-        lambda x: x * _sigmoid(_gelu_argument(np.clip(x, -50, 50))),
-        _emit_gelu_tanh,
+        _gelu_tanh,
+        lambda v, x: v.gelu_tanh(x),
         4e-7,
         (lambda x, number: _op("nn.gelu_tanh")(x),),
         long=True,

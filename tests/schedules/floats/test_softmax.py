@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from host_kernels import check_schedule, examples
+from host_kernels import check_schedule, examples, kernel_on_host
 from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import Lambda, error_against_torch, prepared, seeded
@@ -16,6 +17,7 @@ from torch import nn
 from tvmmobile.graph.layers import Opaque, Softmax
 from tvmmobile.graph.machine import machine_of
 from tvmmobile.graph.tasks import Task
+from tvmmobile.kernels.reference import expected_output, make_inputs, make_parameters
 from tvmmobile.schedules import template_for
 
 
@@ -48,6 +50,24 @@ def test_values(
     space = template.space(task)
     assert space is not None and 1 <= len(space) <= 3
     check_schedule(task, space, choice, 1e-6 if (dtype, reads, writes) == ("float32", "", "") else 2e-3, tmp_path)
+
+
+@pytest.mark.parametrize("reads", ["", "float32"])
+@pytest.mark.parametrize("trailing", [(), (9,)])
+def test_masks_in_half_precision(tmp_path: Path, trailing: tuple[int, ...], reads: str) -> None:
+    """Minus infinity, and the smallest number of the type in which they are stored, in some elements and in all of a row."""
+    task = Task((Softmax((3,), 200, trailing, reads=reads),), "float16", machine=machine_of("cortex-a76"))
+    template, (data,) = template_for(task), make_inputs(task)
+    space = template.space(task) if template else None
+    assert space is not None
+    least = np.finfo(data.dtype).min
+    data[0, ::2], data[1, 5:], data[2] = -np.inf, least, least
+    actual, expected = (
+        kernel_on_host(task, next(iter(space)), tmp_path / "kernel.so")([data]),
+        expected_output(task, [data], make_parameters(task)),
+    )
+    assert np.abs(actual.astype(np.float64) - expected).max() <= 2e-3 * expected.max()
+    assert actual[2].astype(np.float64) == pytest.approx(1 / 200, rel=1e-3)
 
 
 def layers_of(network: nn.Module, shape: tuple[int, ...]) -> list[str]:

@@ -109,6 +109,9 @@ class Resize(ImageLayer):
         """Compute rows first, then columns."""
         for axis, (first, last, share) in enumerate(self.pixels(constants), 1):
             below, above = data.take(first, axis), data.take(last, axis)
+            if self.method != "linear":
+                data = below  # where an infinity stays one
+                continue
             data = below + (above - below) * np.expand_dims(share.astype(data.dtype), tuple({0, 1, 2, 3} - {axis}))
         return from_nhwc(data, self.out_layout)
 
