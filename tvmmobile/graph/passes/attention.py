@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from tvmmobile.graph.access import Access
 from tvmmobile.graph.composed import ComposedLayer
-from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
+from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import NO_PARAMETERS, Array, Attention, HeadView, LayerParameters
-from tvmmobile.graph.operators import Trait, constant_operand, has, is_view
+from tvmmobile.graph.operators import Trait, has
+from tvmmobile.graph.passes.attention_scores import MASKED_SCORE, factor_of, has_scores, in_order, is_softmax, scaled
 from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.precision import FLOAT32
 
-#: Added to masked products; differences of minus infinities would be NaN.
-_MASKED_SCORE = np.float32(-1e30)
 #: Views between a linear layer and an operand of attention, at most.
 _MOST_VIEWS = 16
 
@@ -68,8 +67,10 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     values, value = graph.values, graph.values[variable]
     if operator_of(value) != "relax.matmul" or str(value.ty.dtype) != FLOAT32.name:
         return None
-    weights = _softmax(value.args[0], values)
-    scores, factor, added = _scaled(weights.args[0], values) if weights is not None else (None, 1.0, None)
+    weights: Any = values.get(in_order(value.args[0], values))
+    if not is_softmax(weights):
+        return None
+    scores, factor, added = scaled(weights.args[0], values)
     product: Any = values.get(scores)
     if operator_of(product) != "relax.matmul" or min(len(shape_of(one)) for one in (*value.args, *product.args)) < 2:
         return None
@@ -102,51 +103,11 @@ def _attention(graph: LayerGraph, variable: Any) -> _MatchedAttention | None:
     )
     bias = None if added is None else _reduced(added.reshape(groups, count // groups, queries, keys))
     if bias is not None:
-        if not (bias.max(-1) > _MASKED_SCORE).all():
+        if not has_scores(bias):
             return None  # a softmax of no elements is undefined
-        bias = np.maximum(bias, _MASKED_SCORE)
+        bias = np.maximum(bias, MASKED_SCORE)
         layer = replace(layer, bias=(bias.shape[0], bias.shape[1]))
     return _MatchedAttention(layer, bias, (query.source, key.source, mixed.source), output)
-
-
-def _softmax(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Return the softmax over the last axis that a variable shows. PyTorch also zeroes rows that are masked entirely; products have no such
-    rows.
-    """
-    value: Any = values.get(_ordered(variable, values))
-    if operator_of(value) == "relax.where":
-        masked, _, chosen = value.args
-        value = values.get(_ordered(chosen, values))
-        test: Any = values.get(masked)
-        while operator_of(test) in ("relax.logical_not", "relax.astype", "relax.max"):
-            test = values.get(test.args[0])
-        same = operator_of(test) == "relax.equal" and operator_of(value) == "relax.nn.softmax" and test.args[0].same_as(value.args[0])
-        if not same or not np.isneginf(test.args[1].value.numpy()).all():
-            return None
-    last = operator_of(value) == "relax.nn.softmax" and int(value.attrs.axis) % value.ty.ndim == value.ty.ndim - 1
-    return value if last else None
-
-
-def _ordered(variable: Any, values: Mapping[Any, Any]) -> Any:
-    """Follow reshapes back from a variable to the first with the same elements in the same order."""
-    while is_view(value := cast(Any, values.get(variable))):
-        variable = value.args[0]
-    return variable
-
-
-def _scaled(variable: Any, values: Mapping[Any, Any]) -> tuple[Any, float, Array | None]:
-    """Follow reshapes, factors and summands back from a variable: the source, its total factor, and the constants added."""
-    factor, added = 1.0, None
-    while True:
-        variable = _ordered(variable, values)
-        value: Any = values.get(variable)
-        if step := _factor(value):
-            variable, factor = step[0], factor * step[1]
-        elif summand := _summand(value):
-            more = np.broadcast_to(summand[1], shape_of(value)).reshape(-1) * np.float32(factor)
-            variable, added = summand[0], more if added is None else added + more
-        else:
-            return variable, factor, added
 
 
 def _read(
@@ -169,7 +130,7 @@ def _read(
         # A slice of a permutation becomes a permutation of a slice, which moves less than the whole.
         is_cut = bool(chain) and operator_of(chain[0]) == "relax.strided_slice" and operator_of(value) == "relax.permute_dims"
         best = _TracedOperand(source, place, factor, len(chain)) if place and not is_cut else best
-        step = _factor(value)
+        step = factor_of(value)
         if step is not None:
             source, factor = step[0], factor * step[1]
             continue
@@ -194,21 +155,6 @@ def _merged(graph: LayerGraph, variable: Any, heads: tuple[int, int], queries: i
     wanted = Access.of([*heads, queries, width]).permute([0, 2, 1, 3])
     found = [view for view, access in graph.moves(variable) if access.in_order(wanted)]
     return (found[-1], True) if found else (variable, False)
-
-
-def _factor(value: Any) -> tuple[Any, float] | None:
-    """Return the other operand and the factor of a product or quotient with one number."""
-    found = constant_operand(value) if operator_of(value) in ("relax.multiply", "relax.divide") else None
-    if found is None or numbers_of(found[1]).size != 1:
-        return None
-    number = float(numbers_of(found[1]).item())
-    return found[0], number if operator_of(value) == "relax.multiply" else 1 / number
-
-
-def _summand(value: Any) -> tuple[Any, Array] | None:
-    """Return the other operand, of the sum's shape, and the constant of a sum with a constant."""
-    found = constant_operand(value) if operator_of(value) == "relax.add" else None
-    return (found[0], numbers_of(found[1])) if found and shape_of(found[0]) == shape_of(value) else None
 
 
 def _reduced(bias: Array) -> Array:

@@ -16,6 +16,7 @@ from tvmmobile.graph.expressions import operator_of
 from tvmmobile.graph.layers import Layer
 from tvmmobile.graph.passes.activations import clamp_to_min_max, one_form_of_hard_activations
 from tvmmobile.graph.passes.attention import attention
+from tvmmobile.graph.passes.attention_scores import unmasked_rows
 from tvmmobile.graph.passes.average_pools import average_pools
 from tvmmobile.graph.passes.biases import bias_into_batch_norm, fold_factors, spell_batch_norms, zero_bias
 from tvmmobile.graph.passes.booleans import compare_booleans
@@ -143,6 +144,7 @@ def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | 
         ("separate_outputs", separate_outputs),
         ("channel_order", order_channels),
         ("remove_dead_code", transform.DeadCodeElimination()),
+        ("unmasked_rows", unmasked_rows),
         ("attention", attention(composer.accepts, composer.layers)),
         ("compose_layers", composer),
         *([] if standalone is None else [standalone]),
