@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from quantised_files import in_integers, run_onnxruntime, smallest_step, steps_off, write_quantised_onnx
 from small_networks import seeded, unit
 from torch import nn
 
 import tvmmobile
-from tvmmobile.graph.layers import Array, Opaque
+from tvmmobile.graph.layers import Array, Conv2d, Opaque
 from tvmmobile.graph.passes.legalized import legalize
 from tvmmobile.graph.passes.lookup_tables import lookup_tables
 
@@ -85,7 +86,7 @@ STEPS: dict[str, Steps] = {"silu": silu, **{name: unary(name) for name in ("exp"
 @pytest.mark.parametrize("name", STEPS)
 def test_every_number_is_looked_up(name: str) -> None:
     module = network(STEPS[name])
-    shorter = lookup_tables(module)
+    shorter = lookup_tables(lambda layer: True, {})(module)
     assert shorter.script().count("R.take(") == 1
     assert "round" not in shorter.script()
     (found,), (expected,) = outputs_of(shorter), outputs_of(module)
@@ -99,7 +100,7 @@ def test_real_numbers_that_something_else_reads_stay() -> None:
     from tvm import relax
 
     module = network(silu, lambda builder, real: builder.emit(relax.op.negative(real)))
-    shorter = lookup_tables(module)
+    shorter = lookup_tables(lambda layer: True, {})(module)
     assert shorter.script().count("R.take(") == 1 and "R.negative" in shorter.script()
     (found, real), (expected, expected_real) = outputs_of(shorter), outputs_of(module)
     np.testing.assert_array_equal(real, expected_real)
@@ -121,7 +122,7 @@ def test_steps_that_are_no_function_of_one_number_or_few_stay(steps: str) -> Non
         return silu(builder, builder.emit(relax.op.flip(numbers, 0)))
 
     module = network({"few": few, "by place": by_place, "moved": moved}[steps])
-    shorter = lookup_tables(module)
+    shorter = lookup_tables(lambda layer: True, {})(module)
     assert "R.take" not in shorter.script()
     np.testing.assert_array_equal(outputs_of(shorter)[0], outputs_of(module)[0])
 
@@ -139,8 +140,36 @@ class Gelu(nn.Module):
 def test_activations_that_a_file_quantises(tmp_path: Path, activation: type[nn.Module], unsigned: bool) -> None:
     module = seeded(*unit(3, 16, 3, 2, activation=activation()), *unit(16, 24, activation=activation()), *unit(24, 8))
     path = write_quantised_onnx(module, tmp_path, unsigned=unsigned)
-    opaque = [node.layer.operator for node in in_integers(path).network.nodes if isinstance(node.layer, Opaque)]
-    assert opaque.count("cast_lookup") == 2 and not any("round" in operator for operator in opaque), opaque
+    layers = [node.layer for node in in_integers(path).network.nodes]
+    assert [layer.looks_up for layer in layers if isinstance(layer, Conv2d)] == [True, True, False]
+    assert {layer.operator for layer in layers if isinstance(layer, Opaque)} == {"transpose", "cast_subtract_multiply"}
+    library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", out=tmp_path / "out", logs=tmp_path)
+    (image,), _ = library.reference()
+    expected = run_onnxruntime(path, image)
+    off = steps_off(library.run(image, "pi5"), expected, smallest_step(expected))
+    assert off.max() < 2.01 and (off > 0.5).mean() < 0.05
+
+
+class Branches(nn.Module):
+    """Reads a convolution's results twice, and those of a second one in float32 as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(32, 16, 1)
+
+    def forward(self, image: Any) -> Any:
+        found = self.first(image)
+        activated = nn.functional.silu(self.second(torch.cat([nn.functional.silu(found), found], 1)))
+        return activated + torch.cos(activated)
+
+
+@pytest.mark.virtual
+def test_results_with_several_readers_are_looked_up_by_a_kernel(tmp_path: Path) -> None:
+    module = seeded(Branches(), *unit(16, 8))
+    path = write_quantised_onnx(module, tmp_path)
+    layers = [node.layer for node in in_integers(path).network.nodes]
+    assert [layer.looks_up for layer in layers if isinstance(layer, Conv2d)] == [False, True, False, False]
+    assert any("lookup" in layer.operator for layer in layers if isinstance(layer, Opaque))
     library = tvmmobile.compile(tvmmobile.load(path), "pi5", dtype="int8", out=tmp_path / "out", logs=tmp_path)
     (image,), _ = library.reference()
     expected = run_onnxruntime(path, image)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
+from tvmmobile.graph.composed import ComposedLayer, layer_call
 from tvmmobile.graph.expressions import numbers_of, operator_of, shape_of
-from tvmmobile.graph.integers import HIGHEST, LOWEST
+from tvmmobile.graph.integers import HIGHEST, LOOKUP, LOWEST, TABLE, IntegerParameters
+from tvmmobile.graph.layers import Layer, SumLayer
 from tvmmobile.graph.passes.fold_constants import ARITHMETIC
+from tvmmobile.graph.passes.layer_passes import LayerGraph, layer_pass
 from tvmmobile.graph.passes.rewriting import rebound_main, with_main
 from tvmmobile.graph.precision import INT8
 
@@ -21,6 +24,7 @@ from tvmmobile.graph.precision import INT8
 FEWEST = 12
 #: Operations that a function counts as, such as `exp`.
 _OF_FUNCTION = 6
+_EVERY = np.arange(LOWEST, HIGHEST + 1, dtype=np.int8)
 _ERF = np.vectorize(math.erf, otypes=[np.float32])
 #: Operators of one number each, and how numpy computes them: in float32, as other runtimes do, so that ties are rounded alike. The
 #: result then gets the operator's type.
@@ -57,24 +61,66 @@ class _Steps:
     operations: int
 
 
-def lookup_tables(module: Any) -> Any:
-    """Let `main` look up what many element-wise operators make of int8 numbers, where the result is int8, too."""
-    main = module["main"]
-    steps = {given: _every(given) for given in main.params if _is_int8(given)}
+def lookup_tables(accepts: Callable[[Layer], bool], layers: Mapping[str, ComposedLayer]) -> Callable[[Any], Any]:
+    """Return the pass that lets `main` look up what element-wise operators make of int8 numbers, where the result is int8, too.
 
-    def value_of(builder: Any, binding: Any) -> Any:
-        variable, value = binding.var, binding.value
-        is_name = isinstance(value, relax.Var)
-        found = steps.get(value) if is_name else _steps(value, steps)
-        if found is None:
-            if _is_int8(variable):
-                steps[variable] = _every(variable)
-            return value
-        steps[variable] = found
-        pays = _is_int8(variable) and found.operations >= FEWEST and not is_name
-        return _lookup(builder, found) if pays else value
+    Args:
+        accepts, layers: those of `looked_up_results`, which makes lookups part of the layer before: few operations are worth one then.
+    """
 
-    return with_main(module, rebound_main(main, value_of))
+    def run(module: Any) -> Any:
+        main = module["main"]
+        graph = LayerGraph(main, accepts, dict(layers))
+        steps = {given: _every(given) for given in main.params if _is_int8(given)}
+
+        def value_of(builder: Any, binding: Any) -> Any:
+            variable, value = binding.var, binding.value
+            is_name = isinstance(value, relax.Var)
+            found = steps.get(value) if is_name else _steps(value, steps)
+            if found is None:
+                if _is_int8(variable):
+                    steps[variable] = _every(variable)
+                return value
+            steps[variable] = found
+            pays = _is_int8(variable) and not is_name and found.operations >= (1 if _looking_up(graph, found.source) else FEWEST)
+            return _lookup(builder, found) if pays else value
+
+        return with_main(module, rebound_main(main, value_of))
+
+    return run
+
+
+@layer_pass
+def looked_up_results(graph: LayerGraph, variable: Any) -> Mapping[Any, Any]:
+    """Let an integer layer whose results are only read to look up others do that itself."""
+    lookup: Any = graph.values[variable]
+    table = numbers_of(lookup.args[0]) if operator_of(lookup) == "relax.take" else None
+    if table is None or table.dtype != INT8.name or table.shape != (TABLE,):
+        return {}
+    places = lookup.args[1]
+    source = graph.values[places].args[0] if operator_of(graph.values.get(places)) == "relax.astype" else None
+    found = _looking_up(graph, source)
+    if found is None or not graph.read_once(places):
+        return {}
+    assert isinstance(found.parameters, IntegerParameters)
+    low, high = found.parameters.low, found.parameters.high
+    results = np.roll(table, -LOWEST)[np.clip(_EVERY, low, high) - LOWEST]
+    parameters = replace(found.parameters, table=np.roll(results, LOWEST), low=LOWEST, high=HIGHEST)
+    composed = replace(found, parameters=parameters)
+    return {variable: layer_call(graph.layers, composed, graph.inputs(source), variable.ty, graph.name(source))}
+
+
+def _looking_up(graph: LayerGraph, variable: Any) -> ComposedLayer | None:
+    """Return the integer layer that computes a variable, with lookups of its results, if it has a single reader and some template takes
+    it; its table is missing.
+    """
+    found = graph.layer(variable)
+    if found is None or found.dtype != INT8.name or not isinstance(found.layer, SumLayer) or not graph.read_once(variable):
+        return None
+    if found.layer.steps or found.layer.writes:
+        return None
+    layer = replace(found.layer.with_clamp(LOOKUP), integers=replace(found.layer.integers, bounded=False))
+    return replace(found, layer=layer) if graph.accepts(layer) else None
 
 
 def _is_int8(variable: Any) -> bool:
@@ -83,7 +129,7 @@ def _is_int8(variable: Any) -> bool:
 
 def _every(variable: Any) -> _Steps:
     """Return a variable as a function of itself."""
-    return _Steps(variable, np.arange(LOWEST, HIGHEST + 1, dtype=np.int8), 0)
+    return _Steps(variable, _EVERY, 0)
 
 
 def _steps(value: Any, steps: dict[Any, _Steps]) -> _Steps | None:

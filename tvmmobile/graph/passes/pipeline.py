@@ -35,7 +35,7 @@ from tvmmobile.graph.passes.joined_copies import joined_copies
 from tvmmobile.graph.passes.joined_views import joined_views
 from tvmmobile.graph.passes.legalized import legalize
 from tvmmobile.graph.passes.linear_layers import linear_layers
-from tvmmobile.graph.passes.lookup_tables import lookup_tables
+from tvmmobile.graph.passes.lookup_tables import looked_up_results, lookup_tables
 from tvmmobile.graph.passes.neutral_steps import neutral_steps
 from tvmmobile.graph.passes.norms import group_norms, layer_norms_of_images, rms_norms
 from tvmmobile.graph.passes.output_layouts import output_layouts
@@ -272,7 +272,8 @@ def lower_in_integers(
     convert = [
         ("to_integers", to_integers(layers, quantised, composed.accepts)),
         ("integer_pieces", integer_pieces(accepts, layers)),
-        ("lookup_tables", lookup_tables),
+        ("lookup_tables", lookup_tables(accepts, layers)),
+        ("looked_up_results", looked_up_results(accepts, layers)),
     ]
     passes = _lowering_passes(*convert)
     return _run(composed.module, passes, composed.passes, composed.dump_dir), layers
