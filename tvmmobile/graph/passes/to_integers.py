@@ -8,12 +8,13 @@ operators. A gate left in float32 is a product again, which no template takes by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
+from tvmmobile.graph.bindings import readers_of
 from tvmmobile.graph.composed import ComposedLayer, QuantisedLayer, external_name
 from tvmmobile.graph.expressions import operator_of, shape_of, view_of, viewed
 from tvmmobile.graph.integers import HIGHEST, LOWEST
@@ -64,6 +65,7 @@ class _IntegerConversion(RoundingFinder):
         super().__init__(main)
         self.quantised, self.layers, self.accepts = quantised, layers, accepts
         self.wanted = roundings_of_readers(main, quantised)
+        self.readers = readers_of(main)
         self.roundings = {name: found.layer for name, found in layers.items() if isinstance(found.layer, Rounding)}
         self.gates = {name for name, found in layers.items() if isinstance(found.layer, Gating)} - quantised.keys()
         #: Scale and bounds of each variable that holds integers, and its value in float32 where something reads that.
@@ -108,18 +110,38 @@ class _IntegerConversion(RoundingFinder):
         return self._real(part) if part in self.replaced else part
 
     def _moved(self, variable: Any, value: Any) -> Any:
-        """Return a move of integers of one grid; `None` for another expression.
-
-        Where integers are joined with numbers that are still to be rounded to their grid, these are rounded first.
+        """Return a move of numbers of one grid, as integers; `None` for another expression. Those that are still to be rounded are rounded
+        first.
         """
         moves = operator_of(value) == "relax.permute_dims" or chooses_numbers(value)
         parts = moved_variables(value) if moves else []
-        grids = {part: self.stored.get(part) or self.unrounded.get(part) for part in parts}
-        first = next((self.stored[part] for part in parts if part in self.stored), None)
-        if first is None or any(grid is None or not _on_one_grid(grid, first) for grid in grids.values()):
+        known = [self.stored.get(part) or self.unrounded.get(part) for part in parts]
+        grids = [grid for grid in known if grid is not None]
+        if not grids:
             return None
-        self.stored[variable] = _IntegerRange(first.step, first.zero)
-        integers = {part: self._integers(part, 1 / first.step, first.zero) for part in parts}
+        if len(grids) < len(parts) or not all(_on_one_grid(grid, grids[0]) for grid in grids):
+            return self._joined(variable, value, parts)
+        self.stored[variable] = replace(grids[0], low=min(grid.low for grid in grids), high=max(grid.high for grid in grids), shift=0)
+        integers = {part: self._integers(part, 1 / grids[0].step, grids[0].zero) for part in parts}
+        return rebuilt(value, lambda part: integers.get(part, part))
+
+    def _joined(self, variable: Any, value: Any, parts: list[Any]) -> Any:
+        """Return the concatenation of numbers of several grids on the one to which all its readers round it; `None` if there is none.
+
+        Layers can round their results to that grid themselves, and readers can read the parts.
+        """
+        readers = [self.roundings.get(external_name(self.values.get(reader)) or "") for reader in self.readers[variable]]
+        wanted = {None if reader is None else (reader.step, reader.zero, reader.low, reader.high) for reader in readers}
+        if operator_of(value) != "relax.concat" or len(wanted) != 1 or (grid := wanted.pop()) is None or grid[2:] != (LOWEST, HIGHEST):
+            return None
+        found = _IntegerRange(*grid)
+
+        def part_of(part: Any) -> Any:
+            real = self._rounded(self._real(part), 1 / found.step, found) if part in self.unrounded else None
+            return self._integers(part, 1 / found.step, found.zero) if real is None else real
+
+        integers = {part: part_of(part) for part in parts}
+        self.stored[variable] = found
         return rebuilt(value, lambda part: integers.get(part, part))
 
     def _leaving(self, value: Any) -> Any:

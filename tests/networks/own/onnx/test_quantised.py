@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from network_files import Graph, write_model
 from onnx import helper
 from own_networks import load, network_of
@@ -94,6 +95,31 @@ def test_pools_and_repeated_pixels_stay_integers(tmp_path: Path, operators: bool
     assert [name for name in opaque if "cast" in name] == ["cast_subtract_multiply"]  # the output in float32
     assert sum("max_pool" in name for name in opaque) == 2 and sum("resize" in name for name in opaque) == 1
     output, expected = ready.integers.outputs(noise(7)), run_onnxruntime(path, noise(7))
+    assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
+
+
+class CrossStage(nn.Module):
+    """Joins both halves of an activation, one of which a convolution changes, as YOLO's stages do: each has a scale of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(16, 32, 1), nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(48, 16, 1)
+
+    def forward(self, image: Any) -> Any:
+        one, other = nn.functional.silu(self.first(image)).chunk(2, 1)
+        joined = torch.cat([one, other, nn.functional.hardswish(self.inner(other)) * 3], 1)
+        return self.last(joined)
+
+
+@pytest.mark.parametrize(("operators", "unsigned"), KINDS, ids=NAMES)
+def test_joined_numbers_of_several_scales_stay_integers(tmp_path: Path, operators: bool, unsigned: bool) -> None:
+    path = write_quantised_onnx(seeded(*unit(3, 16, 3), CrossStage()), tmp_path, operators=operators, unsigned=unsigned)
+    ready = in_integers(path)
+    layers = [node.layer for node in ready.network.nodes]
+    assert [layer.looks_up for layer in layers if isinstance(layer, Conv2d)] == [False, True, True, False]
+    joined = [layer.operator for layer in layers if isinstance(layer, Opaque) and "concatenate" in layer.operator]
+    assert len(joined) == 1 and joined[0].endswith(("cast_concatenate", "lookup_concatenate"))  # nothing is real behind it
+    output, expected = run(ready.network, noise(7)), run_onnxruntime(path, noise(7))
     assert steps_off(output, expected, smallest_step(expected)).max() < 1.01
 
 
