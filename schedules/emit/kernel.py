@@ -110,6 +110,7 @@ class Kernel:
             stored["weight"] = storage_named(task.region[0].weights)
         self._storage = {name: kind for name, kind in stored.items() if kind != self._precision}
         self._converted: list[Buffer] = []
+        self._types: dict[Buffer, str] = {}
         self._places = frozenset(places)
         ordered = self.lanes * self.bytes == task.machine.vector_bytes and data == task.precision
         self.inner = knobs.get("inner", 0) if ordered else 0
@@ -268,10 +269,15 @@ class Kernel:
         """Return whether `load` and `store` convert a buffer's elements, because its precision differs from the kernel's."""
         return self.is_narrow(buffer) or any(buffer.same_as(converted) for converted in self._converted)
 
-    @staticmethod
-    def is_narrow(buffer: Buffer) -> bool:
+    def is_narrow(self, buffer: Buffer) -> bool:
         """Return whether a buffer holds bfloat16, which is widened when it is loaded."""
-        return str(buffer.dtype) == BFLOAT16.name
+        return self._type(buffer) == BFLOAT16.name
+
+    def _type(self, buffer: Buffer) -> str:
+        """Return the type of a buffer's elements, which TVM takes almost as long to name as it takes to load an element."""
+        if buffer not in self._types:
+            self._types[buffer] = str(buffer.dtype)
+        return self._types[buffer]
 
     def scratch(self, elements: int, totals: bool = False) -> Buffer:
         """Allocate a buffer in the executing thread's workspace, in the task's precision or in the type of `totals`."""
@@ -311,14 +317,14 @@ class Kernel:
 
     def load_wide(self, buffer: Buffer, index: Expr, lanes: int = 0) -> Expr:
         """Return `lanes` consecutive elements in the type of `totals`, as they are if that is how they are stored."""
-        if str(buffer.dtype) == self._precision.total:
+        if self._type(buffer) == self._precision.total:
             return buffer[self.at(index, lanes)]
         return self.widened(self.load(buffer, index, lanes), lanes or self.lanes)
 
     def store(self, buffer: Buffer, value: Expr, index: Expr, lanes: int = 0) -> None:
         """Store `lanes` values to consecutive elements, in the buffer's precision."""
         if self.is_converted(buffer):
-            value = self._stored(str(buffer.dtype), value, lanes or self.lanes)
+            value = self._stored(self._type(buffer), value, lanes or self.lanes)
         self.T.buffer_store(buffer, value, [self.at(index, lanes)])
 
     def _stored(self, dtype: str, value: Expr, lanes: int) -> Expr:

@@ -28,6 +28,7 @@ from tvmmobile.graph.passes.channels_last import channels_last
 from tvmmobile.graph.passes.compose_layers import LayerComposer
 from tvmmobile.graph.passes.flat_images import flat_images
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.fold_rest import fold_rest
 from tvmmobile.graph.passes.given_resizes import given_resizes
 from tvmmobile.graph.passes.input_pieces import integer_pieces
 from tvmmobile.graph.passes.input_steps import input_steps
@@ -131,7 +132,7 @@ def _composition_passes(composer: LayerComposer, standalone: tuple[str, Pass] | 
         ("normalize_layout", transform.Normalize()),
         ("unit_permute_to_reshape", unit_permute_to_reshape),
         ("fold_layout", fold_constants),
-        ("fold_rest", transform.FoldConstant()),
+        ("fold_rest", fold_rest),
         ("temperatures", temperatures),
         ("selected_scores", selected_scores),
         ("channels_last", channels_last),

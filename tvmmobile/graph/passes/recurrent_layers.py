@@ -19,6 +19,7 @@ from tvmmobile.graph.expressions import operator_of, shape_of
 from tvmmobile.graph.layers import Layer, LayerParameters, Recurrent
 from tvmmobile.graph.layers.recurrent import BACKWARD, BOTH, states_of
 from tvmmobile.graph.passes.fold_constants import fold_constants
+from tvmmobile.graph.passes.fold_rest import fold_rest
 from tvmmobile.graph.passes.rewriting import MainRewriter
 from tvmmobile.graph.precision import FLOAT32
 from tvmmobile.graph.unrolled_cells import CELL_ACTIVATIONS, Cell, unrolled
@@ -76,7 +77,7 @@ def recurrent_layers(accepts: Callable[[Layer], bool], layers: dict[str, Compose
     def compose(module: Any) -> Any:
         if not any(_layer_of(binding.value) for binding in bindings_of(module["main"])):
             return module
-        for transform in (relax.transform.DeadCodeElimination(), fold_constants, relax.transform.FoldConstant()):
+        for transform in (relax.transform.DeadCodeElimination(), fold_constants, fold_rest):
             module = transform(module)  # PyTorch's weights are turned and joined, and its states of the beginning made
         return _RecurrentReplacement(module["main"], accepts, layers).in_module(module)
 
