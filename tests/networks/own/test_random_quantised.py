@@ -34,7 +34,9 @@ def check(folder: Path, seed: int, tool: Tool, most: int = 4) -> None:
     # Numbers that are not rounded at the end have no step of their own: they carry those of the layers in front.
     step = smallest_step(expected) if tool.form in ("QDQ", "operators") else 0.02 * largest
     off = np.abs(output - expected)
-    assert off.max() <= 2.01 * step and np.median(off) <= _FLOATS * largest, f"{seed} {tool}: {off.max() / step} steps"
+    # Errors of float32's sums are a few percent of a step of 16 bits, so that numbers in one window are often rounded differently.
+    most = 8.01 if tool.form == "QDQ" and "16" in tool.activations else 2.01
+    assert off.max() <= most * step and np.median(off) <= _FLOATS * largest, f"{seed} {tool}: {off.max() / step} steps"
     if tool.form in ("QDQ", "operators") and "16" not in tool.activations:
         assert any(node.dtype == "int8" for node in ready.network.nodes if isinstance(node.layer, Conv2d))
 

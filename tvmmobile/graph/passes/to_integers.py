@@ -135,12 +135,7 @@ class _IntegerConversion(RoundingFinder):
         if operator_of(value) != "relax.concat" or len(wanted) != 1 or (grid := wanted.pop()) is None or grid[2:] != (LOWEST, HIGHEST):
             return None
         found = _IntegerRange(*grid)
-
-        def part_of(part: Any) -> Any:
-            real = self._rounded(self._real(part), 1 / found.step, found) if part in self.unrounded else None
-            return self._integers(part, 1 / found.step, found.zero) if real is None else real
-
-        integers = {part: part_of(part) for part in parts}
+        integers = {part: self._on_grid(part, found) for part in parts}
         self.stored[variable] = found
         return rebuilt(value, lambda part: integers.get(part, part))
 
@@ -208,6 +203,13 @@ class _IntegerConversion(RoundingFinder):
         if _on_one_grid(self.stored[variable], wanted):
             return self.replaced[variable]
         return self._rounded(self._real(variable), per_scale, wanted)
+
+    def _on_grid(self, variable: Any, grid: _IntegerRange) -> Any:
+        """Return a variable as integers of a grid, after a rounding to another grid that it may still need."""
+        due = self.unrounded.get(variable)
+        if due is None or _on_one_grid(due, grid):
+            return self._integers(variable, 1 / grid.step, grid.zero)
+        return self._rounded(self._real(variable), 1 / grid.step, grid)
 
     def _rounded(self, source: Any, per_scale: float, stored: _IntegerRange) -> Any:
         """Return a new variable, float32 or unsigned, as integers."""
