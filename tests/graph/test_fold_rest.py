@@ -52,3 +52,14 @@ def test_an_expression_without_operands_is_constant() -> None:
     module = module_of(lambda builder, image: [image, builder.emit(relax.op.zeros((2,), "float32"))])
     (binding,) = bindings_of(fold_rest(module)["main"])
     assert not binding.value.args[1].value.numpy().any()
+
+
+def test_shapes_of_tensors_are_constant() -> None:
+    """Exporters compute with them; what is not folded is a kernel without inputs."""
+    from tvm import relax
+
+    def values(builder: Any, image: Any) -> list[Any]:
+        shape = builder.emit(relax.op.shape_of(image))
+        return [relax.const(1, "int64"), builder.emit(relax.op.shape_to_tensor(shape))]
+
+    assert not list(bindings_of(fold_rest(module_of(values))["main"]))

@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from studies.networks import survey_networks, zoo
+from studies.packages import locked_packages
 from tvmmobile.networks.frontend import Imported
 
 HERE, SUPPORT = Path(__file__).parent, Path(__file__).parents[1] / "support"
@@ -194,7 +195,8 @@ def test_a_published_yolo(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_ssdlite_of_torchvision(tmp_path: Path) -> None:
     """Its random weights amplify roundings: ONNX Runtime's own results differ by 6e-5 with and without its optimisations."""
-    command = [sys.executable, SUPPORT / "ssdlite.py", survey_networks.packages(), tmp_path / "net.onnx"]
+    packages = locked_packages(Path(survey_networks.__file__).with_name("survey.lock"), "torchvision and timm")
+    command = [sys.executable, SUPPORT / "ssdlite.py", packages, tmp_path / "net.onnx"]
     subprocess.run(command, check=True)
     assert len(set(check_boxes(load(tmp_path / "net.onnx"), picture(320, 320, scene), tmp_path, 5e-4))) > 2
 
