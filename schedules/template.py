@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tvmmobile.graph import needs
@@ -78,6 +78,20 @@ def _space_of(template: Template, task: Task, machine: Machine) -> Space | None:
     return space if space is None or not template.multiplies else with_inner(space, task)
 
 
+@dataclass(frozen=True)
+class Algorithm:
+    """What half precision has to know of an algorithm that multiplies sums of inputs.
+
+    Attributes:
+        growth: the largest sum, as a multiple of the largest input.
+        noise: the rounding errors of its results, as a multiple of the direct sum's.
+    """
+
+    name: str
+    growth: float
+    noise: float
+
+
 class Template(ABC):
     """A hand-written kernel generator with a space of knobs.
 
@@ -95,8 +109,8 @@ class Template(ABC):
     version: int
     #: Needs that the kernels handle; a plain floating-point NHWC layer on one thread has none.
     handles: frozenset[str] = frozenset()
-    #: Name of an algorithm that multiplies sums of inputs, and the largest sum in half precision as a multiple of the largest input.
-    algorithm: tuple[str, int] | None = None
+    #: The algorithm of kernels that multiply sums of inputs in half precision, too.
+    algorithm: Algorithm | None = None
     #: True if the kernels have loops whose instruction order the knob `inner` selects, see `with_inner`.
     multiplies: bool = False
 

@@ -19,9 +19,9 @@ from tvmmobile.schedules.emit.kernel import Kernel
 from tvmmobile.schedules.emit.matmul import good_tile, pack_panels, packed_elements
 from tvmmobile.schedules.floats.winograd_cost import cycles
 from tvmmobile.schedules.floats.winograd_nest import CHAIN, IN_TURN, TileGrid, WinogradNest
-from tvmmobile.schedules.floats.winograd_transform import GROWTH, SIZES, TAPS, in_whole_numbers, transformed
+from tvmmobile.schedules.floats.winograd_transform import GROWTH, HALF_SIZES, NOISE, SIZES, TAPS, in_whole_numbers, transformed
 from tvmmobile.schedules.space import Knobs, Space, up_to, waste
-from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Template, layer_of
+from tvmmobile.schedules.template import ADDED, BLOCKED, EPILOGUE, PIECES, STORAGE, THREADS, Algorithm, Template, layer_of
 
 #: Fewest input and output channels: with fewer, the transforms take longer than the multiplications that they save.
 LEAST_CHANNELS = 16
@@ -40,11 +40,12 @@ MEMBERS = 24
 class Winograd(Template):
     """Accepts one 3×3 convolution with stride 1 and one group, NHWC or blocked, with or without a residual, with one input or pieces.
 
-    F(m×m, 3×3), see `winograd_transform` and `winograd_nest`. Zeros outside a layer's windows are multiplied like other weights.
-    docs/kernels.md has its rounding errors.
+    F(m×m, 3×3), or F(4×2, 3×3) in half precision, see `winograd_transform` and `winograd_nest`. Zeros outside a layer's windows are
+    multiplied like other weights. docs/kernels.md has its rounding errors.
 
     Knobs:
         size: m, the side of a tile in output pixels; odd ones are tried where they save much, and are no untuned kernel's.
+            24 and 42: a height and a width.
         tiles: most tiles per block; 0 for all of them.
         rows, columns: register tile of the products, in tiles and output channels.
         k_block: input channels per cache block of a product, 0 for all of them; with the largest size at most `CHAIN` and half of them.
@@ -54,7 +55,7 @@ class Winograd(Template):
 
     name = "winograd"
     version = 1
-    algorithm = ("Winograd's algorithm", GROWTH)
+    algorithm = Algorithm("Winograd's algorithm", GROWTH, NOISE)
     multiplies = True
     handles = BLOCKED | EPILOGUE | PIECES | THREADS | STORAGE | ADDED | {"residual", "windows"}
     enough_trials = 16
@@ -102,7 +103,8 @@ class Winograd(Template):
         """Return the multiply-adds of the tile size that needs the fewest."""
         layer = layer_of(task, Conv2d)
         channels = layer.in_channels * layer.out_channels
-        return float(min((size + TAPS - 1) ** 2 * TileGrid(layer, size, 0).tiles for size in _sizes(task, layer)) * channels)
+        grids = (TileGrid(layer, size, 0) for size in _sizes(task, layer))
+        return float(min(grid.points * grid.tiles for grid in grids) * channels)
 
     def promises(self, task: Task) -> bool:
         """Return whether the estimated time is clearly below a direct convolution's multiply-adds."""
@@ -129,7 +131,7 @@ class Winograd(Template):
             knobs["rows"] * vectors + knobs["rows"] + vectors,
             math.log2(grid.block),
             math.log2(grid.blocks),
-            waste(layer.out_height, grid.outputs) + waste(layer.out_width, grid.outputs),
+            sum(map(waste, (layer.out_height, layer.out_width), grid.sides)),
             waste(grid.block, knobs["rows"]),
             math.log2(cycles(task, grid, knobs)),
         ]
@@ -138,7 +140,8 @@ class Winograd(Template):
         layer = layer_of(task, Conv2d)
         kernel = Kernel(task, knobs)
         part = packed_elements(layer.out_channels // knobs["parts"], knobs["columns"], layer.in_channels, task.lanes)
-        with layer_body(kernel, layer, (knobs["size"] + TAPS - 1) ** 2 * knobs["parts"] * part, task.lanes) as (buffers, epilogue):
+        points = _grid(layer, knobs).points
+        with layer_body(kernel, layer, points * knobs["parts"] * part, task.lanes) as (buffers, epilogue):
             WinogradNest(epilogue, layer, knobs, buffers).emit(task.threads)
         return kernel.finish()
 
@@ -160,13 +163,13 @@ class Winograd(Template):
 
 
 def _sizes(task: Task, layer: Conv2d) -> tuple[int, ...]:
-    """Return the tile sizes for a layer: odd ones where they save much; half precision has enough digits only for the smallest.
+    """Return the tile sizes for a layer: odd ones where they save much; half precision has enough digits only for small ones.
 
     The largest needs many tiles, too: with few, reading its weights would take as long as multiplying by them, and they make files larger.
     It has the largest errors, so it is not used where it gains little.
     """
     if task.precision.chain:
-        return SIZES[:1]
+        return HALF_SIZES
     tiles = {size: TileGrid(layer, size, 0).tiles for size in SIZES}
     products = {size: (size + TAPS - 1) ** 2 * count for size, count in tiles.items()}
     most = MUCH * min(products[size] for size in SIZES if size % 2 == 0)

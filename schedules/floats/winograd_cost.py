@@ -16,15 +16,19 @@ _OUTPUT_OPERATIONS = {2: 8, 4: 15, 5: 21, 6: 27, 7: 37}
 def cycles(task: Task, grid: TileGrid, knobs: Knobs) -> float:
     """Return the estimated time of the slowest thread, in vector multiply-adds, with these knobs of `Winograd` and their tiles `grid`."""
     layer, machine = grid.layer, task.machine
-    side = knobs["size"] + TAPS - 1
-    points, line = side * side, LINE_BYTES // task.precision.bytes
+    height, width = grid.sides
+    points, line = grid.points, LINE_BYTES // task.precision.bytes
     depth, channels, parts = layer.in_channels, layer.out_channels, knobs["parts"]
     part, block, size = channels // parts, grid.block, task.precision.bytes
     product = MatrixProduct(block, depth, part, False, task.lanes, size, machine)
     multiplying = points * grid.blocks * parts * product.multiplying(knobs["rows"], knobs["columns"], knobs["k_block"])
 
-    transforms_in = grid.tiles * depth / task.lanes * 2 * side * _INPUT_OPERATIONS[knobs["size"]]
-    transforms_out = grid.tiles * channels / task.lanes * (side + knobs["size"]) * _OUTPUT_OPERATIONS[knobs["size"]]
+    lines, columns = height + TAPS - 1, width + TAPS - 1
+    operations_in = lines * _INPUT_OPERATIONS[width] + columns * _INPUT_OPERATIONS[height]
+    operations_out = columns * _OUTPUT_OPERATIONS[height] + height * _OUTPUT_OPERATIONS[width]
+    transforms_in, transforms_out = (
+        grid.tiles * count / task.lanes * operations for count, operations in ((depth, operations_in), (channels, operations_out))
+    )
 
     axis, threads = knobs["axis"], task.threads
     inputs, products = points * block * depth * size, points * block * part * size  # buffers, in bytes

@@ -1,7 +1,7 @@
 """The loop nest of a Winograd convolution: blocks of tiles, whose inputs are transformed, multiplied point by point, and transformed back.
 
-A tile is a square of outputs. At each point, the transformed inputs of a block's tiles form a matrix (tiles × input channels); its product
-with the weights at that point is (tiles × output channels). Both are in scratch buffers, which each block reuses.
+A tile is a square of outputs, or 4×2 or 2×4 of them. At each point, the transformed inputs of a block's tiles form a matrix (tiles × input
+channels); its product with the weights at that point is (tiles × output channels). Both are in scratch buffers, which each block reuses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from math import gcd
+from math import gcd, prod
 from typing import TypeVar
 
 from tvmmobile.graph.layers import Conv2d
@@ -21,7 +21,7 @@ from tvmmobile.schedules.emit.kernel import Buffer, Expr, Span, share
 from tvmmobile.schedules.emit.matmul import Extent, MatmulTile, Panel, packed_elements, panels
 from tvmmobile.schedules.emit.matmul_cost import LINE_BYTES
 from tvmmobile.schedules.emit.matmul_nest import MatmulNest, Pixels
-from tvmmobile.schedules.floats.winograd_transform import SIZES, Filtering
+from tvmmobile.schedules.floats.winograd_transform import SIZES, TAPS, filterings, sides
 from tvmmobile.schedules.space import Knobs, round_up
 
 _Kind = TypeVar("_Kind")
@@ -36,23 +36,33 @@ class TileGrid:
     """A layer's output as a grid of tiles, in blocks of equal size except for the last.
 
     Attributes:
-        outputs: side of a tile in output pixels.
+        size: the knob, see `winograd_transform.sides`.
         most: most tiles per block; 0 for all of them.
     """
 
     layer: Conv2d
-    outputs: int
+    size: int
     most: int
+
+    @cached_property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of a tile in output pixels."""
+        return sides(self.size)
+
+    @cached_property
+    def points(self) -> int:
+        """Number of values of a transformed tile, and of matrix products."""
+        return prod(side + TAPS - 1 for side in self.sides)
 
     @cached_property
     def rows(self) -> int:
         """Number of rows of tiles."""
-        return -(-self.layer.out_height // self.outputs)
+        return -(-self.layer.out_height // self.sides[0])
 
     @cached_property
     def columns(self) -> int:
         """Number of columns of tiles."""
-        return -(-self.layer.out_width // self.outputs)
+        return -(-self.layer.out_width // self.sides[1])
 
     @cached_property
     def tiles(self) -> int:
@@ -118,7 +128,8 @@ class WinogradNest:
     def __init__(self, epilogue: Epilogue, layer: Conv2d, knobs: Knobs, buffers: Mapping[str, Buffer]) -> None:
         self.kernel = kernel = epilogue.kernel
         self.T, self.layer, self.epilogue, self.knobs = kernel.T, layer, epilogue, knobs
-        self.filtering = Filtering(knobs["size"])
+        #: Transforms of a tile's columns and of its rows.
+        self.down, self.across = filterings(knobs["size"])
         self.grid = TileGrid(layer, knobs["size"], knobs["tiles"])
         whole, pieces = input_of(layer, buffers)
         self.pieces = pieces or (Piece(whole, 0, layer.in_channels),)
@@ -168,13 +179,12 @@ class WinogradNest:
 
     def _allocate_inputs(self) -> None:
         """Allocate the matrices of a block's transformed inputs: for one thread or, outside parallel loops, for all."""
-        self.inputs = self.kernel.scratch(self.filtering.values**2 * self.in_pitch)
+        self.inputs = self.kernel.scratch(self.grid.points * self.in_pitch)
 
     def _allocate_own(self) -> None:
         """Allocate the other buffers of a thread."""
-        points = self.filtering.values**2
-        self.products = self.kernel.scratch(points * self.out_pitch)
-        self.between = self.kernel.scratch(points * max(*self.in_chunks, self.out_chunk))
+        self.products = self.kernel.scratch(self.grid.points * self.out_pitch)
+        self.between = self.kernel.scratch(self.grid.points * max(*self.in_chunks, self.out_chunk))
 
     def _block(self, first: Expr, count: int, parts: Span) -> None:
         """Emit the block of `count` tiles from tile `first` on, for the parts [first, end)."""
@@ -194,7 +204,7 @@ class WinogradNest:
     def _multiply_parts(self, first: Expr, count: int, parts: Span) -> None:
         """Emit the products of the `count` tiles from tile `first` on, and their output transforms, for the parts [first, end)."""
         with self.kernel.span(*parts) as part:
-            with self.kernel.loop(self.filtering.values**2) as point:
+            with self.kernel.loop(self.grid.points) as point:
                 self._multiply(point, part, count)
             with self._tiles(first, count) as tile, self.kernel.loop(self.channels // self.out_chunk) as piece:
                 self._transform_output(tile, part * self.channels, piece * self.out_chunk)
@@ -210,55 +220,56 @@ class WinogradNest:
         """Emit the product at one point, for one part."""
         a = Activation(self.inputs, count, self.layer.in_channels, self.layer.in_channels, point * self.in_pitch)
         c = Activation(self.products, count, self.channels, self.channels, point * self.out_pitch)
-        kind = _ChainedTile if self.grid.outputs == SIZES[-1] else MatmulTile
+        kind = _ChainedTile if self.grid.size == SIZES[-1] else MatmulTile
         tile = kind(self.kernel, a, self.weight, c, self.kernel.lanes, _Products(self.kernel))
         knobs = {"rows": self.knobs["rows"], "k_block": self.knobs["k_block"], "order": 1}
-        origin = (part * self.filtering.values**2 + point) * self.elements
+        origin = (part * self.grid.points + point) * self.elements
         _PointNest(tile, knobs, Pixels(count), self.panels, origin).emit()
 
     def _transform_input(self, tile: _Tile, piece: Piece, channel: Expr) -> None:
         """Emit the input transform of a tile for the channels of `piece`: rows into a small buffer, then columns into the matrices."""
-        kernel, count, lanes, chunk, a = self.kernel, self.filtering.values, self.kernel.lanes, piece.count, piece.activation
-        top = tile.row * self.grid.outputs - self.layer.padding[0]
+        kernel, lanes, chunk, a = self.kernel, self.kernel.lanes, piece.count, piece.activation
+        (height, width), lines, count = self.grid.sides, self.down.values, self.across.values
+        top = tile.row * height - self.layer.padding[0]
         begin, end = self._lines_inside(top)
-        for edge in ((0, begin), (end, count)) if any(self.layer.padding[::2]) or self._beyond else ():
+        for edge in ((0, begin), (end, lines)) if any(self.layer.padding[::2]) or self._beyond else ():
             with kernel.span(*edge) as line:
                 for place in range(0, count * chunk, lanes):
                     kernel.store(self.between, kernel.splat(kernel.number(0.0)), line * (count * chunk) + place)
         for (low, high), here in self._kinds(tile, self._columns_inside):
             with kernel.where(*here), kernel.span(begin, end) as line:
-                left = tile.column * self.grid.outputs - self.layer.padding[1]
+                left = tile.column * width - self.layer.padding[1]
                 source = a.at((top + line) * self.layer.width + left, piece.first)
                 inside = range(low, high)
                 for vector in range(0, chunk, lanes):
                     data = [kernel.load(a.buffer, source + (x * a.block + vector)) if x in inside else None for x in range(count)]
-                    for x, value in enumerate(self.filtering.input(kernel, data)):
+                    for x, value in enumerate(self.across.input(kernel, data)):
                         kernel.store(self.between, value, (line * count + x) * chunk + vector)
         with kernel.loop(count) as column:
             target = column * self.in_pitch + tile.number * self.layer.in_channels + channel
             for vector in range(0, chunk, lanes):
-                data = [kernel.load(self.between, (y * count + column) * chunk + vector) for y in range(count)]
-                for y, value in enumerate(self.filtering.input(kernel, data)):
+                data = [kernel.load(self.between, (y * count + column) * chunk + vector) for y in range(lines)]
+                for y, value in enumerate(self.down.input(kernel, data)):
                     kernel.store(self.inputs, value, target + (y * (count * self.in_pitch) + vector))
 
     def _transform_output(self, tile: _Tile, start: Expr, channel: Expr) -> None:
         """Emit the output transform of a tile for a chunk of channels: columns into a small buffer, then rows into the output."""
-        kernel, count, lanes, chunk = self.kernel, self.filtering.values, self.kernel.lanes, self.out_chunk
-        size = self.grid.outputs
+        kernel, lanes, chunk = self.kernel, self.kernel.lanes, self.out_chunk
+        (height, width), count = self.grid.sides, self.across.values
         with kernel.loop(count) as column:
             source = column * self.out_pitch + tile.number * self.channels + channel
             for vector in range(0, chunk, lanes):
-                data = [kernel.load(self.products, source + (y * (count * self.out_pitch) + vector)) for y in range(count)]
-                for y, value in enumerate(self.filtering.output(kernel, data)):
+                data = [kernel.load(self.products, source + (y * (count * self.out_pitch) + vector)) for y in range(self.down.values)]
+                for y, value in enumerate(self.down.output(kernel, data)):
                     kernel.store(self.between, value, (y * count + column) * chunk + vector)
-        top = tile.row * size
-        lines = size if self.layer.out_height % size == 0 else self.T.min(size, self.layer.out_height - top)
+        top = tile.row * height
+        lines = height if self.layer.out_height % height == 0 else self.T.min(height, self.layer.out_height - top)
         for written, here in self._kinds(tile, self._columns_written):
             with kernel.where(*here), kernel.span(0, lines) as line:
-                pixel = (top + line) * self.layer.out_width + tile.column * size
+                pixel = (top + line) * self.layer.out_width + tile.column * width
                 for vector in range(0, chunk, lanes):
                     data = [kernel.load(self.between, (line * count + x) * chunk + vector) for x in range(count)]
-                    for x, value in enumerate(self.filtering.output(kernel, data)[:written]):
+                    for x, value in enumerate(self.across.output(kernel, data)[:written]):
                         target = self.c.at(pixel, start + channel) + (x * self.c.block + vector)
                         spot = spot_at(target, pixel + x, start + channel + vector, lanes, lanes)
                         total = self.T.bind(value + self.epilogue.begin(spot))
@@ -274,7 +285,7 @@ class WinogradNest:
 
     def _lines_inside(self, top: Expr) -> Span:
         """Return the rows [begin, end) of a tile's input that lie inside the image."""
-        count = self.filtering.values
+        count = self.down.values
         if not any(self.layer.padding[::2]) and not self._beyond:
             return 0, count
         begin = self.T.min(count, self.T.max(0, -top))
@@ -283,13 +294,14 @@ class WinogradNest:
     @property
     def _beyond(self) -> bool:
         """True if the last tiles read rows below the image."""
-        return self.grid.rows * self.grid.outputs + self.filtering.values - self.grid.outputs - self.layer.padding[0] > self.layer.height
+        return self.grid.rows * self.grid.sides[0] + TAPS - 1 - self.layer.padding[0] > self.layer.height
 
     def _columns_inside(self, column: int) -> tuple[int, int]:
         """Return the columns [begin, end) of a tile's input that lie inside the image."""
-        left = column * self.grid.outputs - self.layer.padding[1]
-        return max(0, -left), min(self.filtering.values, self.layer.width - left)
+        left = column * self.grid.sides[1] - self.layer.padding[1]
+        return max(0, -left), min(self.across.values, self.layer.width - left)
 
     def _columns_written(self, column: int) -> int:
         """Return the number of a tile's columns that lie inside the output."""
-        return min(self.grid.outputs, self.layer.out_width - column * self.grid.outputs)
+        width = self.grid.sides[1]
+        return min(width, self.layer.out_width - column * width)

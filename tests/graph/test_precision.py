@@ -227,7 +227,7 @@ def test_layers_that_half_precision_is_too_small_or_too_coarse_for() -> None:
 
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_winograd_sums_inputs(kernel: int) -> None:
-    """Four values of 30,000 are beyond half precision's range; a 1×1 convolution does not add them."""
+    """Eleven times 30,000 is beyond half precision's range; a 1×1 convolution does not add them."""
     last = nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(16, 5)
     network = seeded(*unit(3, 16, 3, activation=nn.ReLU()), *unit(16, 16, kernel, activation=nn.ReLU()), *last)
     image = np.random.default_rng(3).normal(0.0, 1.0, (1, 3, 8, 8)).astype(np.float32)
@@ -237,7 +237,7 @@ def test_winograd_sums_inputs(kernel: int) -> None:
         replace(node, parameters=_times(node.parameters, factor)) for node, factor in zip(read.nodes, (3e4 / largest, 1e-3), strict=False)
     ]
     found = layers_to_keep(replace(read, nodes=(*nodes, *read.nodes[2:])), [[image]], FLOAT16)
-    assert [(kept.node, kept.why) for kept in found] == [(1, "values up to 1.2e+05 in Winograd's algorithm")] * (kernel == 3)
+    assert [(kept.node, kept.why) for kept in found] == [(1, "values up to 3.3e+05 in Winograd's algorithm")] * (kernel == 3)
 
 
 def _times(parameters: LayerParameters | None, factor: float) -> LayerParameters:

@@ -21,6 +21,7 @@ from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.codegen import compile_kernel
 from tvmmobile.kernels.reference import relative_error
 from tvmmobile.schedules import all_templates
+from tvmmobile.schedules.template import Algorithm
 
 #: Root mean square of a relative rounding error, as a multiple of half the machine epsilon, for evenly spread mantissas.
 _ROUNDED = 0.4
@@ -69,7 +70,7 @@ class LayerRun:
         A sum is computed as N chains of L terms each, whose results are then added. The partial sums of a chain are modelled as a random
         walk, and each of them is rounded, as are those of the N results. If total sums have variance v and one rounding has the relative
         error r, the variance of the error is v · (L + N) / 2 · r², plus b² / 3 · r² for each sum on the way from a bias b to the result.
-        Clamped outputs have no such noise.
+        Algorithms that multiply sums of inputs have more of it (`Algorithm.noise`). Clamped outputs have no such noise.
         """
         output = self.rounded(precision)
         if not isinstance(self.layer, SumLayer):
@@ -82,6 +83,7 @@ class LayerRun:
         power = np.square(sums - bias).mean(tuple(range(sums.ndim - 1))) * (chain + chains) / 2
         power += np.square(bias) * (terms if chains == 1 else chains) / 3
         share = _ROUNDED * float(np.finfo(precision.accumulator).eps) / 2
+        share *= max((algorithm.noise for algorithm in _algorithms(self.layer, precision)), default=1.0)
         clamp = self.layer.clamp
         low, high = clamp if isinstance(clamp, tuple) else (None, None)
         inside = (output > (-np.inf if low is None else low)) & (output < (np.inf if high is None else high))
@@ -227,6 +229,12 @@ def _error(
     return _UNSEEN * largest
 
 
+def _algorithms(layer: Layer, precision: Precision) -> list[Algorithm]:
+    """Return the algorithms with which a layer may be computed in a precision, other than the direct sum."""
+    task = Task((layer,), precision.name, machine=ANY)
+    return [one.algorithm for one in all_templates() if one.algorithm is not None and one.space(task) is not None]
+
+
 def _largest(array: Array) -> float:
     return float(np.abs(array).max(initial=0.0))
 
@@ -237,9 +245,9 @@ def _unfit(run: LayerRun, output: Array, precision: Precision) -> str:
     limit, largest = float(precision.limits.max), max(map(_largest, numbers))
     if not largest <= limit:
         return f"values up to {largest:.2g}"
-    task, read = Task((run.layer,), precision.name, machine=ANY), _largest(run.inputs[0])
-    for template, (name, growth) in ((one, one.algorithm) for one in all_templates() if one.algorithm is not None):
-        if growth * read > limit and template.space(task) is not None:
-            return f"values up to {growth * read:.2g} in {name}"
+    read = _largest(run.inputs[0])
+    for algorithm in _algorithms(run.layer, precision):
+        if algorithm.growth * read > limit:
+            return f"values up to {algorithm.growth * read:.2g} in {algorithm.name}"
     error = relative_error(run.rounded(precision), output)
     return "" if error <= precision.tolerance else f"an error of {100 * error:.2g} % by rounding what it reads and writes"

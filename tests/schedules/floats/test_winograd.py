@@ -15,15 +15,19 @@ from spaces import check_members
 
 from tvmmobile.graph.layers import NO_CLAMP, Clamp, Conv2d, Dense
 from tvmmobile.graph.layouts import Layout
+from tvmmobile.graph.machine import machine_of
+from tvmmobile.graph.precision import FLOAT16
 from tvmmobile.graph.tasks import Task
 from tvmmobile.kernels.reference import make_parameters
 from tvmmobile.schedules import KnobSchedule, Space
 from tvmmobile.schedules.floats.winograd import LEAST_CHANNELS, Winograd
 from tvmmobile.schedules.floats.winograd_nest import CHAIN, IN_TURN
-from tvmmobile.schedules.floats.winograd_transform import SIZES
+from tvmmobile.schedules.floats.winograd_transform import HALF_SIZES, SIZES
 
 #: The direct sum's errors stay below 1e-5; see test_winograd_errors.py. The second is for tiles of the largest size.
 TOLERANCE, LARGEST_TOLERANCE = 3e-5, 4e-5
+#: The direct sum's errors are up to 5e-3.
+HALF_TOLERANCE = 1e-2
 RELU: Clamp = (0.0, None)
 PADDED = (1, 1, 1, 1)
 
@@ -31,6 +35,10 @@ PADDED = (1, 1, 1, 1)
 def task_of(side: int, inputs: int, outputs: int, layouts: tuple[Layout, Layout] = ("NHWC", "NHWC"), threads: int = 1) -> Task:
     layer = Conv2d(side, side, inputs, outputs, (3, 3), padding=PADDED, clamp=RELU, in_layout=layouts[0], out_layout=layouts[1])
     return Task((layer,), threads=threads)
+
+
+def half(layer: Conv2d, threads: int = 1) -> Task:
+    return Task((layer,), FLOAT16.name, threads, machine_of("cortex-a76"))
 
 
 def space_of(task: Task) -> Space:
@@ -111,6 +119,47 @@ def test_values(
     if min(layer.out_height, layer.out_width) > 0:
         task = Task((layer,), threads=threads)
         check_schedule(task, space_of(task), choice, TOLERANCE, tmp_path)
+
+
+@examples(12)
+@given(
+    st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    st.tuples(paddings, paddings, paddings, paddings),
+    st.sampled_from((16, 24, 40, 96)),
+    st.sampled_from((16, 32, 72)),
+    st.sampled_from(("NHWC", "NCHW8c", "NCHW32c")),
+    st.sampled_from((NO_CLAMP, RELU, "hswish")),
+    st.booleans(),
+    st.sampled_from((1, 2, 3)),
+    st.integers(0, 1 << 20),
+)
+def test_values_in_half_precision(
+    tmp_path: Path,
+    sides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    inputs: int,
+    outputs: int,
+    layout: Layout,
+    clamp: Clamp,
+    residual: bool,
+    threads: int,
+    choice: int,
+) -> None:
+    """Tiles of 2×2, 2×4 and 4×2 outputs."""
+    layouts = (_dividing(layout, inputs), _dividing(layout, outputs))
+    layer = Conv2d(*sides, inputs, outputs, (3, 3), (1, 1), padding, 1, clamp, *layouts, residual)
+    if min(layer.out_height, layer.out_width) > 0:
+        task = half(layer, threads)
+        check_schedule(task, space_of(task), choice, HALF_TOLERANCE, tmp_path)
+
+
+def test_sizes_in_half_precision(tmp_path: Path) -> None:
+    """Oblong tiles have fewer products than square ones where they cover the output, and are what untuned kernels use there."""
+    layer = Conv2d(28, 28, 128, 128, (3, 3), padding=PADDED)
+    space = space_of(half(layer))
+    assert {member.values["size"] for member in space} <= set(HALF_SIZES) and space.usual["size"] in HALF_SIZES[1:]
+    assert Winograd().executed_macs(half(layer)) == 7 * 14 * (6 * 4) * 128 * 128
+    assert run_on_host(half(layer), space.default, tmp_path / "kernel.so") <= HALF_TOLERANCE
 
 
 def _dividing(layout: Layout, channels: int) -> Layout:

@@ -13,7 +13,9 @@ from tvmmobile.graph.expressions import operator_of, variables_of
 def fold_rest(module: Any) -> Any:
     """Fold the constant expressions in `main` with Relax's `FoldConstant`; return the module itself if there are none.
 
-    A tensor's shape is one, whatever the tensor. That pass writes the kernel of every operator before it looks for constants, a fifth of the time of all passes.
+    A tensor's shape is one, whatever the tensor.
+
+    That pass writes the kernel of every operator before it looks for constants, a fifth of the time of all passes.
     """
     constants = set[Any]()
     for binding in bindings_of(module["main"]):
